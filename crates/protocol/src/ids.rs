@@ -1,0 +1,96 @@
+//! Identifiers and the form that they must have.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// The tenant of whatever names none.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// The longest identifier that is taken from outside, in bytes.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// An identifier from outside that does not have the form `^[A-Za-z0-9][A-Za-z0-9:._@\-\[\]]{0,127}$`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "identifier {found:?} must begin with a letter or digit, hold only letters, digits and :._@-[] and have at most 128 characters"
+)]
+pub struct InvalidId {
+    /// The offending text, shortened.
+    pub found: String,
+}
+
+/// Checks an identifier that came from outside.
+///
+/// # Errors
+/// [`InvalidId`] when it does not have the form that the wire allows.
+pub fn check(id: &str) -> Result<(), InvalidId> {
+    let mut bytes = id.bytes();
+    let head_ok = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let tail_ok = bytes.all(|b| b.is_ascii_alphanumeric() || b":._@-[]".contains(&b));
+    if head_ok && tail_ok && id.len() <= ID_BYTES_MAX {
+        return Ok(());
+    }
+    Err(InvalidId { found: id.chars().take(40).collect() })
+}
+
+/// The identifier of a job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(String);
+
+impl JobId {
+    /// A new identifier: a UUID of version 7, whose order is that of creation.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().to_string())
+    }
+
+    /// Takes an identifier from outside.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when it does not have the form that the wire allows.
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidId> {
+        let text = text.into();
+        check(&text)?;
+        Ok(Self(text))
+    }
+
+    /// The identifier as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A new identifier for anything that is not a job: a UUID of version 7.
+#[must_use]
+pub fn generate() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// A new trace identifier: 32 hexadecimal digits, the form of W3C Trace Context.
+#[must_use]
+pub fn generate_trace() -> String {
+    Uuid::now_v7().simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn form_of_identifiers() {
+        for good in ["a", "0", "run:step[3]@2", "A.b_c-d", &"x".repeat(128)] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["", ":a", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The words that every part of Busbar agrees on.
+//!
+//! - [`cap`] is the CAP v2 wire (package `cordum.agent.v1`), [`busbar`] our own messages (package `busbar.v1`); both are
+//!   generated from `proto/` by `cargo xtask protos` and committed.
+//! - [`envelope`] decodes, checks and builds the packets that CAP puts on the bus.
+//! - [`ids`], [`subjects`], [`keys`], [`pointers`], [`codes`] and [`time`] are the names and values that travel in them.
+//! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
+//!   production and inside the simulator.
+
+pub mod codes;
+pub mod envelope;
+pub mod ids;
+pub mod keys;
+pub mod pointers;
+pub mod ports;
+mod states;
+pub mod subjects;
+pub mod time;
+
+mod generated {
+    //! Code made from `proto/`; the modules mirror the packages because the code refers to itself by those paths.
+    #![expect(
+        missing_docs,
+        unreachable_pub,
+        clippy::large_enum_variant,
+        reason = "generated code; the meaning of each field stands in `proto/`"
+    )]
+
+    pub mod cordum {
+        pub mod agent {
+            pub mod v1 {
+                include!("generated/cordum.agent.v1.rs");
+            }
+        }
+    }
+    pub mod busbar {
+        pub mod v1 {
+            include!("generated/busbar.v1.rs");
+        }
+    }
+}
+
+pub use generated::busbar::v1 as busbar;
+pub use generated::cordum::agent::v1 as cap;
+/// The protobuf runtime, so that other crates encode and decode with the version that made the messages.
+pub use prost;
