@@ -1,0 +1,47 @@
+//! The function library in Redis: loaded when it is missing or older than ours.
+
+/// Its source.
+pub(crate) const SOURCE: &str = include_str!("library.lua");
+/// Its name, which carries the version of the arguments and answers.
+pub(crate) const NAME: &str = "busbar_v1";
+/// Functions that a client calls.
+pub(crate) const ADMIT: &str = "busbar_v1_admit";
+pub(crate) const ADVANCE: &str = "busbar_v1_advance";
+pub(crate) const LEASE: &str = "busbar_v1_lease";
+pub(crate) const RELEASE: &str = "busbar_v1_release";
+pub(crate) const APPEND_PAYLOAD: &str = "busbar_v1_append_payload";
+
+/// Whether ours should replace the one whose source is given. One of the same revision that differs is a development build.
+pub(crate) fn replaces(other: &str) -> bool {
+    match (revision(SOURCE), revision(other)) {
+        (Some(ours), Some(theirs)) => ours > theirs || (ours == theirs && other != SOURCE),
+        _ => true,
+    }
+}
+
+fn revision(source: &str) -> Option<u64> {
+    let line = source.lines().find_map(|line| line.strip_prefix("local REVISION = "))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_replaces_older_and_unknown_ones_only() {
+        assert!(revision(SOURCE).is_some());
+        assert!(!replaces(SOURCE));
+        assert!(replaces("#!lua name=busbar_v1\nreturn 1"));
+        assert!(replaces("local REVISION = 0"));
+        assert!(!replaces("local REVISION = 999999"));
+    }
+
+    #[test]
+    fn the_source_registers_what_we_call() {
+        assert!(SOURCE.starts_with(&format!("#!lua name={NAME}\n")));
+        for function in [ADMIT, ADVANCE, LEASE, RELEASE, APPEND_PAYLOAD] {
+            assert!(SOURCE.contains(&format!("'{function}'")), "{function}");
+        }
+    }
+}

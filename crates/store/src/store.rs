@@ -1,0 +1,207 @@
+//! The store: the port [`Records`] over Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use busbar_protocol::ports::{Answer, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, Unit};
+use busbar_protocol::time::Timestamp;
+use bytes::Bytes;
+use fred::types::{Resp3Frame as Frame, Value};
+
+use crate::config::StoreConfig;
+use crate::group::{Group, Kind, Parcel};
+use crate::lane::{Lane, Repeat, fixed, owned};
+use crate::{connect, decode, encode, library};
+
+/// How many records one call reads; more are read in several calls.
+const READS_MAX: usize = 512;
+/// How many payloads one call reads: they can be large, and a large answer keeps others waiting.
+const PAYLOADS_MAX: usize = 32;
+/// Scores beyond this are no scores of ours: such a bound means none.
+const SCORE_MAX: i64 = 1 << 53;
+
+/// How much memory Redis uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// In use, in bytes.
+    pub used_bytes: u64,
+    /// From where on new work is refused, in bytes; `None` when there is no limit.
+    pub max_bytes: Option<u64>,
+}
+
+/// Records in Redis. Clones share connections; the last one closes them.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    admit: Group,
+    advance: Group,
+    reads: Group,
+    /// Small and urgent: leases, and what is read one by one.
+    single: Arc<Lane>,
+    /// Large: kept apart, so that nothing small waits behind it.
+    payloads: Lane,
+}
+
+impl Store {
+    /// Connects, checks that the server can keep our promises, and loads the function library.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] with what to do for a server that is too old, a cluster, a replica, or one that could lose
+    /// work; [`StoreError::Unavailable`] when there is none within the connect timeout.
+    pub async fn connect(config: StoreConfig) -> Result<Self, StoreError> {
+        let single = Arc::new(connect::connect(&config, "single").await?);
+        connect::inspect(&single, &config).await?;
+        single.ensure_library().await?;
+        let commits = Arc::new(connect::connect(&config, "commits").await?);
+        let payloads = connect::connect(&config, "payloads").await?;
+        let timeout = config.call_timeout;
+        let commit = |name| Kind { command: "FCALL", prefix: vec![fixed(name), fixed("0")], parts_max: encode::UNITS_MAX };
+        let read = Kind { command: "MGET", prefix: vec![], parts_max: READS_MAX };
+        let inner = Inner {
+            admit: Group::start(commits.clone(), commit(library::ADMIT), timeout),
+            advance: Group::start(commits, commit(library::ADVANCE), timeout),
+            reads: Group::start(single.clone(), read, timeout),
+            single,
+            payloads,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// One round trip with the server.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.single.call("PING", vec![], Repeat::Harmless).await.map(|_| ())
+    }
+
+    /// How much memory Redis uses now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn memory(&self) -> Result<Memory, StoreError> {
+        let info = decode::text(self.inner.single.call("INFO", vec![fixed("memory")], Repeat::Harmless).await?)?;
+        let number = |name| connect::field(&info, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        let max_bytes = Some(number("maxmemory")).filter(|max| *max > 0);
+        Ok(Memory { used_bytes: number("used_memory"), max_bytes })
+    }
+}
+
+impl Records for Store {
+    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
+        let encoded = encode::encode(&units)?;
+        if encoded.units == 0 {
+            return Ok(vec![]);
+        }
+        let repeat = if encoded.repeatable { Repeat::Harmless } else { Repeat::Never };
+        let parcel = Parcel { args: encoded.args, parts: encoded.units, bytes: encoded.bytes, repeat };
+        let group = match class {
+            CommitClass::Admit => &self.inner.admit,
+            CommitClass::Advance => &self.inner.advance,
+        };
+        decode::answers(group.send(parcel).await?)
+    }
+
+    async fn read(&self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, StoreError> {
+        let mut records = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(READS_MAX) {
+            let bytes = keys.iter().map(String::len).sum();
+            let parcel = Parcel { args: keys.iter().map(owned).collect(), parts: keys.len(), bytes, repeat: Repeat::Harmless };
+            let frames = self.inner.reads.send(parcel).await?;
+            for (key, frame) in keys.iter().zip(frames) {
+                records.push(decode::stored(key, frame)?);
+            }
+        }
+        Ok(records)
+    }
+
+    async fn index(&self, index: &str, range: IndexRange) -> Result<Vec<IndexEntry>, StoreError> {
+        if range.limit == 0 {
+            return Ok(vec![]);
+        }
+        let (low, high) = (lower_bound(range.min), upper_bound(range.max));
+        let mut args = vec![owned(index)];
+        if range.newest_first {
+            args.extend([owned(high), owned(low), fixed("BYSCORE"), fixed("REV")]);
+        } else {
+            args.extend([owned(low), owned(high), fixed("BYSCORE")]);
+        }
+        args.extend([fixed("LIMIT"), count(range.offset), count(range.limit), fixed("WITHSCORES")]);
+        decode::index_entries(self.inner.single.call("ZRANGE", args, Repeat::Harmless).await?)
+    }
+
+    async fn log_after(&self, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
+        if limit == 0 {
+            return Ok(vec![]);
+        }
+        let args = vec![owned(log), owned(format!("({cursor}")), fixed("+"), fixed("COUNT"), count(limit)];
+        decode::log_entries(self.inner.single.call("XRANGE", args, Repeat::Harmless).await?)
+    }
+
+    async fn log_end(&self, log: &str) -> Result<String, StoreError> {
+        let args = vec![owned(log), fixed("+"), fixed("-"), fixed("COUNT"), fixed("1")];
+        let last = decode::log_entries(self.inner.single.call("XREVRANGE", args, Repeat::Harmless).await?)?;
+        Ok(last.into_iter().next().map_or_else(|| "0".to_owned(), |entry| entry.cursor))
+    }
+
+    async fn lease(&self, lock: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
+        let ttl = encode::expire_ms(ttl).to_string();
+        let args = [lock.as_bytes(), owner.as_bytes(), ttl.as_bytes()];
+        decode::lease(self.inner.single.function(library::LEASE, &args, Repeat::Harmless).await?)
+    }
+
+    async fn release(&self, lock: &str, owner: &str) -> Result<(), StoreError> {
+        let args = [lock.as_bytes(), owner.as_bytes()];
+        self.inner.single.function(library::RELEASE, &args, Repeat::Harmless).await.map(|_| ())
+    }
+
+    async fn payloads(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut payloads = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(PAYLOADS_MAX) {
+            let args = keys.iter().map(owned).collect();
+            let frame = self.inner.payloads.call("MGET", args, Repeat::Harmless).await?;
+            for frame in decode::array(frame)? {
+                payloads.push(decode::bytes(frame)?);
+            }
+        }
+        Ok(payloads)
+    }
+
+    async fn put_payload(&self, key: &str, value: Bytes, expire: Option<Duration>) -> Result<(), StoreError> {
+        let mut args = vec![owned(key), Value::Bytes(value)];
+        if let Some(after) = expire {
+            args.extend([fixed("PX"), owned(encode::expire_ms(after).to_string())]);
+        }
+        self.inner.payloads.call("SET", args, Repeat::Harmless).await.map(|_| ())
+    }
+
+    async fn append_payload(&self, key: &str, value: Bytes, max: u64, expire: Duration) -> Result<(), StoreError> {
+        let (max, expire) = (max.to_string(), encode::expire_ms(expire).to_string());
+        let args = [key.as_bytes(), &value, max.as_bytes(), expire.as_bytes()];
+        self.inner.payloads.function(library::APPEND_PAYLOAD, &args, Repeat::Never).await.map(|_| ())
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        let mut parts = decode::array(self.inner.single.call("TIME", vec![], Repeat::Harmless).await?)?.into_iter();
+        let mut next = || decode::integer(parts.next().unwrap_or(Frame::Null)).map(i64::unsigned_abs);
+        let (seconds, micros) = (next()?, next()?);
+        Ok(Timestamp::from_millis(seconds * 1000 + micros / 1000))
+    }
+}
+
+fn lower_bound(min: i64) -> String {
+    if min < -SCORE_MAX { "-inf".to_owned() } else { min.to_string() }
+}
+
+fn upper_bound(max: i64) -> String {
+    if max > SCORE_MAX { "+inf".to_owned() } else { max.to_string() }
+}
+
+/// A number of entries; Redis takes no numbers beyond 63 bits.
+fn count(number: u64) -> Value {
+    owned(i64::try_from(number).unwrap_or(i64::MAX).to_string())
+}

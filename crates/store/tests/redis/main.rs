@@ -1,0 +1,10 @@
+//! The store against a real redis-server: everything that the port promises, and what happens when the server does not.
+
+mod connecting;
+mod cost;
+mod faults;
+mod guards;
+mod leases;
+mod payloads;
+mod server;
+mod writes;

@@ -1,0 +1,76 @@
+//! Payloads: written, grown, copied, kept and expired.
+
+use std::time::Duration;
+
+use busbar_protocol::ports::{Records, Write};
+use bytes::Bytes;
+
+use crate::server::{APPLIED, Server, put, unit};
+
+const LONG: Duration = Duration::from_secs(1000);
+
+async fn payload(server: &Server, key: &str) -> Option<Bytes> {
+    server.store.payloads(vec![key.into()]).await.expect("read").remove(0)
+}
+
+fn ttl(server: &Server, key: &str) -> i64 {
+    server.say(&format!("PTTL {key}")).trim().trim_start_matches(':').parse().expect("a number")
+}
+
+#[tokio::test]
+async fn a_payload_is_kept_by_the_unit_that_needs_it() {
+    let server = Server::start().await;
+    let value = Bytes::from(vec![7; 1 << 20]);
+    server.store.put_payload("ctx:1", value.clone(), Some(LONG)).await.expect("written");
+    assert!(ttl(&server, "ctx:1") > 0);
+    assert_eq!(server.commit(unit([], [put("k", 1, "a"), Write::Persist { key: "ctx:1".into() }])).await, APPLIED);
+    assert_eq!(ttl(&server, "ctx:1"), -1);
+    assert_eq!(payload(&server, "ctx:1").await, Some(value));
+    assert_eq!(server.commit(unit([], [Write::Expire { key: "ctx:1".into(), after: LONG }])).await, APPLIED);
+    assert!(ttl(&server, "ctx:1") > 0);
+    assert_eq!(server.commit(unit([], [Write::Persist { key: "none".into() }])).await, APPLIED);
+    server.store.put_payload("ctx:1", Bytes::new(), None).await.expect("written");
+    assert_eq!(payload(&server, "ctx:1").await, Some(Bytes::new()));
+    assert_eq!(ttl(&server, "ctx:1"), -1);
+}
+
+#[tokio::test]
+async fn a_copy_replaces_and_has_its_own_time() {
+    let server = Server::start().await;
+    let copy = |from: &str, expire| Write::Copy { from: from.into(), to: "to".into(), expire };
+    server.store.put_payload("from", Bytes::from_static(b"new"), Some(LONG)).await.expect("written");
+    server.store.put_payload("to", Bytes::from_static(b"old"), Some(LONG)).await.expect("written");
+    assert_eq!(server.commit(unit([], [copy("gone", None)])).await, APPLIED);
+    assert_eq!(payload(&server, "to").await.as_deref(), Some(b"old".as_slice()));
+    assert!(ttl(&server, "to") > 0, "a copy of nothing changes nothing");
+    assert_eq!(server.commit(unit([], [copy("from", None)])).await, APPLIED);
+    assert_eq!(payload(&server, "to").await.as_deref(), Some(b"new".as_slice()));
+    assert_eq!(ttl(&server, "to"), -1);
+    assert_eq!(server.commit(unit([], [copy("to", Some(LONG))])).await, APPLIED);
+    assert!(ttl(&server, "to") > 0, "a copy onto itself changes its time alone");
+    server.say("RPUSH list x");
+    assert_eq!(server.commit(unit([], [copy("list", None)])).await, APPLIED);
+    assert_eq!(payload(&server, "to").await.as_deref(), Some(b"new".as_slice()));
+}
+
+#[tokio::test]
+async fn a_payload_grows_up_to_its_bound() {
+    let server = Server::start().await;
+    for part in ["abc", "", "def", "ghi"] {
+        server.store.append_payload("log", part.into(), 7, LONG).await.expect("appended");
+    }
+    assert_eq!(payload(&server, "log").await.as_deref(), Some(b"abcdefg".as_slice()));
+    assert!(ttl(&server, "log") > 0);
+}
+
+#[tokio::test]
+async fn many_payloads_come_in_order() {
+    let server = Server::start().await;
+    for place in (0..100).step_by(2) {
+        server.store.put_payload(&format!("p{place}"), Bytes::from(format!("{place}")), None).await.expect("written");
+    }
+    let payloads = server.store.payloads((0..100).map(|place| format!("p{place}")).collect()).await.expect("read");
+    for (place, payload) in payloads.into_iter().enumerate() {
+        assert_eq!(payload, (place % 2 == 0).then(|| Bytes::from(place.to_string())));
+    }
+}
