@@ -1,0 +1,470 @@
+//! What a job is: its state with exactly what exists in it, and its packed form.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use busbar_protocol::busbar::{self, JobDecision, JobPlan, JobRecord, JobState, WorkerKind, job_record};
+use busbar_protocol::cap::JobPriority;
+use busbar_protocol::ids::JobId;
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::time::Timestamp;
+
+/// The version of the packed form that this code writes.
+pub const RECORD_VERSION: u32 = 1;
+
+/// A job, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its identifier.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant_id: String,
+    /// The trace that it belongs to.
+    pub trace_id: String,
+    /// W3C trace context of the submission, or empty.
+    pub traceparent: String,
+    /// The CAP request as it was submitted, with what a decision changed appended.
+    pub request: Bytes,
+    /// Its topic.
+    pub topic: String,
+    /// Its priority.
+    pub priority: JobPriority,
+    /// When it was admitted.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
+    /// Dispatches so far.
+    pub attempt: u32,
+    /// Dispatches that reached nobody.
+    pub unreached: u32,
+    /// What its topic said when it was admitted.
+    pub plan: JobPlan,
+    /// The last decision of the safety kernel.
+    pub decision: Option<JobDecision>,
+    /// How the attempt before the present one ended.
+    pub last_end: Option<AttemptEnd>,
+    /// Cancellation was asked for while an attempt was out.
+    pub cancel: Option<CancelWish>,
+    /// It was submitted on the bare bus.
+    pub from_bus: bool,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// Waits for a decision.
+    Pending {
+        /// Not asked again before.
+        not_before: Timestamp,
+    },
+    /// Waits for a person.
+    ApprovalRequired {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Waits for a worker.
+    Scheduled {
+        /// Since when.
+        since: Timestamp,
+        /// Not placed before.
+        not_before: Timestamp,
+    },
+    /// Sent to a worker.
+    Dispatched {
+        /// Who has it.
+        hold: Hold,
+    },
+    /// A worker has shown that it works on it.
+    Running {
+        /// Who has it.
+        hold: Hold,
+        /// Since when.
+        started: Timestamp,
+        /// How far it is, in percent.
+        percent: i32,
+    },
+    /// Over.
+    Ended(End),
+}
+
+/// Who has an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The worker; empty when it was sent to a topic's queue group.
+    pub worker_id: String,
+    /// What kind of worker.
+    pub kind: WorkerKind,
+    /// The start of the worker's process to which it was sent.
+    pub incarnation: String,
+    /// When.
+    pub since: Timestamp,
+}
+
+/// How an attempt ended that was not the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// Its number.
+    pub attempt: u32,
+    /// Its error code.
+    pub code: String,
+    /// What is known.
+    pub message: String,
+    /// It ran out of time.
+    pub timed_out: bool,
+    /// Who had it.
+    pub worker_id: String,
+}
+
+/// A cancellation that an attempt still has time to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelWish {
+    /// Afterwards the job is cancelled whatever the worker does.
+    pub by: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// Who asked.
+    pub requested_by: String,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// Which end.
+    pub outcome: Outcome,
+    /// When.
+    pub at: Timestamp,
+    /// Who had the last attempt, or empty.
+    pub worker_id: String,
+    /// The error code, or empty.
+    pub code: String,
+    /// What is known of the error.
+    pub message: String,
+    /// Where the result stands, if there is one.
+    pub result: Option<ResultPlace>,
+    /// How long the worker says that it took, in milliseconds.
+    pub execution_ms: i64,
+    /// We decided it ourselves, so that nobody else has told it on the bus.
+    pub decided_here: bool,
+}
+
+/// Where a result stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResultPlace {
+    /// The pointer, in its text form.
+    pub pointer: String,
+    /// SHA-256 of the bytes, empty where it was not told.
+    pub sha256: Bytes,
+    /// How many bytes.
+    pub size: u64,
+    /// The key from which it is copied when the end is committed; not kept.
+    pub copied_from: Option<String>,
+}
+
+/// The five ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It ran and succeeded.
+    Succeeded,
+    /// It ran, or could not run, and did not succeed.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// The policy denied it.
+    Denied,
+    /// It ran out of time.
+    Timeout,
+}
+
+impl Outcome {
+    /// The state of the wire.
+    #[must_use]
+    pub const fn state(self) -> JobState {
+        match self {
+            Self::Succeeded => JobState::Succeeded,
+            Self::Failed => JobState::Failed,
+            Self::Cancelled => JobState::Cancelled,
+            Self::Denied => JobState::Denied,
+            Self::Timeout => JobState::Timeout,
+        }
+    }
+
+    const fn from_state(state: JobState) -> Option<Self> {
+        match state {
+            JobState::Succeeded => Some(Self::Succeeded),
+            JobState::Failed => Some(Self::Failed),
+            JobState::Cancelled => Some(Self::Cancelled),
+            JobState::Denied => Some(Self::Denied),
+            JobState::Timeout => Some(Self::Timeout),
+            JobState::Unspecified
+            | JobState::Pending
+            | JobState::ApprovalRequired
+            | JobState::Scheduled
+            | JobState::Dispatched
+            | JobState::Running => None,
+        }
+    }
+}
+
+impl State {
+    /// The state of the wire.
+    #[must_use]
+    pub const fn tag(&self) -> JobState {
+        match self {
+            Self::Pending { .. } => JobState::Pending,
+            Self::ApprovalRequired { .. } => JobState::ApprovalRequired,
+            Self::Scheduled { .. } => JobState::Scheduled,
+            Self::Dispatched { .. } => JobState::Dispatched,
+            Self::Running { .. } => JobState::Running,
+            Self::Ended(end) => end.outcome.state(),
+        }
+    }
+}
+
+impl Job {
+    /// Who has the present attempt.
+    #[must_use]
+    pub const fn hold(&self) -> Option<&Hold> {
+        match &self.state {
+            State::Dispatched { hold } | State::Running { hold, .. } => Some(hold),
+            State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } | State::Ended(_) => None,
+        }
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub const fn end(&self) -> Option<&End> {
+        match &self.state {
+            State::Ended(end) => Some(end),
+            State::Pending { .. }
+            | State::ApprovalRequired { .. }
+            | State::Scheduled { .. }
+            | State::Dispatched { .. }
+            | State::Running { .. } => None,
+        }
+    }
+
+    /// The next point in time at which something must happen even if nobody tells us anything: the earliest of its limits.
+    #[must_use]
+    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let deadline = nonzero(self.plan.deadline_at_ms).map(Timestamp::from_millis).filter(|_| self.cancel.is_none());
+        let cancel_by = self.cancel.as_ref().map(|wish| wish.by);
+        let ahead = |not_before: Timestamp| (not_before > now).then_some(not_before);
+        let (start, limit) = match &self.state {
+            State::Pending { not_before } => (ahead(*not_before), None),
+            State::ApprovalRequired { .. } => (None, None),
+            State::Scheduled { since, not_before } => (ahead(*not_before), self.start_limit(*since)),
+            State::Dispatched { hold } | State::Running { hold, .. } => (None, self.close_limit(hold.since)),
+            State::Ended(_) => return None,
+        };
+        earliest([start, limit, deadline, cancel_by])
+    }
+
+    /// When waiting for a worker has lasted too long.
+    #[must_use]
+    pub fn start_limit(&self, since: Timestamp) -> Option<Timestamp> {
+        nonzero(self.plan.schedule_to_start_ms).map(|millis| since.after_millis(millis))
+    }
+
+    /// When one attempt has lasted too long.
+    #[must_use]
+    pub fn close_limit(&self, since: Timestamp) -> Option<Timestamp> {
+        nonzero(self.plan.start_to_close_ms).map(|millis| since.after_millis(millis))
+    }
+
+    /// How long to wait before the attempt after this one: exponential from the plan's first value to its last, with up to a
+    /// fifth taken off so that jobs that failed together do not come back together. The share is drawn from the job's name, so
+    /// that the same history gives the same times.
+    #[must_use]
+    pub fn backoff(&self) -> Duration {
+        let doublings = self.attempt.saturating_sub(1).min(20);
+        let full = self.plan.backoff_initial_ms.saturating_mul(1 << doublings).min(self.plan.backoff_max_ms);
+        let draw = self
+            .id
+            .as_str()
+            .bytes()
+            .fold(u64::from(self.attempt), |sum, byte| sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(byte)));
+        Duration::from_millis(full - full / 5 * (draw % 256) / 255)
+    }
+
+    /// The packed form.
+    #[must_use]
+    pub fn to_record(&self) -> JobRecord {
+        JobRecord {
+            version: RECORD_VERSION,
+            job_id: self.id.to_string(),
+            tenant_id: self.tenant_id.clone(),
+            trace_id: self.trace_id.clone(),
+            traceparent: self.traceparent.clone(),
+            request: self.request.clone(),
+            topic: self.topic.clone(),
+            priority: self.priority.into(),
+            created_ms: self.created.millis(),
+            updated_ms: self.updated.millis(),
+            attempt: self.attempt,
+            unreached: self.unreached,
+            plan: Some(self.plan.clone()),
+            decision: self.decision.clone(),
+            last_end: self.last_end.as_ref().map(AttemptEnd::to_record),
+            cancel: self.cancel.as_ref().map(|wish| busbar::CancelWish {
+                cancel_by_ms: wish.by.millis(),
+                reason: wish.reason.clone(),
+                requested_by: wish.requested_by.clone(),
+            }),
+            from_bus: self.from_bus,
+            state: Some(self.state.to_record()),
+        }
+    }
+
+    /// The packed form, encoded.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        self.to_record().encode_to_vec().into()
+    }
+
+    /// Reads the packed form.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let record = JobRecord::decode(bytes).map_err(|error| error.to_string())?;
+        if record.version == 0 || record.version > RECORD_VERSION + 1 {
+            return Err(format!("version {} is not one that this release reads", record.version));
+        }
+        let state = record.state.ok_or("it has no state")?;
+        Ok(Self {
+            id: JobId::parse(record.job_id).map_err(|error| error.to_string())?,
+            tenant_id: record.tenant_id,
+            trace_id: record.trace_id,
+            traceparent: record.traceparent,
+            request: record.request,
+            topic: record.topic,
+            priority: JobPriority::try_from(record.priority).unwrap_or_default(),
+            created: Timestamp::from_millis(record.created_ms),
+            updated: Timestamp::from_millis(record.updated_ms),
+            attempt: record.attempt,
+            unreached: record.unreached,
+            plan: record.plan.unwrap_or_default(),
+            decision: record.decision,
+            last_end: record.last_end.map(AttemptEnd::from_record),
+            cancel: record.cancel.map(|wish| CancelWish {
+                by: Timestamp::from_millis(wish.cancel_by_ms),
+                reason: wish.reason,
+                requested_by: wish.requested_by,
+            }),
+            from_bus: record.from_bus,
+            state: State::from_record(state)?,
+        })
+    }
+}
+
+impl AttemptEnd {
+    fn to_record(&self) -> busbar::AttemptEnd {
+        busbar::AttemptEnd {
+            attempt: self.attempt,
+            code: self.code.clone(),
+            message: self.message.clone(),
+            timed_out: self.timed_out,
+            worker_id: self.worker_id.clone(),
+        }
+    }
+
+    fn from_record(record: busbar::AttemptEnd) -> Self {
+        Self {
+            attempt: record.attempt,
+            code: record.code,
+            message: record.message,
+            timed_out: record.timed_out,
+            worker_id: record.worker_id,
+        }
+    }
+}
+
+impl State {
+    fn to_record(&self) -> job_record::State {
+        use job_record::State as Packed;
+        match self {
+            Self::Pending { not_before } => Packed::Pending(busbar::Pending { not_before_ms: not_before.millis() }),
+            Self::ApprovalRequired { since } => Packed::ApprovalRequired(busbar::ApprovalRequired { since_ms: since.millis() }),
+            Self::Scheduled { since, not_before } => {
+                Packed::Scheduled(busbar::Scheduled { since_ms: since.millis(), not_before_ms: not_before.millis() })
+            }
+            Self::Dispatched { hold } => Packed::Dispatched(busbar::Dispatched {
+                worker_id: hold.worker_id.clone(),
+                since_ms: hold.since.millis(),
+                worker_kind: hold.kind.into(),
+                incarnation: hold.incarnation.clone(),
+            }),
+            Self::Running { hold, started, percent } => Packed::Running(busbar::Running {
+                worker_id: hold.worker_id.clone(),
+                since_ms: hold.since.millis(),
+                worker_kind: hold.kind.into(),
+                incarnation: hold.incarnation.clone(),
+                started_ms: started.millis(),
+                percent: *percent,
+            }),
+            Self::Ended(end) => Packed::Ended(busbar::Ended {
+                state: end.outcome.state().into(),
+                at_ms: end.at.millis(),
+                worker_id: end.worker_id.clone(),
+                error_code: end.code.clone(),
+                error_message: end.message.clone(),
+                result_ptr: end.result.as_ref().map(|r| r.pointer.clone()).unwrap_or_default(),
+                result_sha256: end.result.as_ref().map(|r| r.sha256.clone()).unwrap_or_default(),
+                result_bytes: end.result.as_ref().map(|r| r.size).unwrap_or_default(),
+                execution_ms: end.execution_ms,
+                decided_here: end.decided_here,
+            }),
+        }
+    }
+
+    fn from_record(packed: job_record::State) -> Result<Self, String> {
+        use job_record::State as Packed;
+        let at = Timestamp::from_millis;
+        Ok(match packed {
+            Packed::Pending(p) => Self::Pending { not_before: at(p.not_before_ms) },
+            Packed::ApprovalRequired(p) => Self::ApprovalRequired { since: at(p.since_ms) },
+            Packed::Scheduled(p) => Self::Scheduled { since: at(p.since_ms), not_before: at(p.not_before_ms) },
+            Packed::Dispatched(p) => {
+                let kind = p.worker_kind();
+                Self::Dispatched {
+                    hold: Hold { worker_id: p.worker_id, kind, incarnation: p.incarnation, since: at(p.since_ms) },
+                }
+            }
+            Packed::Running(p) => {
+                let kind = p.worker_kind();
+                Self::Running {
+                    hold: Hold { worker_id: p.worker_id, kind, incarnation: p.incarnation, since: at(p.since_ms) },
+                    started: at(p.started_ms),
+                    percent: p.percent,
+                }
+            }
+            Packed::Ended(p) => {
+                let outcome = Outcome::from_state(p.state()).ok_or("it has ended in a state that is no end")?;
+                let place =
+                    ResultPlace { pointer: p.result_ptr, sha256: p.result_sha256, size: p.result_bytes, copied_from: None };
+                Self::Ended(End {
+                    outcome,
+                    at: at(p.at_ms),
+                    worker_id: p.worker_id,
+                    code: p.error_code,
+                    message: p.error_message,
+                    result: (!place.pointer.is_empty()).then_some(place),
+                    execution_ms: p.execution_ms,
+                    decided_here: p.decided_here,
+                })
+            }
+        })
+    }
+}
+
+/// Limits are 0 where there is none.
+fn nonzero(millis: u64) -> Option<u64> {
+    (millis > 0).then_some(millis)
+}
+
+fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
+    times.into_iter().flatten().min()
+}

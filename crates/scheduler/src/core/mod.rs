@@ -1,0 +1,16 @@
+//! The heart of the scheduler: pure, without I/O, clock or randomness.
+//!
+//! - [`job`] is what a job is, and its packed form.
+//! - [`transition`] is the table: one state and one event give the next state, or a rejection.
+//! - [`commit`] turns a change into the unit that makes it durable.
+//! - [`queue`], [`workers`] and [`place`] say who runs what next.
+//! - [`cell`] holds all of it together: everything that the active scheduler knows.
+
+pub mod cell;
+pub mod commit;
+pub mod job;
+pub mod place;
+pub mod queue;
+pub mod transition;
+pub mod verdict;
+pub mod workers;

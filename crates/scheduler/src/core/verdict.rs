@@ -1,0 +1,84 @@
+//! What the safety kernel is asked about a job, and what its answer means for the job.
+
+use std::collections::BTreeMap;
+
+use busbar_protocol::busbar::JobDecision;
+use busbar_protocol::cap::{JobRequest, PolicyCheckRequest, PolicyCheckResponse, PolicyConstraints};
+use busbar_protocol::envelope;
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::time::Timestamp;
+
+use super::job::Job;
+use super::transition::Verdict;
+
+/// The question about a job.
+#[must_use]
+pub fn question(job: &Job) -> PolicyCheckRequest {
+    let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
+    let referred = request.context_ref.as_ref().map_or(0, |reference| reference.size_bytes);
+    PolicyCheckRequest {
+        job_id: job.id.to_string(),
+        topic: job.topic.clone(),
+        tenant: job.tenant_id.clone(),
+        priority: request.priority,
+        budget: request.budget,
+        principal_id: request.principal_id,
+        labels: request.labels,
+        memory_id: request.memory_id,
+        meta: request.meta,
+        identity: request.identity,
+        input_ref: request.context_ref,
+        input_size_bytes: i64::try_from(job.plan.input_bytes.max(referred)).unwrap_or(i64::MAX),
+        ..PolicyCheckRequest::default()
+    }
+}
+
+/// The answer, ready to be applied.
+#[must_use]
+pub fn verdict(job: &Job, answer: &PolicyCheckResponse, now: Timestamp) -> Verdict {
+    let constraints = answer.constraints.clone().unwrap_or_default();
+    let budgets = constraints.budgets.unwrap_or_default();
+    let run_ms_max = u64::try_from(budgets.max_runtime_ms).ok().filter(|most| *most > 0);
+    let attempts_max = u32::try_from(budgets.max_retries).ok().filter(|most| *most > 0).map(|most| most + 1);
+    Verdict {
+        decision: JobDecision {
+            decision: effective(answer),
+            snapshot: answer.policy_snapshot.clone(),
+            rule_id: answer.rule_id.clone(),
+            reason: answer.reason.clone(),
+            constraints: packed(answer.constraints.as_ref()),
+            decided_ms: now.millis(),
+        },
+        redacted_request: redacted(job, answer),
+        run_ms_max,
+        attempts_max,
+        limits: run_ms_max.map(|most| tightened(&job.plan.limits, most)),
+    }
+}
+
+/// CAP lets an allowing answer demand an approval all the same.
+fn effective(answer: &PolicyCheckResponse) -> i32 {
+    use busbar_protocol::cap::DecisionType;
+    let allows = matches!(answer.decision(), DecisionType::Allow | DecisionType::AllowWithConstraints);
+    if allows && answer.approval_required { DecisionType::RequireHuman.into() } else { answer.decision }
+}
+
+fn packed(constraints: Option<&PolicyConstraints>) -> bytes::Bytes {
+    constraints.map(|c| c.encode_to_vec().into()).unwrap_or_default()
+}
+
+/// The request with its payload replaced, where the kernel gave one in place of it.
+fn redacted(job: &Job, answer: &PolicyCheckResponse) -> Option<bytes::Bytes> {
+    Pointer::parse(&answer.redacted_context_ptr).ok()?;
+    let patch = JobRequest { context_ptr: answer.redacted_context_ptr.clone(), ..JobRequest::default() };
+    Some(envelope::patch_request(&job.request, &patch))
+}
+
+/// The sandbox limits with the wall clock bound to what the decision allows; a decision can only lower a limit.
+fn tightened(limits: &str, run_ms_max: u64) -> String {
+    let mut all: BTreeMap<String, u64> = serde_json::from_str(limits).unwrap_or_default();
+    let wall = all.entry("wall_ms".to_owned()).or_insert(run_ms_max);
+    *wall = run_ms_max.min(*wall);
+    serde_json::to_string(&all).unwrap_or_default()
+}

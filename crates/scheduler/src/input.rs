@@ -1,0 +1,75 @@
+//! Everything that can happen to the active scheduler, as one closed list: the event loop handles nothing else.
+
+use std::sync::Arc;
+
+use busbar_protocol::busbar::{CancelItem, ListRequest, Problem, WorkerBeat};
+use busbar_protocol::cap::{Handshake, Heartbeat};
+use busbar_protocol::ids::JobId;
+use busbar_protocol::ports::{Connection, Delivery};
+use busbar_protocol::time::Timestamp;
+
+use crate::core::transition::{Report, Verdict};
+use crate::intake::Prepared;
+use crate::library::Library;
+
+/// One thing that happened.
+pub(crate) enum Input {
+    /// Submissions are ready to be committed.
+    Admit(Admit),
+    /// A worker reported how an attempt ended.
+    Reported(Reported),
+    /// A worker told of progress.
+    Progress { job: JobId, attempt: Option<u32>, worker_id: String, percent: i32 },
+    /// A native worker's beat.
+    Beat(WorkerBeat),
+    /// An announced worker's heartbeat.
+    Heartbeat(Heartbeat),
+    /// A worker announced itself at this time.
+    Handshake(Handshake, Timestamp),
+    /// A queue group had nobody for this attempt.
+    NobodyThere { job: JobId, attempt: u32 },
+    /// Somebody wants jobs cancelled, and perhaps an answer.
+    Cancel { items: Vec<CancelItem>, reply: Option<String> },
+    /// Somebody wants to see live jobs.
+    List { request: ListRequest, reply: String },
+    /// Somebody wants to see the workers.
+    Workers { reply: String },
+    /// The kernel decided; jobs without a verdict are asked about again.
+    Verdicts(Vec<(JobId, Option<Verdict>)>),
+    /// Topic documents changed.
+    Topics(Arc<Library>),
+    /// The kernel decides under this snapshot.
+    Snapshot(String),
+    /// The connection to the bus changed.
+    Connection(Connection),
+    /// Somebody else holds the lease.
+    LeaseLost,
+}
+
+/// Submissions that are ready.
+pub(crate) struct Admit {
+    /// One outcome per submission, in order.
+    pub outcomes: Vec<Result<Prepared, Problem>>,
+    /// Who wants to know.
+    pub origin: Origin,
+}
+
+/// Where submissions came from.
+pub(crate) enum Origin {
+    /// A request whose reply is the acknowledgement.
+    Asked { reply: String },
+    /// The work queue; one delivery per submission. What was refused has a record of its own in place of a problem.
+    Queue { deliveries: Vec<Delivery> },
+}
+
+/// A report with the delivery that is settled once it is dealt with.
+pub(crate) struct Reported {
+    /// The job that it speaks of.
+    pub job: JobId,
+    /// What it says.
+    pub report: Report,
+    /// What to settle.
+    pub delivery: Delivery,
+    /// Its payload was read and found to be in order.
+    pub checked: bool,
+}

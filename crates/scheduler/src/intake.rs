@@ -1,0 +1,258 @@
+//! From a submission to a job that is ready to be committed: form, topic, input schema, decision.
+//!
+//! This runs beside the event loop, many submissions at a time. What must be exact (duplicates, caps, order) is left to the loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use busbar_protocol::busbar::{AdmitItem, JobPlan, JobState, Problem, TopicDocument};
+use busbar_protocol::cap::{JobMetadata, JobRequest};
+use busbar_protocol::codes::Code;
+use busbar_protocol::envelope;
+use busbar_protocol::ids::{self, JobId};
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::ports::{Judge, Records, StoreError};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+
+use crate::core::job::{End, Job, State};
+use crate::core::queue::Class;
+use crate::core::transition::{self, Event, Limits};
+use crate::core::verdict;
+use crate::library::Library;
+
+/// The largest input of a job that is kept in Redis, in bytes.
+pub(crate) const INPUT_BYTES_MAX: u64 = 1 << 20;
+
+/// How long an undecided job waits before the kernel is asked again, in milliseconds.
+const UNDECIDED_RETRY_MS: u64 = 1_000;
+
+const MAX_ATTEMPTS_DEFAULT: u32 = 3;
+const BACKOFF_INITIAL_MS_DEFAULT: u64 = 500;
+const BACKOFF_MAX_MS_DEFAULT: u64 = 30_000;
+const START_TO_CLOSE_MS_DEFAULT: u64 = 15 * 60 * 1000;
+
+/// A job that is ready to be committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    /// The job, decided where the kernel answered.
+    pub job: Job,
+    /// Its class.
+    pub class: Arc<Class>,
+    /// The states that it has passed.
+    pub passed: Vec<JobState>,
+}
+
+/// A submission that is ready, or why it was refused.
+pub(crate) type Outcome = Result<Prepared, Problem>;
+
+/// A submission from the bare bus: what was refused still becomes a job, one that has ended, so that its end is told once. What
+/// cannot even be named stays refused.
+pub(crate) fn from_bus(outcome: Outcome, item: &AdmitItem, now: Timestamp) -> Outcome {
+    let refusal = match outcome {
+        Ok(prepared) => return Ok(Prepared { job: Job { from_bus: true, ..prepared.job }, ..prepared }),
+        Err(refusal) => refusal,
+    };
+    let request = JobRequest::decode(item.request.clone()).unwrap_or_default();
+    let Ok(id) = JobId::parse(request.job_id.clone()) else { return Err(refusal) };
+    let mut job = Job { from_bus: true, ..job(id, item, &request, &TopicDocument::default(), now) };
+    job.plan.idempotency_key.clear();
+    job.state = State::Ended(End {
+        outcome: crate::core::job::Outcome::Failed,
+        at: now,
+        worker_id: String::new(),
+        code: refusal.code,
+        message: refusal.detail,
+        result: None,
+        execution_ms: 0,
+        decided_here: true,
+    });
+    let passed = vec![job.state.tag()];
+    Ok(Prepared { class: Arc::new(class(&request)), job, passed })
+}
+
+/// Prepares submissions; one outcome per item, in order.
+///
+/// # Errors
+/// [`StoreError`] when inputs could not be read; then nothing is known of any item.
+pub(crate) async fn prepare<R: Records, J: Judge>(
+    items: &[AdmitItem],
+    library: &Library,
+    records: &R,
+    judge: &J,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<Vec<Outcome>, StoreError> {
+    let mut outcomes: Vec<Outcome> = items.iter().map(|item| form(item, library, now)).collect();
+    check_inputs(&mut outcomes, library, records).await?;
+    decide(&mut outcomes, judge, limits, now).await;
+    Ok(outcomes)
+}
+
+/// A refusal.
+#[must_use]
+pub(crate) fn problem(code: Code, detail: impl Into<String>) -> Problem {
+    let retry_after_ms = if code.http_status() == 503 || code.http_status() == 429 { 1_000 } else { 0 };
+    Problem { code: code.to_string(), detail: detail.into(), retry_after_ms }
+}
+
+fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
+    let request = JobRequest::decode(item.request.clone())
+        .map_err(|error| problem(Code::PacketMalformed, format!("the request is not a JobRequest: {error}")))?;
+    envelope::check_request(&request).map_err(|error| problem(error.code(), error.to_string()))?;
+    let id = JobId::parse(request.job_id.clone()).map_err(|error| problem(Code::JobIdInvalid, error.to_string()))?;
+    if !subjects::is_topic(&request.topic) {
+        return Err(problem(Code::TopicInvalid, format!("topic {:?} is not a plain subject below job.", request.topic)));
+    }
+    if let Some(name) = request.env.keys().find(|name| name.starts_with("BUSBAR_")) {
+        return Err(problem(Code::EnvReserved, format!("env.{name}: names that begin with BUSBAR_ are the scheduler's")));
+    }
+    let document = library
+        .topics
+        .resolve(&request.topic)
+        .ok_or_else(|| problem(Code::UnknownTopic, format!("no topic document matches {}", request.topic)))?;
+    if !request.context_ptr.is_empty() && !Pointer::parse(&request.context_ptr).is_ok_and(|p| p.is_context_of(id.as_str())) {
+        let detail = format!("context_ptr {:?} must be redis://ctx:{id}", request.context_ptr);
+        return Err(problem(Code::PointerInvalid, detail));
+    }
+    if !request.context_ptr.is_empty() && item.input_bytes > INPUT_BYTES_MAX {
+        let detail = format!("the input has {} bytes, more than {INPUT_BYTES_MAX}", item.input_bytes);
+        return Err(problem(Code::PayloadTooLarge, detail));
+    }
+    let class = Arc::new(class(&request));
+    let job = job(id, item, &request, document, now);
+    Ok(Prepared { job, class, passed: vec![JobState::Pending] })
+}
+
+fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocument, now: Timestamp) -> Job {
+    let meta = request.meta.clone().unwrap_or_default();
+    let trace_id = if item.trace_id.is_empty() { ids::generate_trace() } else { item.trace_id.clone() };
+    Job {
+        id,
+        tenant_id: tenant(item, request, &meta),
+        trace_id,
+        traceparent: item.traceparent.clone(),
+        request: item.request.clone(),
+        topic: request.topic.clone(),
+        priority: request.priority(),
+        created: now,
+        updated: now,
+        attempt: 0,
+        unreached: 0,
+        plan: plan(item, request, &meta, document, now),
+        decision: None,
+        last_end: None,
+        cancel: None,
+        from_bus: false,
+        state: State::Pending { not_before: now },
+    }
+}
+
+fn plan(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata, document: &TopicDocument, now: Timestamp) -> JobPlan {
+    let asked = request.budget.as_ref().and_then(|budget| u64::try_from(budget.deadline_ms).ok()).unwrap_or(0);
+    let deadline_ms = first([asked, document.deadline_ms]);
+    JobPlan {
+        max_attempts: first([item.max_attempts, document.max_attempts, MAX_ATTEMPTS_DEFAULT]),
+        backoff_initial_ms: first([document.backoff_initial_ms, BACKOFF_INITIAL_MS_DEFAULT]),
+        backoff_max_ms: first([document.backoff_max_ms, BACKOFF_MAX_MS_DEFAULT]),
+        schedule_to_start_ms: document.schedule_to_start_ms,
+        start_to_close_ms: first([document.start_to_close_ms, START_TO_CLOSE_MS_DEFAULT]),
+        deadline_at_ms: if deadline_ms == 0 { 0 } else { now.after_millis(deadline_ms).millis() },
+        module: document.module.clone(),
+        limits: document.limits.clone(),
+        idempotency_key: meta.idempotency_key.clone(),
+        // A larger input stands in a blob, whose reference tells its size.
+        input_bytes: if request.context_ptr.is_empty() { 0 } else { item.input_bytes },
+        requires: meta.requires.clone(),
+        result_ttl_ms: document.result_ttl_ms,
+    }
+}
+
+/// The first value that is not the default.
+fn first<T: Default + PartialEq, const N: usize>(values: [T; N]) -> T {
+    values.into_iter().find(|value| *value != T::default()).unwrap_or_default()
+}
+
+fn tenant(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata) -> String {
+    let named = [&item.tenant_id, &request.tenant_id, &meta.tenant_id];
+    named.into_iter().find(|tenant| !tenant.is_empty()).map_or_else(|| ids::DEFAULT_TENANT.to_owned(), Clone::clone)
+}
+
+/// What placement needs to know of a request.
+#[must_use]
+pub(crate) fn class(request: &JobRequest) -> Class {
+    let requires: BTreeSet<String> =
+        request.meta.iter().flat_map(|meta| &meta.requires).map(|r| r.trim().to_lowercase()).filter(|r| !r.is_empty()).collect();
+    let placement =
+        |(name, value): (&String, &String)| name.strip_prefix("placement.").map(|rest| (rest.to_owned(), value.clone()));
+    let labels: BTreeMap<String, String> = request.labels.iter().filter_map(placement).collect();
+    let label = |name: &str| request.labels.get(name).filter(|value| !value.is_empty()).cloned();
+    Class { topic: request.topic.clone(), requires, labels, pool: label("preferred_pool"), worker: label("preferred_worker_id") }
+}
+
+/// The class of a job that was read from the store.
+#[must_use]
+pub(crate) fn class_of(job: &Job) -> Arc<Class> {
+    let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
+    Arc::new(Class { topic: job.topic.clone(), ..class(&request) })
+}
+
+/// Reads the inputs of topics that have a schema, and validates them.
+async fn check_inputs<R: Records>(outcomes: &mut [Outcome], library: &Library, records: &R) -> Result<(), StoreError> {
+    let with_schema: Vec<usize> = outcomes
+        .iter()
+        .enumerate()
+        .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|p| library.input_schema(&p.job.topic).is_some()))
+        .map(|(index, _)| index)
+        .collect();
+    if with_schema.is_empty() {
+        return Ok(());
+    }
+    let key = |index: &usize| outcomes[*index].as_ref().map(|p| busbar_protocol::keys::context(p.job.id.as_str()));
+    let keys = with_schema.iter().filter_map(|index| key(index).ok()).collect();
+    let inputs = records.payloads(keys).await?;
+    for (index, input) in with_schema.into_iter().zip(inputs) {
+        let Ok(prepared) = &outcomes[index] else { continue };
+        if let Err(refusal) = check_input(prepared, library, input) {
+            outcomes[index] = Err(refusal);
+        }
+    }
+    Ok(())
+}
+
+fn check_input(prepared: &Prepared, library: &Library, input: Option<Bytes>) -> Result<(), Problem> {
+    let topic = &prepared.job.topic;
+    let Some(schema) = library.input_schema(topic) else { return Ok(()) };
+    let id = &prepared.job.id;
+    let input = input.ok_or_else(|| problem(Code::PayloadMissing, format!("there is nothing at redis://ctx:{id}")))?;
+    schema.validate(&input).map_err(|violation| problem(Code::InputInvalid, violation.to_string()))
+}
+
+/// Asks the kernel about everything that is in order. Where it does not answer, the jobs stay undecided.
+async fn decide<J: Judge>(outcomes: &mut [Outcome], judge: &J, limits: &Limits, now: Timestamp) {
+    let questions: Vec<_> = outcomes.iter().flatten().map(|prepared| verdict::question(&prepared.job)).collect();
+    if questions.is_empty() {
+        return;
+    }
+    let count = questions.len();
+    let answers = match judge.check(questions).await {
+        Ok(answers) if answers.responses.len() == count => answers.responses,
+        Ok(_) | Err(_) => {
+            for prepared in outcomes.iter_mut().flatten() {
+                prepared.job.state = State::Pending { not_before: now.after_millis(UNDECIDED_RETRY_MS) };
+            }
+            return;
+        }
+    };
+    for (prepared, answer) in outcomes.iter_mut().flatten().zip(answers) {
+        let event = Event::Decided(verdict::verdict(&prepared.job, &answer, now));
+        if let Ok(change) = transition::decide(&prepared.job, &event, limits, now) {
+            prepared.job = change.next;
+            prepared.passed.push(prepared.job.state.tag());
+            prepared.passed.dedup();
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The scheduler: admits, decides, places, dispatches and finishes jobs.
+//!
+//! ```text
+//!  gateway, engine, SDK ──busbar.scheduler.admit──▶┐                ┌──▶ worker.<id>.jobs, job.<topic>   (dispatch)
+//!  bus clients ──────────sys.job.submit (stream)──▶│ listen, intake │──▶ sys.job.cancel                  (stop)
+//!  workers ──────────────sys.job.result (stream)──▶│       │        │
+//!  workers ──beats, heartbeats, progress──────────▶│       ▼        │
+//!                                                  │   event loop   │
+//!                                                  │ decide ▸ commit ▸ perform ▸ settle
+//!                                                  │       │        │
+//!                                                  └───────▼────────┘
+//!                                             Redis: records, indexes, ev:jobs ──relay──▶ busbar.job.event, sys.job.result, sys.job.dlq
+//! ```
+//!
+//! One replica of a cell is active, the others stand by for its lease. Whatever the active one writes carries its epoch, so that
+//! a replica that was replaced while it slept can change nothing. Its memory is a copy of what it has committed; when a commit
+//! does not go through as expected, the copy is thrown away and read again.
+
+mod active;
+mod admission;
+mod config;
+pub mod core;
+mod input;
+mod intake;
+mod library;
+mod listen;
+mod office;
+mod perform;
+mod relay;
+mod service;
+mod takeover;
+mod tasks;
+
+pub use config::SchedulerConfig;
+pub use service::{Ports, SchedulerError, run};

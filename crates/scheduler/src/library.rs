@@ -1,0 +1,66 @@
+//! The topic documents with their schemas compiled, as the tasks around the event loop share them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use busbar_protocol::busbar::{TopicDocument, TopicDocuments};
+use busbar_protocol::keys;
+use busbar_protocol::ports::{Records, StoreError};
+use busbar_protocol::prost::Message as _;
+use busbar_rules::schema::Schema;
+use busbar_rules::topics::TopicTable;
+
+/// Topics and schemas.
+#[derive(Default)]
+pub(crate) struct Library {
+    /// The documents.
+    pub topics: TopicTable,
+    inputs: BTreeMap<String, Schema>,
+    outputs: BTreeMap<String, Schema>,
+}
+
+impl Library {
+    /// Reads the documents from the store; none there means no topics.
+    ///
+    /// # Errors
+    /// [`StoreError`], also where the documents cannot be understood.
+    pub(crate) async fn load<R: Records>(records: &R) -> Result<Arc<Self>, StoreError> {
+        let key = keys::TOPICS.to_owned();
+        let stored = records.read(vec![key.clone()]).await?.pop().flatten();
+        let Some(stored) = stored else { return Ok(Arc::new(Self::default())) };
+        let corrupt = |detail: String| StoreError::Corrupt { key: key.clone(), detail };
+        let documents = TopicDocuments::decode(stored.value).map_err(|error| corrupt(error.to_string()))?;
+        Self::new(documents.topics).map(Arc::new).map_err(corrupt)
+    }
+
+    /// Compiles documents.
+    ///
+    /// # Errors
+    /// A sentence that says which document is wrong.
+    pub(crate) fn new(documents: Vec<TopicDocument>) -> Result<Self, String> {
+        let mut library = Self::default();
+        for document in &documents {
+            let compile = |text: &str| Schema::compile(text).map_err(|error| format!("topic {}: {error}", document.topic));
+            if !document.input_schema.is_empty() {
+                library.inputs.insert(document.topic.clone(), compile(&document.input_schema)?);
+            }
+            if !document.output_schema.is_empty() {
+                library.outputs.insert(document.topic.clone(), compile(&document.output_schema)?);
+            }
+        }
+        library.topics = TopicTable::new(documents).map_err(|error| error.to_string())?;
+        Ok(library)
+    }
+
+    /// The schema of a topic's input, if its document has one.
+    #[must_use]
+    pub(crate) fn input_schema(&self, topic: &str) -> Option<&Schema> {
+        self.inputs.get(&self.topics.resolve(topic)?.topic)
+    }
+
+    /// The schema of a topic's output, if its document has one.
+    #[must_use]
+    pub(crate) fn output_schema(&self, topic: &str) -> Option<&Schema> {
+        self.outputs.get(&self.topics.resolve(topic)?.topic)
+    }
+}

@@ -1,0 +1,369 @@
+//! Listening: turns what arrives on the bus into inputs of the event loop.
+//!
+//! Whatever cannot be understood is told on `sys.alert` and dropped; nothing that arrives can hurt anything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use busbar_protocol::busbar::{
+    AdmitItem, AdmitReply, AdmitRequest, CancelItem, CancelReply, CancelRequest, ListReply, ListRequest, WorkerBeat,
+};
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{JobProgress, JobResult, JobStatus};
+use busbar_protocol::codes::Code;
+use busbar_protocol::envelope::{self, Decoded, PacketError};
+use busbar_protocol::ids::JobId;
+use busbar_protocol::ports::{Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects::{self, Stream};
+use busbar_protocol::time::Timestamp;
+
+use crate::Ports;
+use crate::core::job::ResultPlace;
+use crate::core::transition::{Limits, Report, Reported as Outcome};
+use crate::input::{Admit, Input, Origin, Reported};
+use crate::intake;
+use crate::library::Library;
+use crate::perform;
+
+/// The most submissions of one message.
+pub(crate) const ADMIT_ITEMS_MAX: usize = 256;
+/// The most submissions or results of one pull.
+const PULL: usize = 256;
+/// The longest pull.
+const PULL_WAIT: Duration = Duration::from_secs(5);
+/// How many messages of submissions are prepared at once.
+const PREPARE_MAX: usize = 8;
+/// How long a delivery waits that could not be dealt with now.
+const NAK_DELAY: Duration = Duration::from_secs(1);
+
+/// What the listening tasks share.
+pub(crate) struct Ears<B, R, C, J> {
+    pub ports: Ports<B, R, C, J>,
+    pub inputs: mpsc::Sender<Input>,
+    pub library: watch::Receiver<Arc<Library>>,
+    pub limits: Limits,
+    pub inbox: String,
+}
+
+impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
+    /// Starts every listening task; when this returns, the server knows of every subscription.
+    pub(crate) async fn start(self: Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), BusError> {
+        for subject in [
+            subjects::SCHEDULER_CANCEL,
+            subjects::SCHEDULER_LIST,
+            subjects::SCHEDULER_WORKERS,
+            subjects::BEAT,
+            subjects::HEARTBEAT,
+            subjects::PROGRESS,
+            subjects::CANCEL,
+        ] {
+            let mut messages = self.ports.bus.subscribe(subject, None).await?;
+            let ears = Arc::clone(&self);
+            tasks.spawn(async move {
+                while let Some(message) = messages.next().await {
+                    ears.hear(subject, message).await;
+                }
+            });
+        }
+        let mut words = self.ports.bus.subscribe(&format!("{}.>", self.inbox), None).await?;
+        let ears = Arc::clone(&self);
+        tasks.spawn(async move {
+            while let Some(message) = words.next().await {
+                ears.hear_word(&message).await;
+            }
+        });
+        self.start_admission(tasks).await?;
+        for stream in [Stream::Submissions, Stream::Results, Stream::Handshakes] {
+            tasks.spawn(Arc::clone(&self).pull(stream));
+        }
+        Ok(())
+    }
+
+    async fn send(&self, input: Input) {
+        // The loop ends before its ears do; what arrives afterwards is for whoever is active then.
+        let _ = self.inputs.send(input).await;
+    }
+
+    async fn hear(&self, subject: &'static str, message: Message) {
+        let reply = message.reply.clone();
+        match (subject, reply) {
+            (subjects::SCHEDULER_CANCEL, Some(reply)) => match CancelRequest::decode(message.payload) {
+                Ok(request) => self.send(Input::Cancel { items: request.items, reply: Some(reply) }).await,
+                Err(error) => {
+                    let problem = Some(intake::problem(Code::PacketMalformed, error.to_string()));
+                    self.answer(&reply, &CancelReply { problem, ..CancelReply::default() }).await;
+                }
+            },
+            (subjects::SCHEDULER_LIST, Some(reply)) => match ListRequest::decode(message.payload) {
+                Ok(request) => self.send(Input::List { request, reply }).await,
+                Err(error) => {
+                    let problem = Some(intake::problem(Code::PacketMalformed, error.to_string()));
+                    self.answer(&reply, &ListReply { problem, ..ListReply::default() }).await;
+                }
+            },
+            (subjects::SCHEDULER_WORKERS, Some(reply)) => self.send(Input::Workers { reply }).await,
+            (subjects::BEAT, _) => match WorkerBeat::decode(message.payload) {
+                Ok(beat) if subjects::is_addressable(&beat.worker_id) => self.send(Input::Beat(beat)).await,
+                Ok(_) => self.complain(subject, &PacketError::Rule { field: "worker_id", rule: "must be one token" }).await,
+                Err(error) => self.complain(subject, &PacketError::Malformed { detail: error.to_string() }).await,
+            },
+            (_, _) => match envelope::decode(&message.payload) {
+                Ok(decoded) => self.hear_packet(decoded).await,
+                Err(error) => self.complain(subject, &error).await,
+            },
+        }
+    }
+
+    async fn hear_packet(&self, decoded: Decoded) {
+        let sender = decoded.packet.sender_id;
+        match decoded.payload {
+            Payload::Heartbeat(beat) => self.send(Input::Heartbeat(beat)).await,
+            Payload::JobProgress(progress) => {
+                let attempt = progress.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok());
+                let JobProgress { job_id, percent, .. } = progress;
+                if let Ok(job) = JobId::parse(job_id) {
+                    self.send(Input::Progress { job, attempt, worker_id: sender, percent }).await;
+                }
+            }
+            // What we broadcast ourselves comes back to us.
+            Payload::JobCancel(cancel) if sender != subjects::SCHEDULER_SENDER => {
+                let item = CancelItem {
+                    job_id: cancel.job_id,
+                    tenant_id: String::new(),
+                    reason: cancel.reason,
+                    requested_by: cancel.requested_by,
+                };
+                self.send(Input::Cancel { items: vec![item], reply: None }).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Word from a queue group: NATS answers with status 503 when nobody is there.
+    async fn hear_word(&self, message: &Message) {
+        if message.headers.get("Status").map(String::as_str) != Some("503") {
+            return;
+        }
+        if let Some((job, attempt)) = perform::attempt_of_reply(&message.subject, &self.inbox)
+            && let Ok(job) = JobId::parse(job)
+        {
+            self.send(Input::NobodyThere { job, attempt }).await;
+        }
+    }
+
+    async fn complain(&self, subject: &str, error: &PacketError) {
+        tracing::debug!(subject, %error, "a message was not taken");
+        perform::alert(&self.ports.bus, subject, error, self.ports.clock.now()).await;
+    }
+
+    async fn answer<M: busbar_protocol::prost::Message>(&self, reply: &str, message: &M) {
+        if let Err(error) = self.ports.bus.publish(reply, Headers::new(), message.encode_to_vec().into()).await {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    /// Admission by request: several messages are prepared at once, each is answered after its commit.
+    async fn start_admission(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), BusError> {
+        let messages = self.ports.bus.subscribe(subjects::ADMIT, Some(subjects::SCHEDULER_QUEUE)).await?;
+        let ears = Arc::clone(self);
+        tasks.spawn(async move {
+            messages
+                .for_each_concurrent(PREPARE_MAX, |message| {
+                    let ears = Arc::clone(&ears);
+                    async move { ears.admit(message).await }
+                })
+                .await;
+        });
+        Ok(())
+    }
+
+    async fn admit(&self, message: Message) {
+        let Some(reply) = message.reply else { return };
+        let refuse =
+            |code: Code, detail: String| AdmitReply { answers: Vec::new(), problem: Some(intake::problem(code, detail)) };
+        let request = match AdmitRequest::decode(message.payload) {
+            Ok(request) => request,
+            Err(error) => return self.answer(&reply, &refuse(Code::PacketMalformed, error.to_string())).await,
+        };
+        if request.items.len() > ADMIT_ITEMS_MAX {
+            let detail = format!("{} items in one message, more than {ADMIT_ITEMS_MAX}", request.items.len());
+            return self.answer(&reply, &refuse(Code::BatchTooLarge, detail)).await;
+        }
+        match self.prepare(&request.items).await {
+            Ok(outcomes) => self.send(Input::Admit(Admit { outcomes, origin: Origin::Asked { reply } })).await,
+            Err(error) => self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
+        }
+    }
+
+    async fn prepare(&self, items: &[AdmitItem]) -> Result<Vec<intake::Outcome>, busbar_protocol::ports::StoreError> {
+        let library = Arc::clone(&self.library.borrow());
+        let Ports { records, clock, judge, .. } = &self.ports;
+        intake::prepare(items, &library, records, judge, &self.limits, clock.now()).await
+    }
+
+    /// Reads a stream for ever.
+    async fn pull(self: Arc<Self>, stream: Stream) {
+        loop {
+            let mut consumer = match self.ports.bus.consume(stream).await {
+                Ok(consumer) => consumer,
+                Err(error) => {
+                    tracing::debug!(stream = stream.name(), %error, "the stream cannot be read now");
+                    self.ports.clock.sleep(Duration::from_millis(250)).await;
+                    continue;
+                }
+            };
+            loop {
+                match consumer.pull(PULL, PULL_WAIT).await {
+                    Ok(deliveries) => self.take(stream, deliveries).await,
+                    Err(error) => {
+                        tracing::debug!(stream = stream.name(), %error, "a pull failed");
+                        self.ports.clock.sleep(Duration::from_millis(250)).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&self, stream: Stream, deliveries: Vec<Delivery>) {
+        match stream {
+            Stream::Submissions => self.take_submissions(deliveries).await,
+            Stream::Results => {
+                for delivery in deliveries {
+                    self.take_result(delivery).await;
+                }
+            }
+            Stream::Handshakes => {
+                for delivery in deliveries {
+                    self.take_handshake(delivery).await;
+                }
+            }
+            Stream::DeadLetters => {}
+        }
+    }
+
+    async fn take_submissions(&self, deliveries: Vec<Delivery>) {
+        let mut items = Vec::with_capacity(deliveries.len());
+        let mut kept = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            match submission(&delivery) {
+                Ok(item) => {
+                    items.push(item);
+                    kept.push(delivery);
+                }
+                Err(error) => {
+                    self.complain(subjects::SUBMIT, &error).await;
+                    self.settle(&delivery, Settlement::Term).await;
+                }
+            }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        match self.prepare(&items).await {
+            Ok(outcomes) => {
+                let now = self.ports.clock.now();
+                let outcomes =
+                    outcomes.into_iter().zip(&items).map(|(outcome, item)| intake::from_bus(outcome, item, now)).collect();
+                self.send(Input::Admit(Admit { outcomes, origin: Origin::Queue { deliveries: kept } })).await;
+            }
+            Err(_) => {
+                for delivery in kept {
+                    self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await;
+                }
+            }
+        }
+    }
+
+    async fn take_result(&self, delivery: Delivery) {
+        let decoded = match envelope::decode(&delivery.message.payload) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.complain(subjects::RESULT, &error).await;
+                return self.settle(&delivery, Settlement::Term).await;
+            }
+        };
+        let sender = decoded.packet.sender_id;
+        let Payload::JobResult(result) = decoded.payload else {
+            self.complain(subjects::RESULT, &PacketError::UnknownPayload).await;
+            return self.settle(&delivery, Settlement::Term).await;
+        };
+        // Our own announcements pass through the stream that captures the subject.
+        if sender == subjects::SCHEDULER_SENDER {
+            return self.settle(&delivery, Settlement::Ack).await;
+        }
+        match (JobId::parse(result.job_id.clone()), report(result)) {
+            (Ok(job), Some(report)) => self.send(Input::Reported(Reported { job, report, delivery, checked: false })).await,
+            (_, _) => self.settle(&delivery, Settlement::Term).await,
+        }
+    }
+
+    async fn take_handshake(&self, delivery: Delivery) {
+        if let Ok(decoded) = envelope::decode(&delivery.message.payload)
+            && let Payload::Handshake(shake) = decoded.payload
+        {
+            let sent = decoded.packet.created_at.map_or(0, |at| u64::try_from(at.seconds * 1000).unwrap_or(0));
+            let nanos = decoded.packet.created_at.map_or(0, |at| u64::try_from(at.nanos / 1_000_000).unwrap_or(0));
+            self.send(Input::Handshake(shake, Timestamp::from_millis(sent + nanos))).await;
+        }
+        self.settle(&delivery, Settlement::Ack).await;
+    }
+
+    async fn settle(&self, delivery: &Delivery, settlement: Settlement) {
+        if let Err(error) = self.ports.bus.settle(delivery, settlement).await {
+            tracing::debug!(%error, "a delivery was not settled and comes again");
+        }
+    }
+}
+
+/// The submission that a delivery carries.
+fn submission(delivery: &Delivery) -> Result<AdmitItem, PacketError> {
+    let decoded = envelope::decode(&delivery.message.payload)?;
+    let Payload::JobRequest(_) = decoded.payload else { return Err(PacketError::UnknownPayload) };
+    Ok(AdmitItem {
+        request: decoded.raw_payload,
+        trace_id: decoded.packet.trace_id,
+        traceparent: delivery.message.headers.get(perform::TRACEPARENT).cloned().unwrap_or_default(),
+        ..AdmitItem::default()
+    })
+}
+
+/// What a result says of its attempt; nothing, where it tells of a state that is no end.
+fn report(result: JobResult) -> Option<Report> {
+    let attempt = result.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok()).filter(|attempt| *attempt > 0);
+    let status = result.status();
+    let JobResult { worker_id, execution_ms, error_code, error_message, result_ptr, result_ref, .. } = result;
+    let code = |fallback: Code| if error_code.is_empty() { fallback.to_string() } else { error_code.clone() };
+    let outcome = match status {
+        JobStatus::Succeeded => Outcome::Succeeded(place(result_ptr, result_ref)),
+        JobStatus::Failed | JobStatus::FailedFatal => Outcome::Failed { code: code(Code::HandlerFailed), message: error_message },
+        JobStatus::Denied => Outcome::Failed { code: code(Code::SafetyDenied), message: error_message },
+        JobStatus::FailedRetryable => {
+            Outcome::Retryable { code: code(Code::AttemptFailed), message: error_message, timed_out: false }
+        }
+        JobStatus::Timeout => {
+            Outcome::Retryable { code: code(Code::StartToCloseTimeout), message: error_message, timed_out: true }
+        }
+        JobStatus::Cancelled => Outcome::Cancelled,
+        JobStatus::Unspecified | JobStatus::Pending | JobStatus::Scheduled | JobStatus::Dispatched | JobStatus::Running => {
+            return None;
+        }
+    };
+    Some(Report { attempt, worker_id, outcome, execution_ms })
+}
+
+fn place(pointer: String, reference: Option<busbar_protocol::cap::ResourceRef>) -> Option<ResultPlace> {
+    let reference = reference.unwrap_or_default();
+    let pointer = if pointer.is_empty() { reference.uri } else { pointer };
+    (!pointer.is_empty()).then_some(ResultPlace {
+        pointer,
+        sha256: reference.sha256,
+        size: reference.size_bytes,
+        copied_from: None,
+    })
+}

@@ -1,0 +1,145 @@
+//! Performing: what the event loop sends once everything is durable.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{AlertSeverity, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
+use busbar_protocol::envelope::{self, PacketError};
+use busbar_protocol::ports::{Bus, Headers};
+use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+
+use crate::core::cell::Order;
+use crate::core::job::Job;
+use crate::core::transition::Command;
+
+/// The header that carries W3C trace context.
+pub(crate) const TRACEPARENT: &str = "traceparent";
+
+/// The identity of an attempt: the same for every sending of it.
+#[must_use]
+pub(crate) fn dispatch_identity(job: &Job, worker_id: &str) -> DispatchIdentity {
+    DispatchIdentity {
+        dispatch_id: format!("{}/{}", job.id, job.attempt),
+        attempt: u64::from(job.attempt),
+        assigned_worker_id: worker_id.to_owned(),
+    }
+}
+
+/// The packet that takes an attempt to its worker: the request as it came, with our words added.
+#[must_use]
+pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, now: Timestamp) -> Bytes {
+    let mut env = BTreeMap::new();
+    if !job.plan.module.is_empty() {
+        env.insert("BUSBAR_MODULE".to_owned(), job.plan.module.clone());
+    }
+    if !job.plan.limits.is_empty() {
+        env.insert("BUSBAR_LIMITS".to_owned(), job.plan.limits.clone());
+    }
+    let patch = JobRequest { env, dispatch: Some(dispatch_identity(job, worker_id)), ..JobRequest::default() };
+    let request = envelope::patch_request(&job.request, &patch);
+    envelope::packet_with_request(&job.trace_id, subjects::SCHEDULER_SENDER, now, &request)
+}
+
+/// Sends what a job's change demands. Failures are not handled here: an attempt that nobody got is sent again when its worker
+/// does not show it, and a stop that was lost leaves the worker to finish in vain.
+pub(crate) async fn send<B: Bus>(bus: &B, order: &Order, job: Option<&Job>, inbox: &str, now: Timestamp) {
+    let outcome = match (&order.command, job) {
+        (Command::Dispatch, Some(job)) => dispatch(bus, job, &order.worker_id, inbox, now).await,
+        (Command::Dispatch, None) => Ok(()),
+        (Command::Stop { attempt, reason, requested_by }, _) => {
+            let cancel = JobCancel {
+                job_id: order.job.to_string(),
+                reason: reason.clone(),
+                requested_by: requested_by.clone(),
+                dispatch: Some(DispatchIdentity {
+                    dispatch_id: format!("{}/{attempt}", order.job),
+                    attempt: u64::from(*attempt),
+                    assigned_worker_id: order.worker_id.clone(),
+                }),
+                ..JobCancel::default()
+            };
+            let trace = job.map_or_else(|| order.job.to_string(), |job| job.trace_id.clone());
+            let packet = envelope::packet(&trace, subjects::SCHEDULER_SENDER, now, Payload::JobCancel(cancel));
+            bus.publish(subjects::CANCEL, Headers::new(), packet).await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(job = %order.job, %error, "a command was not sent; it follows again from the record");
+    }
+}
+
+async fn dispatch<B: Bus>(
+    bus: &B,
+    job: &Job,
+    worker_id: &str,
+    inbox: &str,
+    now: Timestamp,
+) -> Result<(), busbar_protocol::ports::BusError> {
+    let packet = dispatch_packet(job, worker_id, now);
+    let mut headers = Headers::new();
+    if !job.traceparent.is_empty() {
+        headers.insert(TRACEPARENT.to_owned(), job.traceparent.clone());
+    }
+    if worker_id.is_empty() {
+        // The reply subject names the attempt, so that word of an empty queue group finds its way back.
+        let reply = format!("{inbox}.{}.{}", job.attempt, hex_name(job.id.as_str()));
+        return bus.publish_with_reply(&job.topic, &reply, headers, packet).await;
+    }
+    bus.publish(&subjects::worker_jobs(worker_id), headers, packet).await
+}
+
+/// The attempt that a reply subject made by [`dispatch`] names.
+#[must_use]
+pub(crate) fn attempt_of_reply(subject: &str, inbox: &str) -> Option<(String, u32)> {
+    let (attempt, name) = subject.strip_prefix(inbox)?.strip_prefix('.')?.split_once('.')?;
+    Some((unhex_name(name)?, attempt.parse().ok()?))
+}
+
+/// Job ids may hold dots, which divide subjects; their hexadecimal form does not.
+fn hex_name(id: &str) -> String {
+    use std::fmt::Write as _;
+    id.bytes().fold(String::with_capacity(id.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex_name(text: &str) -> Option<String> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    String::from_utf8(pairs.collect::<Option<Vec<u8>>>()?).ok()
+}
+
+/// Tells operators of a packet that could not be taken.
+pub(crate) async fn alert<B: Bus>(bus: &B, subject: &str, error: &PacketError, now: Timestamp) {
+    let alert = SystemAlert {
+        severity: AlertSeverity::Warning.into(),
+        error_code_enum: error.cap_code().into(),
+        message: format!("a packet on {subject} was not taken: {error}"),
+        source_component: subjects::SCHEDULER_SENDER.to_owned(),
+        level: "WARNING".to_owned(),
+        component: subjects::SCHEDULER_SENDER.to_owned(),
+        code: error.code().to_string(),
+        ..SystemAlert::default()
+    };
+    let trace = busbar_protocol::ids::generate_trace();
+    let packet = envelope::packet(&trace, subjects::SCHEDULER_SENDER, now, Payload::Alert(alert));
+    if let Err(error) = bus.publish(subjects::ALERT, Headers::new(), packet).await {
+        tracing::debug!(%error, "an alert was not sent");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reply_subjects_name_their_attempt() {
+        let reply = format!("_INBOX.x.{}.{}", 3, hex_name("run:a.b[1]@2"));
+        assert_eq!(attempt_of_reply(&reply, "_INBOX.x"), Some(("run:a.b[1]@2".to_owned(), 3)));
+        assert_eq!(attempt_of_reply("_INBOX.x.3.zz", "_INBOX.x"), None);
+        assert_eq!(attempt_of_reply("_INBOX.y.3.61", "_INBOX.x"), None);
+    }
+}

@@ -1,0 +1,274 @@
+//! The tasks around the event loop: each asks the world something and puts the answer into the loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use busbar_protocol::busbar::{AdmitAnswer, AdmitReply, Admitted, IdempotencyRecord, SnapshotChanged, admit_answer};
+use busbar_protocol::codes::Code;
+use busbar_protocol::keys;
+use busbar_protocol::pointers::{Pointer, Sha256Hex};
+use busbar_protocol::ports::{Bus, BusError, Clock, Connection, Headers, Judge, Records, StoreError};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects;
+
+use crate::Ports;
+use crate::admission::{Verdict, duplicate};
+use crate::config::SchedulerConfig;
+use crate::core::job::{Job, ResultPlace};
+use crate::core::transition::{Report, Reported as Outcome};
+use crate::core::verdict;
+use crate::input::{Input, Reported};
+use crate::library::Library;
+use crate::office::Proof;
+
+/// How often what is announced on the bus is asked for all the same, since an announcement can be lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long the kernel rests after it did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a read is repeated after the store was away.
+const READ_RETRY: Duration = Duration::from_millis(100);
+
+/// Renews the lease until somebody else has it.
+pub(crate) async fn keep_lease<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    config: SchedulerConfig,
+    proven: Arc<Proof>,
+    inputs: mpsc::Sender<Input>,
+) {
+    loop {
+        ports.clock.sleep(config.lease_poll).await;
+        let asked = ports.clock.now();
+        match ports.records.lease(keys::LOCK_SCHEDULER, &config.owner, config.lease_ttl).await {
+            Ok(lease) if !lease.held => {
+                let _ = inputs.send(Input::LeaseLost).await;
+                return;
+            }
+            Ok(_) => proven.renew(asked),
+            // While the store is away nobody else can take the lease either, and every commit carries the epoch.
+            Err(error) => tracing::debug!(%error, "the lease was not renewed"),
+        }
+    }
+}
+
+/// Tells the loop when the bus goes and comes.
+pub(crate) async fn watch_connection(mut connection: watch::Receiver<Connection>, inputs: mpsc::Sender<Input>) {
+    while connection.changed().await.is_ok() {
+        let now = *connection.borrow_and_update();
+        if inputs.send(Input::Connection(now)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the topic documents again whenever they may have changed.
+pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: &Ports<B, R, C, J>,
+    inputs: mpsc::Sender<Input>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), BusError> {
+    let mut words = ports.bus.subscribe(subjects::CONFIG_CHANGED, None).await?;
+    let (records, clock) = (ports.records.clone(), ports.clock.clone());
+    tasks.spawn(async move {
+        let mut revision = None;
+        loop {
+            tokio::select! {
+                biased;
+                word = words.next() => if word.is_none() { return },
+                () = clock.sleep(LOOK_AGAIN) => {}
+            }
+            let Ok(mut stored) = records.read(vec![keys::TOPICS.to_owned()]).await else { continue };
+            let found = stored.pop().flatten().map(|stored| stored.revision);
+            if found == revision {
+                continue;
+            }
+            match Library::load(&records).await {
+                Ok(library) => {
+                    revision = found;
+                    if inputs.send(Input::Topics(library)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the topic documents cannot be used; the last good ones stay"),
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Learns of new policy snapshots.
+pub(crate) async fn watch_snapshot<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: &Ports<B, R, C, J>,
+    inputs: mpsc::Sender<Input>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), BusError> {
+    let mut words = ports.bus.subscribe(subjects::KERNEL_SNAPSHOT, None).await?;
+    let (judge, clock) = (ports.judge.clone(), ports.clock.clone());
+    tasks.spawn(async move {
+        loop {
+            let announced = tokio::select! {
+                biased;
+                word = words.next() => match word {
+                    Some(word) => SnapshotChanged::decode(word.payload).ok().map(|changed| changed.snapshot),
+                    None => return,
+                },
+                () = clock.sleep(LOOK_AGAIN) => judge.check(Vec::new()).await.ok().map(|answer| answer.snapshot),
+            };
+            let Some(snapshot) = announced.filter(|snapshot| !snapshot.is_empty()) else { continue };
+            if inputs.send(Input::Snapshot(snapshot)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Asks the kernel about jobs that are undecided.
+pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    jobs: Vec<Job>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let answers = match ports.judge.check(jobs.iter().map(verdict::question).collect()).await {
+        Ok(answers) if answers.responses.len() == jobs.len() => answers.responses.into_iter().map(Some).collect(),
+        Ok(_) | Err(_) => {
+            ports.clock.sleep(ASK_AGAIN).await;
+            vec![None; jobs.len()]
+        }
+    };
+    let now = ports.clock.now();
+    let verdicts = jobs.iter().zip(answers).map(|(job, answer)| (job.id.clone(), answer.map(|a| verdict::verdict(job, &a, now))));
+    let _ = inputs.send(Input::Verdicts(verdicts.collect())).await;
+}
+
+/// Whether the payload of a result must be looked at before it counts.
+pub(crate) fn needs_check(job: &Job, report: &Report, library: &Library) -> bool {
+    match &report.outcome {
+        Outcome::Succeeded(Some(place)) => {
+            let kept = Pointer::Redis(keys::attempt_result(job.id.as_str(), job.attempt)).to_string();
+            place.pointer != kept || library.output_schema(&job.topic).is_some()
+        }
+        Outcome::Succeeded(None) => library.output_schema(&job.topic).is_some(),
+        Outcome::Failed { .. } | Outcome::Retryable { .. } | Outcome::Cancelled => false,
+    }
+}
+
+/// Looks at the payload of a result: its place, its form, its digest.
+pub(crate) async fn check_result<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    library: Arc<Library>,
+    job: Job,
+    mut reported: Reported,
+    inputs: mpsc::Sender<Input>,
+) {
+    let Outcome::Succeeded(place) = reported.report.outcome.clone() else { return };
+    reported.report.outcome = match place {
+        Some(place) => checked(&ports, &library, &job, place).await,
+        None => failed(Code::OutputInvalid, "the topic has an output schema, but there is no result".to_owned()),
+    };
+    reported.checked = true;
+    let _ = inputs.send(Input::Reported(reported)).await;
+}
+
+async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: &Ports<B, R, C, J>,
+    library: &Library,
+    job: &Job,
+    place: ResultPlace,
+) -> Outcome {
+    let pointer = match Pointer::parse(&place.pointer) {
+        Ok(pointer) if pointer.is_result_of(job.id.as_str()) => pointer,
+        Ok(_) => return failed(Code::PointerInvalid, format!("{} does not belong to the job", place.pointer)),
+        Err(error) => return failed(Code::PointerInvalid, error.to_string()),
+    };
+    // Results in blobs are larger than what a schema is held against; their digest is their name.
+    let Pointer::Redis(key) = pointer else { return Outcome::Succeeded(Some(place)) };
+    let value = loop {
+        match ports.records.payloads(vec![key.clone()]).await {
+            Ok(mut values) => break values.pop().flatten(),
+            Err(error) => {
+                tracing::debug!(%error, "a result is read again");
+                ports.clock.sleep(READ_RETRY).await;
+            }
+        }
+    };
+    let Some(value) = value else { return failed(Code::PayloadMissing, format!("there is nothing at {}", place.pointer)) };
+    if let Some(Err(violation)) = library.output_schema(&job.topic).map(|schema| schema.validate(&value)) {
+        return failed(Code::OutputInvalid, violation.to_string());
+    }
+    let kept = keys::attempt_result(job.id.as_str(), job.attempt);
+    let digest = Sha256Hex::of(&value);
+    Outcome::Succeeded(Some(ResultPlace {
+        pointer: Pointer::Redis(kept.clone()).to_string(),
+        sha256: digest.to_bytes(),
+        size: value.len() as u64,
+        copied_from: (key != kept).then_some(key),
+    }))
+}
+
+fn failed(code: Code, message: String) -> Outcome {
+    Outcome::Failed { code: code.to_string(), message }
+}
+
+/// Finds out what the submissions whose names were taken stand for, and answers their message.
+pub(crate) async fn resolve_duplicates<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    verdicts: Vec<Verdict>,
+    reply: String,
+) {
+    let mut answers = Vec::with_capacity(verdicts.len());
+    for verdict in verdicts {
+        let answer = match verdict {
+            Verdict::Known(answer) => answer,
+            Verdict::Doubtful(job) => loop {
+                match existing(&ports.records, &job).await {
+                    Ok(found) => break found,
+                    Err(error) => {
+                        tracing::debug!(%error, "a duplicate is looked up again");
+                        ports.clock.sleep(READ_RETRY).await;
+                    }
+                }
+            },
+        };
+        answers.push(AdmitAnswer { answer: Some(answer) });
+    }
+    let body = AdmitReply { answers, problem: None }.encode_to_vec();
+    if let Err(error) = ports.bus.publish(&reply, Headers::new(), body.into()).await {
+        tracing::debug!(%error, "an answer was not sent");
+    }
+}
+
+/// The job that a submission repeats, if it is the same submission or names the same idempotency key.
+async fn existing<R: Records>(records: &R, job: &Job) -> Result<admit_answer::Answer, StoreError> {
+    let own = keys::job(job.id.as_str());
+    let stored = records.read(vec![own.clone()]).await?.pop().flatten();
+    if let Some(stored) = stored {
+        let found = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key: own, detail })?;
+        let same = found.tenant_id == job.tenant_id && found.request.starts_with(&job.request);
+        return Ok(if same { admitted(&found) } else { duplicate(job) });
+    }
+    let key = keys::idempotency(&job.tenant_id, &job.plan.idempotency_key);
+    let stored = records.read(vec![key]).await?.pop().flatten();
+    let Some(record) = stored.and_then(|stored| IdempotencyRecord::decode(stored.value).ok()) else { return Ok(duplicate(job)) };
+    let first = keys::job(&record.job_id);
+    let stored = records.read(vec![first.clone()]).await?.pop().flatten();
+    match stored {
+        Some(stored) => {
+            let found = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key: first, detail })?;
+            Ok(admitted(&found))
+        }
+        None => Ok(duplicate(job)),
+    }
+}
+
+fn admitted(job: &Job) -> admit_answer::Answer {
+    admit_answer::Answer::Admitted(Admitted {
+        job_id: job.id.to_string(),
+        trace_id: job.trace_id.clone(),
+        state: job.state.tag().into(),
+        existing: true,
+    })
+}

@@ -1,0 +1,174 @@
+//! Workers and their slots: what signs of life and silences mean.
+
+#![expect(clippy::expect_used, reason = "tests")]
+
+use std::time::Duration;
+
+use busbar_protocol::busbar::{HeldAttempt, WorkerBeat, WorkerKind};
+use busbar_protocol::cap::{Handshake, Heartbeat};
+use busbar_protocol::ids::JobId;
+use busbar_protocol::time::Timestamp;
+use busbar_scheduler::core::job::Hold;
+use busbar_scheduler::core::workers::{AttemptKey, Patience, Workers};
+
+const T0: Timestamp = Timestamp::from_millis(1_000_000);
+
+fn at(seconds: u64) -> Timestamp {
+    T0.after(Duration::from_secs(seconds))
+}
+
+fn key(job: &str) -> AttemptKey {
+    (JobId::parse(job).expect("a good id"), 1)
+}
+
+fn beat(incarnation: &str, sequence: u64, held: &[&str]) -> WorkerBeat {
+    WorkerBeat {
+        worker_id: "w".to_owned(),
+        incarnation: incarnation.to_owned(),
+        sequence,
+        capacity: 4,
+        held: held.iter().map(|job| HeldAttempt { job_id: (*job).to_owned(), attempt: 1, ..HeldAttempt::default() }).collect(),
+        ..WorkerBeat::default()
+    }
+}
+
+fn hold(kind: WorkerKind, incarnation: &str) -> Hold {
+    Hold { worker_id: "w".to_owned(), kind, incarnation: incarnation.to_owned(), since: T0 }
+}
+
+/// A native worker that was sent one attempt.
+fn native() -> Workers {
+    let mut workers = Workers::default();
+    workers.beat(&beat("start-1", 1, &[]), T0);
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), T0);
+    workers
+}
+
+fn slots(workers: &Workers) -> usize {
+    workers.get("w").map_or(0, |worker| worker.out.len())
+}
+
+#[test]
+fn a_beat_is_evidence_for_what_it_shows() {
+    let mut workers = native();
+    let heard = workers.beat(&beat("start-1", 2, &["a", "stranger"]), at(1));
+    assert_eq!((heard.evidence, heard.unwanted, heard.lost), (vec![key("a")], vec![key("stranger")], vec![]));
+    assert_eq!(slots(&workers), 2, "what it holds takes a slot, wanted or not");
+}
+
+#[test]
+fn a_restart_loses_its_attempts_at_once() {
+    let mut workers = native();
+    assert_eq!(workers.beat(&beat("start-2", 1, &[]), at(1)).lost, vec![key("a")]);
+    assert_eq!(slots(&workers), 0);
+}
+
+#[test]
+fn a_late_beat_of_an_earlier_start_or_number_is_ignored() {
+    let mut workers = native();
+    workers.beat(&beat("start-2", 5, &[]), at(1));
+    workers.take(&hold(WorkerKind::Native, "start-2"), key("b"), at(1));
+    assert!(workers.beat(&beat("start-1", 9, &["a"]), at(2)).unwanted.is_empty());
+    assert!(workers.beat(&beat("start-2", 4, &["b"]), at(2)).evidence.is_empty());
+    assert_eq!(slots(&workers), 1);
+}
+
+#[test]
+fn a_scheduler_that_took_over_knows_from_the_record_which_start_had_the_attempt() {
+    let mut workers = Workers::default();
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), T0);
+    workers.take(&hold(WorkerKind::Native, "start-2"), key("b"), T0);
+    let heard = workers.beat(&beat("start-2", 7, &["b"]), at(1));
+    assert_eq!((heard.lost, heard.evidence), (vec![key("a")], vec![key("b")]));
+}
+
+#[test]
+fn a_slot_outlives_the_job_until_the_worker_says_otherwise() {
+    let mut workers = native();
+    workers.beat(&beat("start-1", 2, &["a"]), at(1));
+    workers.abandon("w", &key("a"));
+    assert_eq!(workers.beat(&beat("start-1", 3, &["a"]), at(2)).unwanted, vec![key("a")]);
+    assert_eq!(slots(&workers), 1);
+    workers.beat(&beat("start-1", 4, &[]), at(3));
+    assert_eq!(slots(&workers), 0);
+}
+
+#[test]
+fn an_attempt_that_is_not_shown_is_sent_again_and_at_last_given_up() {
+    let mut workers = native();
+    let patience = Patience::default();
+    let mut sends = 1;
+    for second in 1..60 {
+        workers.beat(&beat("start-1", 1 + second, &[]), at(second));
+        let silence = workers.silence(&patience, T0, at(second));
+        sends += u32::try_from(silence.resend.len()).expect("few");
+        if !silence.unreachable.is_empty() {
+            assert_eq!((sends, slots(&workers)), (patience.sends, 0));
+            return;
+        }
+    }
+    panic!("it was sent {sends} times and never given up");
+}
+
+#[test]
+fn a_worker_that_falls_silent_is_lost_unless_nobody_could_hear() {
+    let patience = Patience::default();
+    let mut deaf = native();
+    assert!(deaf.silence(&patience, at(60), at(61)).lost.is_empty(), "the bus was away until second 60");
+    let mut workers = native();
+    let lost = workers.silence(&patience, T0, at(6)).lost;
+    assert_eq!(lost, vec![(key("a"), "w".to_owned())]);
+    assert_eq!(workers.view(&patience, at(6))[0].status, "lost");
+}
+
+#[test]
+fn the_last_beat_of_a_worker_that_leaves_frees_everything() {
+    let mut workers = native();
+    let last = WorkerBeat { leaving: true, ..beat("start-1", 2, &[]) };
+    assert_eq!(workers.beat(&last, at(1)).lost, vec![key("a")]);
+    assert_eq!(workers.view(&Patience::default(), at(1))[0].status, "lost");
+}
+
+fn handshake(workers: &mut Workers, second: u64) -> Vec<AttemptKey> {
+    let shake = Handshake { component_id: "w".to_owned(), ready_topics: vec!["job.a".to_owned()], ..Handshake::default() };
+    workers.handshake(&shake, at(second), at(second)).lost
+}
+
+fn heartbeat(workers: &mut Workers, active_jobs: i32, second: u64) {
+    let beat = Heartbeat { worker_id: "w".to_owned(), max_parallel_jobs: 2, active_jobs, ..Heartbeat::default() };
+    workers.heartbeat(&beat, at(second));
+}
+
+#[test]
+fn an_announced_worker_restarts_with_a_new_handshake() {
+    let mut workers = Workers::default();
+    handshake(&mut workers, 0);
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), at(1));
+    assert_eq!(handshake(&mut workers, 2), vec![key("a")]);
+    assert_eq!(slots(&workers), 0);
+}
+
+#[test]
+fn a_handshake_that_was_kept_from_earlier_neither_kills_nor_revives() {
+    let mut workers = Workers::default();
+    let shake = Handshake { component_id: "w".to_owned(), ready_topics: vec!["job.a".to_owned()], ..Handshake::default() };
+    workers.handshake(&shake, T0, at(3600));
+    assert_eq!(workers.view(&Patience::default(), at(3600))[0].status, "lost");
+    heartbeat(&mut workers, 0, 3601);
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), at(3602));
+    assert!(workers.handshake(&shake, T0, at(3603)).lost.is_empty());
+    assert_eq!(slots(&workers), 1);
+}
+
+#[test]
+fn an_announced_worker_gives_back_what_was_given_up_once_its_heartbeats_show_room() {
+    let mut workers = Workers::default();
+    handshake(&mut workers, 0);
+    heartbeat(&mut workers, 0, 1);
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), at(1));
+    workers.abandon("w", &key("a"));
+    heartbeat(&mut workers, 1, 30);
+    assert_eq!(slots(&workers), 1, "it says that it is busy");
+    heartbeat(&mut workers, 0, 40);
+    assert_eq!(slots(&workers), 0);
+}

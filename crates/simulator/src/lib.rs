@@ -1,0 +1,7 @@
+//! Runs the real scheduler against seeded models of the bus and the store.
+
+pub mod chaos;
+pub mod gate;
+pub mod model_bus;
+pub mod model_store;
+pub mod world;

@@ -1,0 +1,189 @@
+//! What must hold whatever happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use busbar_protocol::busbar::{JobEvent, JobState, WorkersReply};
+use busbar_protocol::keys;
+use busbar_protocol::ports::{Bus as _, Headers};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects;
+use busbar_scheduler::core::job::Job;
+use tokio::time::Instant;
+
+use super::{Story, World};
+
+/// Every change of state that the life of a job allows.
+const ALLOWED: &[(JobState, &[JobState])] = {
+    use JobState::{ApprovalRequired, Cancelled, Denied, Dispatched, Failed, Pending, Running, Scheduled, Succeeded, Timeout};
+    &[
+        (Pending, &[Scheduled, ApprovalRequired, Denied, Failed, Timeout, Cancelled]),
+        (ApprovalRequired, &[Pending, Denied, Timeout, Cancelled]),
+        (Scheduled, &[Dispatched, Pending, ApprovalRequired, Denied, Failed, Timeout, Cancelled]),
+        (Dispatched, &[Running, Succeeded, Failed, Scheduled, Timeout, Cancelled]),
+        (Running, &[Succeeded, Failed, Scheduled, Timeout, Cancelled]),
+    ]
+};
+
+/// The changes that a long run must have seen.
+pub const EXPECTED: &[&str] = &[
+    "PENDING>SCHEDULED",
+    "PENDING>APPROVAL_REQUIRED",
+    "PENDING>DENIED",
+    "PENDING>TIMEOUT",
+    "PENDING>CANCELLED",
+    "APPROVAL_REQUIRED>TIMEOUT",
+    "APPROVAL_REQUIRED>CANCELLED",
+    "SCHEDULED>DISPATCHED",
+    "SCHEDULED>PENDING",
+    "SCHEDULED>TIMEOUT",
+    "SCHEDULED>CANCELLED",
+    "DISPATCHED>RUNNING",
+    "DISPATCHED>SUCCEEDED",
+    "DISPATCHED>FAILED",
+    "DISPATCHED>SCHEDULED",
+    "DISPATCHED>TIMEOUT",
+    "DISPATCHED>CANCELLED",
+    "RUNNING>SUCCEEDED",
+    "RUNNING>FAILED",
+    "RUNNING>SCHEDULED",
+    "RUNNING>TIMEOUT",
+    "RUNNING>CANCELLED",
+];
+
+/// Waits until nothing is live, the relay has caught up and every slot is free.
+pub(crate) async fn come_to_rest(world: &World, end: Instant) -> Result<(), String> {
+    let probe = world.bus.client("probe");
+    loop {
+        let live = world.store.members(keys::INDEX_LIVE).len();
+        let queued = world.bus.stream_len(subjects::Stream::Submissions) + world.bus.stream_len(subjects::Stream::Results);
+        let relayed = relayed(world);
+        let asked = probe.request(subjects::SCHEDULER_WORKERS, Headers::new(), Vec::new().into(), Duration::from_secs(2)).await;
+        let view = asked.ok().and_then(|message| WorkersReply::decode(message.payload).ok()).unwrap_or_default();
+        let taken: u32 = view.workers.iter().map(|worker| worker.in_flight).sum();
+        let calm = !world.troubled() && view.scheduler.is_some();
+        if calm && live == 0 && queued == 0 && relayed && taken == 0 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            let members: Vec<String> =
+                world.store.members(keys::INDEX_LIVE).into_iter().take(5).map(|entry| entry.member).collect();
+            return Err(format!(
+                "the world does not come to rest: {live} live ({members:?}), {queued} in streams, relay caught up: {relayed}, slots taken: {taken}, active scheduler: {}",
+                view.scheduler.is_some()
+            ));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn relayed(world: &World) -> bool {
+    let last = world.store.logged(keys::LOG_JOBS).last().map(|entry| entry.cursor.clone());
+    let told = world.store.records(keys::LOG_JOBS_RELAYED).first().map(|(_, stored)| stored.value.clone());
+    last.is_none_or(|last| told.is_some_and(|told| told == last.as_bytes()))
+}
+
+/// Judges the whole history.
+pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) {
+    let histories = histories(world, broken);
+    let records = records(world, broken);
+    for (job, history) in &histories {
+        follow(job, history, story, broken);
+        let last = history.last().and_then(|event| event.states.last().copied());
+        if records.get(job).map(|record| i32::from(record.state.tag())) != last {
+            broken.push(format!("{job}: the record is not where the log ends"));
+        }
+    }
+    let ledger = world.ledger();
+    for job in &ledger.acknowledged {
+        match records.get(job) {
+            None => broken.push(format!("{job} was acknowledged and is gone")),
+            Some(record) if record.end().is_none() => broken.push(format!("{job} was acknowledged and has not ended")),
+            Some(_) => {}
+        }
+    }
+    let mut executions: BTreeMap<&String, u32> = BTreeMap::new();
+    for ((job, attempt, incarnation), count) in &ledger.executed {
+        *executions.entry(job).or_default() += count;
+        if *count > 1 {
+            broken.push(format!("{job}: attempt {attempt} ran {count} times in one worker ({incarnation})"));
+        }
+        if job.ends_with("denied") {
+            broken.push(format!("{job} was denied and ran"));
+        }
+    }
+    for (job, count) in executions {
+        let attempts = records.get(job).map_or(0, |record| record.attempt);
+        let held = ledger.held_at_kill.get(job).copied().unwrap_or(0);
+        // A scheduler that was stopped between commit and sending sends late, perhaps to a new start of the worker, which has no
+        // memory of the attempt.
+        if count > attempts + held + ledger.frozen {
+            broken.push(format!("{job} ran {count} times in {attempts} attempts, {held} of them in workers that were killed"));
+        }
+    }
+    dead_letters(world, &records, broken);
+    let counters = world.bus.counters();
+    story.events = counters.published + counters.delivered + counters.pulled + world.store.commits();
+    story.faults = ledger.faults + counters.dropped + counters.duplicated + counters.acks_lost;
+    story.jobs = ledger.acknowledged.len();
+    story.crash_points = world.points.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+}
+
+fn histories(world: &World, broken: &mut Vec<String>) -> BTreeMap<String, Vec<JobEvent>> {
+    let mut histories: BTreeMap<String, Vec<JobEvent>> = BTreeMap::new();
+    for entry in world.store.logged(keys::LOG_JOBS) {
+        match JobEvent::decode(entry.value) {
+            Ok(event) => histories.entry(event.job_id.clone()).or_default().push(event),
+            Err(error) => broken.push(format!("log entry {} cannot be read: {error}", entry.cursor)),
+        }
+    }
+    histories
+}
+
+fn records(world: &World, broken: &mut Vec<String>) -> BTreeMap<String, Job> {
+    let mut records = BTreeMap::new();
+    for (key, stored) in world.store.records("job:meta:") {
+        match Job::decode(&stored.value) {
+            Ok(job) => {
+                records.insert(job.id.to_string(), job);
+            }
+            Err(error) => broken.push(format!("{key} cannot be read: {error}")),
+        }
+    }
+    records
+}
+
+/// One job's history: legal steps, attempts that rise by one, one end and nothing after it.
+fn follow(job: &str, history: &[JobEvent], story: &mut Story, broken: &mut Vec<String>) {
+    let mut now: Option<JobState> = None;
+    let mut attempt = 0;
+    for event in history {
+        for state in event.states.iter().filter_map(|state| JobState::try_from(*state).ok()) {
+            if let Some(before) = now {
+                *story.transitions.entry(format!("{}>{}", before.short_name(), state.short_name())).or_default() += 1;
+                let allowed = ALLOWED.iter().find(|(from, _)| *from == before).map_or(&[][..], |(_, to)| to);
+                if !allowed.contains(&state) {
+                    broken.push(format!("{job} went from {} to {}", before.short_name(), state.short_name()));
+                }
+            }
+            if state == JobState::Dispatched {
+                attempt += 1;
+            }
+            now = Some(state);
+        }
+        if event.attempt != attempt {
+            broken.push(format!("{job}: the log tells of attempt {} after {attempt} dispatches", event.attempt));
+        }
+    }
+}
+
+fn dead_letters(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
+    let dead: BTreeSet<String> = world.store.members(keys::INDEX_DEAD).into_iter().map(|entry| entry.member).collect();
+    for (id, job) in records {
+        let admitted = job.created != job.updated || job.attempt > 0 || !job.from_bus;
+        let should = admitted && matches!(job.state.tag(), JobState::Failed | JobState::Timeout);
+        if should != dead.contains(id) {
+            broken.push(format!("{id}: state {}, dead letter: {}", job.state.tag().short_name(), dead.contains(id)));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The simulated world: real schedulers, model workers, clients, a model kernel; faults for a while, then peace, then judgement.
+
+mod client;
+mod invariants;
+mod judge;
+mod scheduler;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use busbar_protocol::busbar::{TopicDocument, TopicDocuments};
+use busbar_protocol::keys;
+use busbar_protocol::ports::{Clock, CommitClass, CommitId, Guard, Records as _, Unit, Write};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::time::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::chaos::Chaos;
+use crate::gate::CrashPoints;
+use crate::model_bus::{BusFaults, ModelBus};
+use crate::model_store::{ModelStore, StoreFaults};
+
+pub use invariants::EXPECTED;
+
+/// The time at which every simulation begins.
+pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// How long faults go on, in virtual time.
+const TROUBLE: Duration = Duration::from_secs(30);
+
+/// How long the world has afterwards to come to rest, in virtual time.
+const PEACE: Duration = Duration::from_secs(30 * 60);
+
+/// The virtual clock.
+#[derive(Clone, Copy, Debug)]
+pub struct SimClock {
+    since: Instant,
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        START.after(self.since.elapsed())
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// What one simulation did.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// Messages and commits.
+    pub events: u64,
+    /// Faults that happened.
+    pub faults: u64,
+    /// Jobs that were acknowledged.
+    pub jobs: usize,
+    /// Changes of state that were committed, as `from>to`, with their number.
+    pub transitions: BTreeMap<String, u64>,
+    /// Where schedulers crashed.
+    pub crash_points: CrashPoints,
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The seed that shows it.
+    pub seed: u64,
+    /// What is wrong.
+    pub what: Vec<String>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} breaks a promise:", self.seed)?;
+        for line in &self.what {
+            writeln!(f, "  - {line}")?;
+        }
+        write!(f, "run it again with: tools/simulate --seeds 1 --seed {}", self.seed)
+    }
+}
+
+/// What the world remembers to judge itself by.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Jobs whose submission was acknowledged, by the id that the sender was told.
+    pub acknowledged: BTreeSet<String>,
+    /// Executions by native workers: job, attempt, start of the worker's process.
+    pub executed: BTreeMap<(String, u32, String), u32>,
+    /// Attempts that native workers held when they were killed, by job.
+    pub held_at_kill: BTreeMap<String, u32>,
+    /// What went wrong while it ran.
+    pub broken: Vec<String>,
+    /// How often a scheduler was stopped and went on later.
+    pub frozen: u32,
+    /// Faults that the world itself did.
+    pub faults: u64,
+}
+
+/// What everything in the world shares.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub chaos: Chaos,
+    pub bus: ModelBus,
+    pub store: ModelStore,
+    pub clock: SimClock,
+    pub points: Arc<Mutex<CrashPoints>>,
+    ledger: Arc<Mutex<Ledger>>,
+    trouble: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+impl World {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether faults happen now.
+    pub(crate) fn troubled(&self) -> bool {
+        *self.trouble.borrow()
+    }
+
+    /// A time between zero and `most`.
+    pub(crate) fn pause(&self, most: Duration) -> Duration {
+        Duration::from_millis(self.chaos.below(u64::try_from(most.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// [`Broken`] when a promise does not hold.
+///
+/// # Panics
+/// When the runtime cannot be made.
+pub fn simulate(seed: u64) -> Result<Story, Broken> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing from the system");
+    let outcome = runtime.block_on(run(seed));
+    outcome.map_err(|what| Broken { seed, what })
+}
+
+async fn run(seed: u64) -> Result<Story, Vec<String>> {
+    let world = make(seed).await;
+    let mut tasks = JoinSet::new();
+    scheduler::spawn(&world, &mut tasks);
+    worker::spawn(&world, &mut tasks);
+    tasks.spawn(trouble(world.clone()));
+    let mut clients = client::spawn(&world);
+
+    let end = Instant::now() + TROUBLE + PEACE;
+    while tokio::time::timeout_at(end, clients.join_next()).await.is_ok_and(|joined| joined.is_some()) {}
+    let rested = invariants::come_to_rest(&world, end).await;
+    let mut broken = std::mem::take(&mut world.ledger().broken);
+    if let Err(why) = rested {
+        broken.push(why);
+    }
+    let mut story = Story::default();
+    invariants::judge(&world, &mut story, &mut broken);
+    tasks.abort_all();
+    if broken.is_empty() { Ok(story) } else { Err(broken) }
+}
+
+async fn make(seed: u64) -> World {
+    let chaos = Chaos::new(seed);
+    let store = ModelStore::new(chaos.clone(), START);
+    let topics = TopicDocuments { version: 1, topics: topics() }.encode_to_vec().into();
+    let key = keys::TOPICS.to_owned();
+    let put = Write::Put { key: key.clone(), revision: 1, value: topics, expire: None };
+    let unit = Unit { id: CommitId::of_term(0, 0, 1), guards: vec![Guard::Absent { key }], writes: vec![put] };
+    store.commit(CommitClass::Admit, vec![unit]).await.expect("there are no faults yet");
+    World {
+        bus: ModelBus::new(chaos.clone()),
+        store,
+        chaos,
+        clock: SimClock { since: Instant::now() },
+        points: Arc::default(),
+        ledger: Arc::default(),
+        trouble: Arc::new(tokio::sync::watch::channel(true).0),
+    }
+}
+
+fn topics() -> Vec<TopicDocument> {
+    let document = |topic: &str| TopicDocument {
+        topic: topic.to_owned(),
+        pools: vec!["default".to_owned()],
+        start_to_close_ms: 60_000,
+        max_attempts: 8,
+        backoff_initial_ms: 100,
+        backoff_max_ms: 2_000,
+        ..TopicDocument::default()
+    };
+    vec![
+        document("job.native"),
+        TopicDocument { max_attempts: 2, ..document("job.fragile") },
+        TopicDocument { start_to_close_ms: 1_500, max_attempts: 2, ..document("job.slow") },
+        TopicDocument {
+            schedule_to_start_ms: 2_000,
+            pools: vec!["nowhere".to_owned()],
+            module: "sha256:none".to_owned(),
+            ..document("job.unserved")
+        },
+        document("job.denied"),
+        document("job.throttled"),
+        document("job.approval"),
+        document("job.announced"),
+        document("job.silent"),
+    ]
+}
+
+/// Faults until peace begins: some seeds are calm, most are not.
+async fn trouble(world: World) {
+    let calm = world.chaos.chance(100);
+    if !calm {
+        world.bus.set_faults(BusFaults {
+            drop_per_mille: pick(&world, &[0, 5, 50, 200]),
+            duplicate_per_mille: pick(&world, &[0, 20, 100]),
+            delay_ms_max: u64::from(pick(&world, &[0, 5, 50, 400])),
+            lose_ack_per_mille: pick(&world, &[0, 50]),
+            forget_id_per_mille: pick(&world, &[0, 50]),
+            refuse_durable_per_mille: pick(&world, &[0, 50]),
+        });
+        world.store.set_faults(StoreFaults {
+            unavailable_before_per_mille: pick(&world, &[0, 10, 50]),
+            unavailable_after_per_mille: pick(&world, &[0, 10, 50]),
+            delay_ms_max: u64::from(pick(&world, &[0, 2, 20])),
+            memory_short: false,
+        });
+    }
+    let end = Instant::now() + TROUBLE;
+    while !calm && Instant::now() < end {
+        tokio::time::sleep(world.pause(Duration::from_secs(6))).await;
+        strike(&world).await;
+    }
+    tokio::time::sleep_until(end).await;
+    world.trouble.send_replace(false);
+    world.bus.set_faults(BusFaults::default());
+    world.store.set_faults(StoreFaults::default());
+    world.store.outage(false);
+    world.bus.reconnect_all();
+}
+
+/// One large fault.
+async fn strike(world: &World) {
+    world.ledger().faults += 1;
+    let length = world.pause(Duration::from_secs(4));
+    match world.chaos.below(5) {
+        0 => {
+            world.store.outage(true);
+            tokio::time::sleep(length).await;
+            world.store.outage(false);
+        }
+        1 => {
+            world.bus.disconnect_all();
+            tokio::time::sleep(length).await;
+            world.bus.reconnect_all();
+        }
+        2 => {
+            let faults = world.store.faults();
+            world.store.set_faults(StoreFaults { memory_short: true, ..faults });
+            tokio::time::sleep(length).await;
+            world.store.set_faults(faults);
+        }
+        which => {
+            let name = if which == 3 { "native-0" } else { "native-1" };
+            world.bus.disconnect(name);
+            tokio::time::sleep(length).await;
+            world.bus.reconnect(name);
+        }
+    }
+}
+
+fn pick(world: &World, choices: &[u32]) -> u32 {
+    let index = usize::try_from(world.chaos.below(choices.len() as u64)).unwrap_or(0);
+    choices[index]
+}

@@ -1,0 +1,350 @@
+//! Model workers: native ones that keep to the protocol of our SDK, an announced and a silent one as CAP SDKs make them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use busbar_protocol::busbar::{HeldAttempt, WorkerBeat};
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{Handshake, Heartbeat, JobRequest, JobResult, JobStatus};
+use busbar_protocol::envelope;
+use busbar_protocol::ports::{Bus as _, Clock as _, Headers, Message, Records as _};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::{keys, subjects};
+use busbar_scheduler::core::job::Job;
+
+use super::World;
+use crate::model_bus::ModelClient;
+
+const NATIVE: usize = 2;
+const CAPACITY: u32 = 3;
+
+/// Starts all workers.
+pub(crate) fn spawn(world: &World, tasks: &mut JoinSet<()>) {
+    for number in 0..NATIVE {
+        tasks.spawn(keep_native(world.clone(), format!("native-{number}")));
+    }
+    tasks.spawn(announced(world.clone()));
+    tasks.spawn(silent(world.clone()));
+}
+
+/// One native worker, killed now and then while there is trouble and started again.
+async fn keep_native(world: World, id: String) {
+    let mut start = 0;
+    loop {
+        start += 1;
+        let given = watch::Sender::new(BTreeSet::new());
+        let worker = Native {
+            world: world.clone(),
+            bus: world.bus.client(&id),
+            id: id.clone(),
+            incarnation: format!("{start:08}"),
+            held: watch::Sender::new(BTreeSet::new()),
+            given: given.clone(),
+        };
+        let mut process = JoinSet::new();
+        process.spawn(worker.live());
+        let life = Duration::from_secs(3 + world.chaos.below(25));
+        tokio::select! {
+            biased;
+            _ = process.join_next() => {}
+            () = tokio::time::sleep(life) => if !world.troubled() { process.join_next().await; }
+        }
+        drop(process);
+        world.bus.kill(&id);
+        count_held(&world, &given.borrow());
+        tokio::time::sleep(world.pause(Duration::from_secs(8))).await;
+    }
+}
+
+type Attempt = (String, u32);
+
+/// Remembers which attempts died with a worker: those that it was given and whose result nobody has taken notice of yet.
+fn count_held(world: &World, given: &BTreeSet<Attempt>) {
+    let mut lost = Vec::new();
+    for (job, attempt) in given {
+        let record = world.store.records(&keys::job(job)).into_iter().find(|(key, _)| *key == keys::job(job));
+        let present = record.and_then(|(_, stored)| Job::decode(&stored.value).ok());
+        if present.is_some_and(|present| present.end().is_none() && present.attempt == *attempt) {
+            lost.push(job.clone());
+        }
+    }
+    let mut ledger = world.ledger();
+    ledger.faults += 1;
+    for job in lost {
+        *ledger.held_at_kill.entry(job).or_default() += 1;
+    }
+}
+
+struct Native {
+    world: World,
+    bus: ModelClient,
+    id: String,
+    incarnation: String,
+    held: watch::Sender<BTreeSet<Attempt>>,
+    /// Everything that this start of the worker was ever given.
+    given: watch::Sender<BTreeSet<Attempt>>,
+}
+
+/// An attempt that is under way.
+struct Running {
+    cancel: watch::Sender<bool>,
+}
+
+impl Native {
+    async fn live(self) {
+        let Ok(jobs) = self.bus.subscribe(&subjects::worker_jobs(&self.id), None).await else { return };
+        let Ok(cancels) = self.bus.subscribe(subjects::CANCEL, None).await else { return };
+        let mut jobs = jobs.fuse();
+        let mut cancels = cancels.fuse();
+        let mut running: BTreeMap<Attempt, Running> = BTreeMap::new();
+        let mut finished: BTreeMap<Attempt, JobResult> = BTreeMap::new();
+        let mut work: JoinSet<(Attempt, JobResult)> = JoinSet::new();
+        let mut sequence = 0;
+        let mut next_beat = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                message = jobs.next() => {
+                    let Some(message) = message else { return };
+                    self.receive(&message, &mut running, &finished, &mut work);
+                }
+                message = cancels.next() => {
+                    let Some(message) = message else { return };
+                    cancel(&message, &running);
+                }
+                Some(Ok((attempt, result))) = work.join_next() => {
+                    running.remove(&attempt);
+                    self.held.send_modify(|held| { held.remove(&attempt); });
+                    finished.insert(attempt, result);
+                }
+                () = tokio::time::sleep_until(next_beat) => {
+                    sequence += 1;
+                    next_beat = tokio::time::Instant::now() + Duration::from_secs(1);
+                    self.beat(sequence).await;
+                    continue;
+                }
+            }
+            // A beat follows soon after every change.
+            next_beat = next_beat.min(tokio::time::Instant::now() + Duration::from_millis(50));
+        }
+    }
+
+    async fn beat(&self, sequence: u64) {
+        let shown = self.held.borrow().clone();
+        let held = shown.iter().map(|(job, attempt)| HeldAttempt {
+            job_id: job.clone(),
+            attempt: *attempt,
+            dispatch_id: format!("{job}/{attempt}"),
+        });
+        let beat = WorkerBeat {
+            worker_id: self.id.clone(),
+            incarnation: self.incarnation.clone(),
+            sequence,
+            pool: "default".to_owned(),
+            capacity: CAPACITY,
+            held: held.collect(),
+            topics: ["job.native", "job.fragile", "job.slow", "job.denied", "job.throttled", "job.approval"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..WorkerBeat::default()
+        };
+        let _ = self.bus.publish(subjects::BEAT, Headers::new(), beat.encode_to_vec().into()).await;
+    }
+
+    fn receive(
+        &self,
+        message: &Message,
+        running: &mut BTreeMap<Attempt, Running>,
+        finished: &BTreeMap<Attempt, JobResult>,
+        work: &mut JoinSet<(Attempt, JobResult)>,
+    ) {
+        let Some((trace, request)) = request(message) else {
+            self.world.ledger().broken.push("a dispatch breaks the rules of the envelope".to_owned());
+            return;
+        };
+        let dispatch = request.dispatch.clone().unwrap_or_default();
+        let number = u32::try_from(dispatch.attempt).unwrap_or(0);
+        let attempt = (request.job_id.clone(), number);
+        if running.contains_key(&attempt) {
+            return;
+        }
+        let newer = |(job, n): &&Attempt| *job == attempt.0 && *n > number;
+        if running.keys().find(newer).is_some() || finished.keys().find(newer).is_some() {
+            return;
+        }
+        if dispatch.assigned_worker_id != self.id {
+            self.world.ledger().broken.push(format!("{} got an attempt of {}", self.id, dispatch.assigned_worker_id));
+        }
+        let (cancel, cancelled) = watch::channel(false);
+        running.insert(attempt.clone(), Running { cancel });
+        self.held.send_modify(|held| {
+            held.insert(attempt.clone());
+        });
+        self.given.send_modify(|given| {
+            given.insert(attempt.clone());
+        });
+        let known = finished.get(&attempt).cloned();
+        let job =
+            Execution { world: self.world.clone(), bus: self.bus.clone(), worker: self.id.clone(), trace, request, attempt };
+        if known.is_none() {
+            let key = (job.attempt.0.clone(), number, self.incarnation.clone());
+            let mut ledger = self.world.ledger();
+            let count = ledger.executed.entry(key).or_default();
+            *count += 1;
+        }
+        work.spawn(job.run(known, cancelled));
+    }
+}
+
+fn cancel(message: &Message, running: &BTreeMap<Attempt, Running>) {
+    let Ok(decoded) = envelope::decode(&message.payload) else { return };
+    let Payload::JobCancel(cancel) = decoded.payload else { return };
+    let named = cancel.dispatch.and_then(|dispatch| u32::try_from(dispatch.attempt).ok());
+    for ((job, attempt), running) in running {
+        if *job == cancel.job_id && named.is_none_or(|named| named == *attempt) {
+            running.cancel.send_replace(true);
+        }
+    }
+}
+
+fn request(message: &Message) -> Option<(String, JobRequest)> {
+    let decoded = envelope::decode(&message.payload).ok()?;
+    match decoded.payload {
+        Payload::JobRequest(request) => Some((decoded.packet.trace_id, request)),
+        _ => None,
+    }
+}
+
+/// One execution of one attempt.
+struct Execution {
+    world: World,
+    bus: ModelClient,
+    worker: String,
+    trace: String,
+    request: JobRequest,
+    attempt: Attempt,
+}
+
+impl Execution {
+    async fn run(self, known: Option<JobResult>, mut cancelled: watch::Receiver<bool>) -> (Attempt, JobResult) {
+        let result = match known {
+            Some(result) => result,
+            None => self.execute(&mut cancelled).await,
+        };
+        let id = format!("{}/{}/result", self.attempt.0, self.attempt.1);
+        let payload = Payload::JobResult(result.clone());
+        let packet = envelope::packet(&self.trace, &self.worker, self.world.clock.now(), payload);
+        while self.bus.publish_durable(subjects::RESULT, &id, Headers::new(), packet.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        (self.attempt, result)
+    }
+
+    async fn execute(&self, cancelled: &mut watch::Receiver<bool>) -> JobResult {
+        let slow = self.request.topic == "job.slow" && self.world.chaos.chance(500);
+        let length = if slow { Duration::from_secs(5) } else { self.world.pause(Duration::from_millis(800)) };
+        let heeds = self.world.chaos.chance(700);
+        let mut status = JobStatus::Succeeded;
+        tokio::select! {
+            biased;
+            _ = cancelled.wait_for(|cancelled| *cancelled && heeds) => status = JobStatus::Cancelled,
+            () = tokio::time::sleep(length) => {}
+        }
+        let fails = if self.request.topic == "job.fragile" { 600 } else { 60 };
+        if status == JobStatus::Succeeded && self.world.chaos.chance(fails) {
+            status = if self.world.chaos.chance(700) { JobStatus::FailedRetryable } else { JobStatus::Failed };
+        }
+        let key = keys::attempt_result(&self.attempt.0, self.attempt.1);
+        if status == JobStatus::Succeeded {
+            while self.world.store.put_payload(&key, "\"done\"".into(), None).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        JobResult {
+            job_id: self.attempt.0.clone(),
+            status: status.into(),
+            result_ptr: if status == JobStatus::Succeeded { format!("redis://{key}") } else { String::new() },
+            worker_id: self.worker.clone(),
+            execution_ms: i64::try_from(length.as_millis()).unwrap_or(0),
+            dispatch: self.request.dispatch.clone(),
+            ..JobResult::default()
+        }
+    }
+}
+
+/// A worker of a CAP SDK: handshake once, heartbeats, no beats, no memory of what it has seen.
+async fn announced(world: World) {
+    let id = "announced";
+    let bus = world.bus.client(id);
+    let Ok(direct) = bus.subscribe(&subjects::worker_jobs(id), None).await else { return };
+    let Ok(topic) = bus.subscribe("job.announced", Some("job.announced")).await else { return };
+    let shake = Handshake {
+        component_id: id.to_owned(),
+        role: busbar_protocol::cap::ComponentRole::Worker.into(),
+        supported_versions: vec![1],
+        ready_topics: vec!["job.announced".to_owned()],
+        ..Handshake::default()
+    };
+    let packet = envelope::packet("hello", id, world.clock.now(), Payload::Handshake(shake));
+    let _ = bus.publish(subjects::HANDSHAKE, Headers::new(), packet).await;
+    let mut jobs = futures::stream::select(direct, topic);
+    let mut work = JoinSet::new();
+    let mut next_beat = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        tokio::select! {
+            biased;
+            message = jobs.next() => {
+                let Some(message) = message else { return };
+                work.spawn(plain(world.clone(), bus.clone(), id.to_owned(), message));
+            }
+            Some(_) = work.join_next() => {}
+            () = tokio::time::sleep_until(next_beat) => {
+                next_beat += Duration::from_secs(5);
+                let active_jobs = i32::try_from(work.len()).unwrap_or(0);
+                let beat = Heartbeat { worker_id: id.to_owned(), max_parallel_jobs: 2, active_jobs, ..Heartbeat::default() };
+                let packet = envelope::packet(id, id, world.clock.now(), Payload::Heartbeat(beat));
+                let _ = bus.publish(subjects::HEARTBEAT, Headers::new(), packet).await;
+            }
+        }
+    }
+}
+
+/// A worker that is only a member of a queue group, and not always there.
+async fn silent(world: World) {
+    tokio::time::sleep(world.pause(Duration::from_secs(5))).await;
+    let bus = world.bus.client("silent");
+    let Ok(mut jobs) = bus.subscribe("job.silent", Some("job.silent")).await else { return };
+    let mut work = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            message = jobs.next() => {
+                let Some(message) = message else { return };
+                work.spawn(plain(world.clone(), bus.clone(), "silent".to_owned(), message));
+            }
+            Some(_) = work.join_next() => {}
+        }
+    }
+}
+
+/// How a CAP SDK runs a job: result under the job's name, published once, no word of the attempt.
+async fn plain(world: World, bus: ModelClient, id: String, message: Message) {
+    let Some((trace, request)) = request(&message) else { return };
+    tokio::time::sleep(world.pause(Duration::from_millis(500))).await;
+    let key = keys::result(&request.job_id);
+    let stored = world.store.put_payload(&key, "\"done\"".into(), None).await;
+    let status = if stored.is_ok() { JobStatus::Succeeded } else { JobStatus::Failed };
+    let result = JobResult {
+        job_id: request.job_id,
+        status: status.into(),
+        result_ptr: if stored.is_ok() { format!("redis://{key}") } else { String::new() },
+        worker_id: id.clone(),
+        ..JobResult::default()
+    };
+    let packet = envelope::packet(&trace, &id, world.clock.now(), Payload::JobResult(result));
+    let _ = bus.publish(subjects::RESULT, Headers::new(), packet).await;
+}
