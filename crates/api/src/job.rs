@@ -1,0 +1,323 @@
+//! Jobs: submitting them, looking at them, ending them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+pub use serde_json::value::RawValue;
+
+use crate::state::JobState;
+
+/// Which of two waiting jobs goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Work that can wait.
+    Batch,
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// Before everything else.
+    Critical,
+}
+
+/// What `POST /api/v1/jobs` takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitRequest {
+    /// What kind of work it is, for example `job.echo`.
+    pub topic: String,
+    /// What the job works on: any JSON, kept as it was written, at most 1 MiB.
+    pub input: Box<RawValue>,
+    /// Which of two waiting jobs goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// At most 50 labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Capabilities that the worker must have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+    /// Two submissions of a tenant with the same key are one job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// How long the job may take from admission to its end, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// How many attempts it gets, instead of what its topic says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+}
+
+impl SubmitRequest {
+    /// A submission with nothing but a topic and an input.
+    ///
+    /// # Errors
+    /// When the input cannot be told in JSON.
+    pub fn new(topic: impl Into<String>, input: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            topic: topic.into(),
+            input: serde_json::value::to_raw_value(input)?,
+            priority: None,
+            labels: BTreeMap::new(),
+            requires: Vec::new(),
+            idempotency_key: None,
+            deadline_ms: None,
+            max_attempts: None,
+        })
+    }
+}
+
+/// What `POST /api/v1/jobs` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmitReply {
+    /// The job.
+    pub job_id: String,
+    /// The trace that it belongs to.
+    pub trace_id: String,
+    /// Its state as admitted.
+    pub state: JobState,
+    /// The idempotency key named this job, which existed already.
+    #[serde(default)]
+    pub existing: bool,
+}
+
+/// What `POST /api/v1/jobs/batch` takes. The entries are read one by one, so that a bad one spoils only itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRequest {
+    /// Submissions, each in the form of [`SubmitRequest`]; at most [`BATCH_JOBS_MAX`](crate::BATCH_JOBS_MAX).
+    #[serde(deserialize_with = "bounded")]
+    pub jobs: Vec<Box<RawValue>>,
+}
+
+/// Reads the submissions of a batch without growing beyond the bound, whatever the body holds.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValue>>, D::Error> {
+    struct Bounded;
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<Box<RawValue>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of submissions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut jobs = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                if jobs.len() == crate::BATCH_JOBS_MAX {
+                    return Err(A::Error::custom(crate::BATCH_TOO_LARGE));
+                }
+                jobs.push(entry);
+            }
+            Ok(jobs)
+        }
+    }
+    deserializer.deserialize_seq(Bounded)
+}
+
+/// What `POST /api/v1/jobs/batch` answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchReply {
+    /// One entry per submission, in order; null where it was rejected.
+    pub job_ids: Vec<Option<String>>,
+    /// What was rejected, and why.
+    pub rejected: Vec<Rejection>,
+}
+
+/// A submission of a batch that was rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    /// The stable code.
+    pub code: String,
+    /// What is wrong in this case.
+    pub detail: String,
+}
+
+/// What `GET /api/v1/jobs/{id}` answers. Times are RFC 3339 in UTC with milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobView {
+    /// The job.
+    pub id: String,
+    /// Its state.
+    pub state: JobState,
+    /// Its topic.
+    pub topic: String,
+    /// Attempts that were sent to workers.
+    pub attempts: u32,
+    /// How many it gets at most.
+    #[serde(default)]
+    pub max_attempts: u32,
+    /// The worker of the present or last attempt; null where there is none.
+    pub worker_id: Option<String>,
+    /// When it was admitted.
+    pub created_at: String,
+    /// When its state last changed.
+    pub updated_at: String,
+    /// Where the result stands; null where there is none.
+    pub result_ptr: Option<String>,
+    /// The result where it is JSON of at most 256 KiB, else null.
+    pub result: Option<Box<RawValue>>,
+    /// The size of the result.
+    #[serde(default)]
+    pub result_bytes: Option<u64>,
+    /// How long the worker took, in milliseconds.
+    #[serde(default)]
+    pub execution_ms: Option<i64>,
+    /// Why it did not succeed, or why the last attempt did not.
+    pub error_code: Option<String>,
+    /// The same in words.
+    pub error_message: Option<String>,
+    /// The trace that it belongs to.
+    #[serde(default)]
+    pub trace_id: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub tenant_id: String,
+    /// Which of two waiting jobs goes first.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Capabilities that its worker must have.
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// How far it is, in percent, as far as its worker told.
+    #[serde(default)]
+    pub percent: Option<i32>,
+    /// Not sent to a worker before this time.
+    #[serde(default)]
+    pub not_before: Option<String>,
+    /// When it ends at the latest.
+    #[serde(default)]
+    pub deadline_at: Option<String>,
+    /// The wasm module that it runs, `sha256:<hex>`.
+    #[serde(default)]
+    pub module: Option<String>,
+    /// Somebody asked to cancel it, and a worker still holds it.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// What the safety kernel decided; null while it has not.
+    #[serde(default)]
+    pub decision: Option<DecisionView>,
+}
+
+/// What the safety kernel decided on a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// `ALLOW`, `DENY`, `REQUIRE_HUMAN`, `THROTTLE`, `ALLOW_WITH_CONSTRAINTS`, `QUARANTINE` or `REDACT`.
+    pub decision: String,
+    /// The rule that decided; empty where none matched.
+    pub rule_id: String,
+    /// Why.
+    pub reason: String,
+    /// The policy snapshot that it was decided under.
+    pub snapshot: String,
+}
+
+/// What `GET /api/v1/jobs` answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobList {
+    /// Jobs, the newest first, without their results.
+    pub items: Vec<JobView>,
+    /// Where the next page begins; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// What `POST /api/v1/jobs/{id}/cancel` takes; the body may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `POST /api/v1/jobs/{id}/cancel` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelReply {
+    /// The job.
+    pub id: String,
+    /// Its state after the call. A live one means that the worker was told and has a short time to answer.
+    pub state: JobState,
+    /// Why nothing changed, where nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `GET /api/v1/jobs/{id}/logs` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsView {
+    /// The job.
+    pub id: String,
+    /// The last attempts that wrote something, oldest first.
+    pub attempts: Vec<AttemptLog>,
+}
+
+/// What one attempt wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptLog {
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Its lines.
+    pub lines: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_is_kept_as_it_was_written() {
+        let text = r#"{"topic":"job.echo","input":{"b": 1.50,  "a":123456789012345678901234567890}}"#;
+        let request: SubmitRequest = serde_json::from_str(text).expect("a good request");
+        assert_eq!(request.input.get(), r#"{"b": 1.50,  "a":123456789012345678901234567890}"#);
+        assert_eq!(serde_json::to_string(&request).expect("plain members"), text);
+    }
+
+    #[test]
+    fn unknown_members_are_refused_by_name() {
+        let error = serde_json::from_str::<SubmitRequest>(r#"{"topic":"job.echo","input":1,"prioriti":"batch"}"#);
+        assert!(error.expect_err("misspelt").to_string().contains("`prioriti`"));
+        let error = serde_json::from_str::<BatchRequest>(r#"{"jobs":[],"dry_run":true}"#);
+        assert!(error.expect_err("unknown").to_string().contains("`dry_run`"));
+    }
+
+    #[test]
+    fn all_members_of_a_submission_are_taken() {
+        let text = r#"{"topic":"job.echo","input":null,"priority":"critical","labels":{"a":"b"},"requires":["gpu"],
+            "idempotency_key":"k","deadline_ms":5,"max_attempts":2}"#;
+        let request: SubmitRequest = serde_json::from_str(text).expect("a good request");
+        assert_eq!(request.input.get(), "null");
+        assert_eq!(request.priority, Some(Priority::Critical));
+        assert_eq!((request.deadline_ms, request.max_attempts), (Some(5), Some(2)));
+    }
+
+    #[test]
+    fn a_batch_has_a_bound() {
+        let batch = |jobs: usize| format!(r#"{{"jobs":[{}]}}"#, vec!["0"; jobs].join(","));
+        let read = |jobs| serde_json::from_str::<BatchRequest>(&batch(jobs)).map(|batch| batch.jobs.len());
+        assert_eq!(read(crate::BATCH_JOBS_MAX).ok(), Some(crate::BATCH_JOBS_MAX));
+        assert!(read(crate::BATCH_JOBS_MAX + 1).expect_err("too many").to_string().starts_with(crate::BATCH_TOO_LARGE));
+    }
+
+    #[test]
+    fn readers_pass_over_members_that_they_do_not_know() {
+        let reply = r#"{"job_id":"a","trace_id":"b","state":"SCHEDULED","queue":7}"#;
+        let reply: SubmitReply = serde_json::from_str(reply).expect("a reply of a later version");
+        assert_eq!(reply.state, JobState::Scheduled);
+    }
+
+    #[test]
+    fn rejections_keep_their_place() {
+        let reply = BatchReply {
+            job_ids: vec![Some("a".into()), None],
+            rejected: vec![Rejection { index: 1, code: "unknown_topic".into(), detail: "x".into() }],
+        };
+        let text = serde_json::to_string(&reply).expect("plain members");
+        assert_eq!(text, r#"{"job_ids":["a",null],"rejected":[{"index":1,"code":"unknown_topic","detail":"x"}]}"#);
+    }
+}

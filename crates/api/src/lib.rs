@@ -1,0 +1,36 @@
+//! The words of the HTTP interface: requests and replies under `/api/v1`, shared by the gateway and `ctl`.
+//!
+//! Requests refuse members that they do not know, so that a misspelt option is an error and not silently ignored. Replies may
+//! gain members: readers take what they know and pass over the rest.
+
+mod artifact;
+mod cell;
+mod job;
+mod problem;
+mod state;
+
+pub use artifact::ArtifactView;
+pub use cell::{BusStatus, SchedulerView, StatusView, StoreStatus, WorkerList, WorkerTotals, WorkerView};
+pub use job::{
+    AttemptLog, BatchReply, BatchRequest, CancelReply, CancelRequest, DecisionView, JobList, JobView, LogsView, Priority,
+    RawValue, Rejection, SubmitReply, SubmitRequest,
+};
+pub use problem::{PROBLEM_MEDIA_TYPE, Problem};
+pub use state::{JobState, UnknownState};
+
+/// The largest body of a request other than an artifact's, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest input of one job, in bytes.
+pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+/// The largest result that a job's view carries within itself, in bytes.
+pub const INLINE_RESULT_BYTES_MAX: u64 = 256 * 1024;
+/// The most items that one page of a list holds.
+pub const PAGE_ITEMS_MAX: usize = 200;
+/// How many items a page of a list holds when nobody says.
+pub const PAGE_ITEMS_DEFAULT: usize = 50;
+/// The most jobs of one batch.
+pub const BATCH_JOBS_MAX: usize = 100_000;
+/// How the refusal of a larger batch begins.
+pub const BATCH_TOO_LARGE: &str = "jobs: a batch has at most 100,000";
+/// The longest `wait`, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 60_000;

@@ -1,0 +1,112 @@
+//! `ctl`: the operator's command line. Everything goes over the gateway's HTTP interface; nothing is known here that others could
+//! not know.
+//!
+//! ```text
+//!  arguments ─► the stack (endpoints.json, or --url) ─► one request, or a few ─► a table or JSON on stdout
+//! ```
+//!
+//! Exit codes: 0 done, 1 refused or failed (code, detail and a hint on stderr), 2 wrong usage.
+
+mod client;
+mod demo;
+mod endpoint;
+mod explain;
+mod failure;
+mod job;
+mod render;
+mod status;
+mod worker;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::endpoint::StackArgs;
+use crate::failure::Failure;
+use crate::render::{Format, Output};
+
+/// Submits and follows jobs, and shows what the stack is doing.
+#[derive(Debug, Parser)]
+#[command(name = "ctl", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    #[command(flatten)]
+    stack: StackArgs,
+    /// How answers are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Submit jobs, look at them, follow them, end them.
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Look at workers.
+    #[command(subcommand)]
+    Worker(worker::WorkerCommand),
+    /// Show the state of the stack.
+    Status,
+    /// Tell what an error code means and what to do.
+    Explain(explain::ExplainArgs),
+    /// Run the demonstration: echo jobs, prime numbers, and the words of real text files, all checked.
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has seen enough, as `head` does.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "error: {failure}");
+            if let Some(hint) = failure.hint() {
+                let _ = writeln!(stderr, "hint: {hint}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(cli.global.output);
+    let stack = || endpoint::connect(&cli.global.stack);
+    match cli.command {
+        Command::Job(command) => job::run(command, &stack()?, &output),
+        Command::Worker(command) => worker::run(&command, &stack()?, &output),
+        Command::Status => status::run(&stack()?, &output),
+        Command::Explain(args) => explain::run(&args, &output),
+        Command::Demo(args) => demo::run(&args, &stack()?, &output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_anywhere() {
+        for line in ["ctl -o json job get a", "ctl job -o json get a", "ctl job get a -o json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+            assert_eq!(cli.global.output, Format::Json, "{line}");
+        }
+        assert!(Cli::try_parse_from(["ctl", "job", "get"]).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! `ctl` as a process, against a gateway of a few lines that knows all answers: what it prints, and how it exits.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+/// Jobs by id: topic and input.
+type Jobs = Arc<Mutex<BTreeMap<String, (String, Value)>>>;
+
+/// A gateway whose jobs end at once, with results that are known beforehand.
+struct Gateway {
+    url: String,
+}
+
+impl Gateway {
+    /// `one_off` makes one count of primes wrong.
+    fn start(one_off: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let jobs = Jobs::default();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, jobs) = (stream.expect("a connection"), jobs.clone());
+                std::thread::spawn(move || serve(stream, &jobs, one_off));
+            }
+        });
+        Self { url }
+    }
+
+    fn ctl(&self, args: &[&str]) -> Output {
+        ctl(&[&["--url", &self.url, "--api-key", "k"], args].concat())
+    }
+}
+
+fn ctl(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ctl"));
+    for name in ["BUSBAR_ENDPOINTS", "BUSBAR_API_KEY", "XDG_STATE_HOME"] {
+        command.env_remove(name);
+    }
+    command.args(args).env("HOME", "/nonexistent").output().expect("ctl runs")
+}
+
+/// Answers the requests of one connection.
+fn serve(mut stream: TcpStream, jobs: &Jobs, one_off: bool) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    while let Some((line, key, body)) = read(&mut reader) {
+        let mut parts = line.split(' ');
+        let (method, path) = (parts.next().expect("a method"), parts.next().expect("a path"));
+        let path = path.split('?').next().expect("a path");
+        let refusal = || problem(401, "unauthenticated", "no key");
+        let (status, answer) = if key { answer(method, path, &body, jobs, one_off) } else { refusal() };
+        let kind = if status < 300 { "application/json" } else { "application/problem+json" };
+        let text = answer.to_string();
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", text.len());
+        if stream.write_all(format!("{head}{text}").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// One request: its first line, whether it has the key, its body.
+fn read(reader: &mut BufReader<TcpStream>) -> Option<(String, bool, Vec<u8>)> {
+    let (mut first, mut key, mut length, mut chunked) = (String::new(), false, 0, false);
+    reader.read_line(&mut first).ok().filter(|bytes| *bytes > 0)?;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let line = line.trim().to_lowercase();
+        match line.split_once(": ") {
+            None => break,
+            Some(("content-length", value)) => length = value.parse().expect("a number"),
+            Some(("transfer-encoding", value)) => chunked = value == "chunked",
+            Some(("x-api-key", value)) => key = value == "k",
+            Some(_) => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    while chunked {
+        let mut size = String::new();
+        reader.read_line(&mut size).ok()?;
+        let size = usize::from_str_radix(size.trim(), 16).expect("a size");
+        let mut chunk = vec![0; size + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..size]);
+        chunked = size > 0;
+    }
+    Some((first, key, body))
+}
+
+fn problem(status: u16, code: &str, detail: &str) -> (u16, Value) {
+    (status, json!({"type": "x", "title": code, "status": status, "detail": detail, "code": code}))
+}
+
+fn answer(method: &str, path: &str, body: &[u8], jobs: &Jobs, one_off: bool) -> (u16, Value) {
+    let parts: Vec<&str> = path.trim_start_matches("/api/v1/").split('/').collect();
+    let known = || jobs.lock().expect("not poisoned").clone();
+    match (method, parts.as_slice()) {
+        ("POST", ["jobs"]) => match admit(&serde_json::from_slice(body).expect("JSON"), jobs) {
+            Ok(id) => (202, json!({"job_id": id, "trace_id": "t", "state": "SCHEDULED"})),
+            Err(refusal) => refusal,
+        },
+        ("POST", ["jobs", "batch"]) => {
+            let batch: Value = serde_json::from_slice(body).expect("JSON");
+            let submitted = batch["jobs"].as_array().expect("jobs");
+            let ids: Vec<String> = submitted.iter().map(|job| admit(job, jobs).expect("a good job")).collect();
+            (202, json!({"job_ids": ids, "rejected": []}))
+        }
+        ("GET", ["jobs"]) => {
+            let items: Vec<Value> = known().iter().map(|(id, job)| view(id, job, one_off)).collect();
+            (200, json!({"items": items, "next_cursor": null}))
+        }
+        ("GET", ["jobs", id]) => match known().get(*id) {
+            Some(job) => (200, view(id, job, one_off)),
+            None => problem(404, "job_not_found", "no such job"),
+        },
+        ("GET", ["jobs", id, "result"]) => (200, view(id, &known()[*id], one_off)["result"].clone()),
+        ("GET", ["jobs", id, "logs"]) => (200, json!({"id": id, "attempts": [{"attempt": 1, "lines": ["first", "second"]}]})),
+        ("POST", ["jobs", id, "cancel"]) => (200, json!({"id": id, "state": "SUCCEEDED", "reason": "job already terminal"})),
+        ("POST", ["artifacts"]) => (201, json!({"artifact_id": "a1", "sha256": "x", "size_bytes": body.len(), "name": "n"})),
+        _ => problem(404, "not_found", "nothing"),
+    }
+}
+
+fn admit(job: &Value, jobs: &Jobs) -> Result<String, (u16, Value)> {
+    let topic = job["topic"].as_str().expect("a topic").to_owned();
+    if topic == "job.none" {
+        return Err(problem(422, "unknown_topic", "no topic document matches job.none"));
+    }
+    let mut jobs = jobs.lock().expect("not poisoned");
+    let id = format!("j{}", jobs.len());
+    jobs.insert(id.clone(), (topic, job["input"].clone()));
+    Ok(id)
+}
+
+fn view(id: &str, (topic, input): &(String, Value), one_off: bool) -> Value {
+    let failed = topic == "job.fails";
+    let result = match topic.as_str() {
+        "job.bpsw.main_odds" => primes(input, one_off),
+        "job.wordcount.map" => json!({"counts": {"a": 2, "b": 1}, "words": 3}),
+        "job.wordcount.reduce" => {
+            let top = json!([{"word": "a", "count": 2}, {"word": "b", "count": 1}]);
+            json!({"counts": {"a": 2, "b": 1}, "words": 3, "top": top})
+        }
+        _ => input.clone(),
+    };
+    json!({
+        "id": id, "state": if failed { "FAILED" } else { "SUCCEEDED" }, "topic": topic, "attempts": 1, "worker_id": "w1",
+        "created_at": "2026-11-21T09:30:00.000Z", "updated_at": "2026-11-21T09:30:00.250Z",
+        "result_ptr": if failed { Value::Null } else { json!(format!("redis://res:{id}:1")) },
+        "result": if failed { Value::Null } else { result },
+        "error_code": if failed { json!("limit_cpu") } else { Value::Null }, "error_message": null
+    })
+}
+
+/// All that is known of a range is told by its first chunk.
+fn primes(input: &Value, one_off: bool) -> Value {
+    let number = |name: &str| input[name].as_str().expect("a text").parse::<u128>().expect("decimal");
+    let (from, to) = (number("from"), number("to"));
+    let (primes, spsp2, slpsp) = match from {
+        3 => (78_497, 46, 58),
+        1_000_000_000_000 => (36_249, 0, 0),
+        1_000_000_000_000_000 => (28_845, 0, 0),
+        1_000_000_000_000_000_000 => (24_280, 0, 0),
+        9_223_372_036_854_775_808 => (22_920 - u32::from(one_off), 0, 0),
+        100_000_000_000_000_000_001 => (419, 0, 0),
+        _ => (0, 0, 0),
+    };
+    let checked = u64::try_from(to.div_ceil(2) - from / 2).expect("few");
+    json!({"checked": checked, "primes": primes, "spsp2": spsp2, "slpsp": slpsp, "counterexamples": []})
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_job_is_submitted_and_looked_at() {
+    let gateway = Gateway::start(false);
+    let output = gateway.ctl(&["job", "submit", "job.echo", "--input", r#"{"a": 1}"#, "--wait", "-o", "json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let view: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!((&view["state"], &view["result"]), (&json!("SUCCEEDED"), &json!({"a": 1})));
+    let output = gateway.ctl(&["job", "get", "j0"]);
+    assert!(
+        stdout(&output).lines().any(|line| line.starts_with("state ") && line.ends_with(" SUCCEEDED")),
+        "{}",
+        stdout(&output)
+    );
+    assert_eq!(stdout(&gateway.ctl(&["job", "result", "j0"])), r#"{"a":1}"#);
+    assert_eq!(stdout(&gateway.ctl(&["job", "logs", "j0"])), "first\nsecond\n");
+    assert!(stdout(&gateway.ctl(&["job", "watch", "j0"])).contains("SUCCEEDED"));
+    assert!(stdout(&gateway.ctl(&["job", "cancel", "j0"])).contains("job already terminal"));
+    let output = gateway.ctl(&["job", "submit", "job.echo", "--count", "3"]);
+    assert_eq!(stdout(&output), "j1\nj2\nj3\n");
+    assert_eq!(stdout(&gateway.ctl(&["job", "list"])).lines().count(), 5);
+}
+
+#[test]
+fn what_is_refused_is_told_with_code_detail_and_hint() {
+    let gateway = Gateway::start(false);
+    let output = gateway.ctl(&["job", "submit", "job.none"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.starts_with("error: unknown_topic: no topic document matches job.none\nhint: Check the spelling"), "{told}");
+    let output = gateway.ctl(&["job", "submit", "job.fails", "--wait"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the job j0 ended as FAILED: limit_cpu"), "{}", stderr(&output));
+    let output = ctl(&["--url", &gateway.url, "job", "list"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: unauthenticated"), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_usage_and_a_missing_stack_differ() {
+    for args in [&["job", "get"][..], &["job", "list", "--state", "BLOCKED"], &["job", "submit", "t", "--input", "{"], &["x"]] {
+        let all = [args, &["--url", "http://127.0.0.1:1"]].concat();
+        assert_eq!(ctl(&all).status.code(), Some(2), "{args:?}");
+    }
+    let output = ctl(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/nonexistent/.local/state/busbar/dev/endpoints.json"), "{}", stderr(&output));
+    let output = ctl(&["status", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: no answer from http://127.0.0.1:1"), "{}", stderr(&output));
+}
+
+#[test]
+fn codes_are_explained_without_a_stack() {
+    let output = ctl(&["explain", "unknown_topic"]);
+    assert!(output.status.success() && stdout(&output).starts_with("# unknown_topic\n"), "{}", stdout(&output));
+    assert_eq!(ctl(&["explain", "topic_unknown"]).status.code(), Some(1));
+    assert!(stdout(&ctl(&["explain"])).contains("limit_cpu"));
+}
+
+#[test]
+fn the_demo_checks_what_it_gets() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("text.md"), "a B a\n").expect("written");
+    let text = dir.path().to_str().expect("a path");
+    let args = ["demo", "--text", text, "--echo-jobs", "20"];
+    let output = Gateway::start(false).ctl(&args);
+    assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
+    let shown = stdout(&output);
+    let parts = [
+        "20 jobs in",
+        "[2^63, +10^6]",
+        "22,920",
+        "46 / 58",
+        "3 words, 2 different",
+        "w1",
+        "All results are right",
+        "ctl job get j0",
+    ];
+    for part in parts {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(!shown.contains('✗'), "{shown}");
+
+    let output = Gateway::start(true).ctl(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("[2^63, +10^6]: primes should be 22,920, not 22,919"), "{}", stderr(&output));
+    assert!(stdout(&output).contains('✗'));
+}

@@ -1,0 +1,253 @@
+//! From a submission to what the scheduler is asked to admit.
+
+use std::collections::BTreeMap;
+
+use busbar_api::{BATCH_TOO_LARGE, BatchRequest, INPUT_BYTES_MAX, Priority, Problem, SubmitRequest};
+use busbar_protocol::busbar::AdmitItem;
+use busbar_protocol::cap::{ActorType, Budget, IdentityBinding, JobMetadata, JobPriority, JobRequest};
+use busbar_protocol::codes::Code;
+use busbar_protocol::ids::JobId;
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::{keys, subjects};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::trace::Trace;
+
+const LABELS_MAX: usize = 50;
+const LABEL_KEY_BYTES_MAX: usize = 128;
+const LABEL_VALUE_BYTES_MAX: usize = 1024;
+const REQUIRES_MAX: usize = 32;
+const REQUIREMENT_BYTES_MAX: usize = 128;
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+const ATTEMPTS_MAX: u32 = 100;
+/// A year: longer deadlines are a mistake in the unit.
+const DEADLINE_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
+/// Labels that say who approved what: only the control plane sets them.
+const RESERVED_LABEL_PREFIX: &str = "approval_";
+
+/// Who submits, as authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Submitter<'a> {
+    pub(crate) tenant_id: &'a str,
+    pub(crate) principal_id: &'a str,
+}
+
+/// A submission that has the right form.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Prepared {
+    pub(crate) job_id: String,
+    /// What goes to `ctx:<job_id>`.
+    pub(crate) input: Bytes,
+    pub(crate) item: AdmitItem,
+}
+
+/// Reads one submission.
+pub(crate) fn parse(body: &[u8]) -> Result<SubmitRequest, Problem> {
+    parse_json(body)
+}
+
+/// Reads a batch; its entries stay unread.
+pub(crate) fn parse_batch(body: &[u8]) -> Result<BatchRequest, Problem> {
+    parse_json(body)
+}
+
+/// Reads a body. What is no JSON is another mistake than a member that is wrong.
+pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let told = error.to_string();
+        match error.classify() {
+            serde_json::error::Category::Data if told.starts_with("unknown field `prompt`") => {
+                Problem::new(Code::FieldInvalid, "prompt: there is no such member; what a job works on goes into `input`")
+            }
+            serde_json::error::Category::Data if told.starts_with(BATCH_TOO_LARGE) => Problem::new(Code::BatchTooLarge, told),
+            serde_json::error::Category::Data => Problem::new(Code::FieldInvalid, told),
+            _ => Problem::new(Code::BodyInvalid, format!("the body is no JSON: {told}")),
+        }
+    })
+}
+
+/// Checks a submission and makes of it what the scheduler is asked to admit.
+pub(crate) fn prepare(request: &SubmitRequest, who: &Submitter<'_>, job_id: &JobId, trace: &Trace) -> Result<Prepared, Problem> {
+    check(request)?;
+    let input = Bytes::copy_from_slice(request.input.get().as_bytes());
+    let item = AdmitItem {
+        request: job_request(request, who, job_id).encode_to_vec().into(),
+        tenant_id: who.tenant_id.to_owned(),
+        trace_id: trace.trace_id.clone(),
+        traceparent: trace.traceparent.clone(),
+        max_attempts: request.max_attempts.unwrap_or(0),
+        input_bytes: input.len() as u64,
+    };
+    Ok(Prepared { job_id: job_id.as_str().to_owned(), input, item })
+}
+
+fn job_request(request: &SubmitRequest, who: &Submitter<'_>, job_id: &JobId) -> JobRequest {
+    let labels: BTreeMap<String, String> = request.labels.clone();
+    JobRequest {
+        job_id: job_id.as_str().to_owned(),
+        topic: request.topic.clone(),
+        priority: priority(request.priority.unwrap_or_default()).into(),
+        context_ptr: Pointer::Redis(keys::context(job_id.as_str())).to_string(),
+        budget: request.deadline_ms.map(|ms| Budget { deadline_ms: i64::try_from(ms).unwrap_or(i64::MAX), ..Budget::default() }),
+        tenant_id: who.tenant_id.to_owned(),
+        principal_id: who.principal_id.to_owned(),
+        labels: labels.clone(),
+        meta: Some(JobMetadata {
+            tenant_id: who.tenant_id.to_owned(),
+            actor_id: who.principal_id.to_owned(),
+            actor_type: ActorType::Service.into(),
+            idempotency_key: request.idempotency_key.clone().unwrap_or_default(),
+            requires: request.requires.clone(),
+            labels,
+            ..JobMetadata::default()
+        }),
+        identity: Some(IdentityBinding {
+            tenant_id: who.tenant_id.to_owned(),
+            principal_id: who.principal_id.to_owned(),
+            actor_id: who.principal_id.to_owned(),
+            ..IdentityBinding::default()
+        }),
+        ..JobRequest::default()
+    }
+}
+
+const fn priority(priority: Priority) -> JobPriority {
+    match priority {
+        Priority::Batch => JobPriority::Batch,
+        Priority::Interactive => JobPriority::Interactive,
+        Priority::Critical => JobPriority::Critical,
+    }
+}
+
+fn check(request: &SubmitRequest) -> Result<(), Problem> {
+    if !subjects::is_topic(&request.topic) {
+        let topic: String = request.topic.chars().take(80).collect();
+        let rule = "it must begin with `job.` and be tokens of letters, digits, `_` and `-`, joined by dots";
+        return Err(Problem::new(Code::TopicInvalid, format!("topic {topic:?}: {rule}")));
+    }
+    let input_bytes = request.input.get().len();
+    if input_bytes > INPUT_BYTES_MAX {
+        let detail = format!("input has {input_bytes} bytes; at most {INPUT_BYTES_MAX} are taken: upload an artifact instead");
+        return Err(Problem::new(Code::PayloadTooLarge, detail));
+    }
+    check_labels(&request.labels)?;
+    check_requires(&request.requires)?;
+    if let Some(key) = &request.idempotency_key {
+        let good = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
+        demand(good, || format!("idempotency_key: 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {}", key.len()))?;
+    }
+    if let Some(ms) = request.deadline_ms {
+        demand((1..=DEADLINE_MS_MAX).contains(&ms), || format!("deadline_ms: 1 to {DEADLINE_MS_MAX} milliseconds, not {ms}"))?;
+    }
+    if let Some(n) = request.max_attempts {
+        demand((1..=ATTEMPTS_MAX).contains(&n), || format!("max_attempts: 1 to {ATTEMPTS_MAX}, not {n}"))?;
+    }
+    Ok(())
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+    demand(labels.len() <= LABELS_MAX, || format!("labels: at most {LABELS_MAX}, not {}", labels.len()))?;
+    for (key, value) in labels {
+        let shown: String = key.chars().take(40).collect();
+        let key_good = (1..=LABEL_KEY_BYTES_MAX).contains(&key.len()) && !key.chars().any(char::is_control);
+        demand(key_good, || {
+            format!("labels: the name {shown:?} must have 1 to {LABEL_KEY_BYTES_MAX} bytes, none of them a control character")
+        })?;
+        let value_good = value.len() <= LABEL_VALUE_BYTES_MAX && !value.chars().any(char::is_control);
+        demand(value_good, || {
+            format!(
+                "labels: the value of {shown:?} must have at most {LABEL_VALUE_BYTES_MAX} bytes, none of them a control character"
+            )
+        })?;
+        let free = !key.to_ascii_lowercase().starts_with(RESERVED_LABEL_PREFIX);
+        demand(free, || format!("labels: {shown:?} begins with `{RESERVED_LABEL_PREFIX}`, which only the control plane sets"))?;
+    }
+    Ok(())
+}
+
+fn check_requires(requires: &[String]) -> Result<(), Problem> {
+    demand(requires.len() <= REQUIRES_MAX, || format!("requires: at most {REQUIRES_MAX}, not {}", requires.len()))?;
+    let good = requires.iter().all(|r| (1..=REQUIREMENT_BYTES_MAX).contains(&r.len()) && r.bytes().all(|b| b.is_ascii_graphic()));
+    demand(good, || format!("requires: each has 1 to {REQUIREMENT_BYTES_MAX} visible ASCII characters"))
+}
+
+fn demand(holds: bool, detail: impl FnOnce() -> String) -> Result<(), Problem> {
+    if holds { Ok(()) } else { Err(Problem::new(Code::FieldInvalid, detail())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who() -> Submitter<'static> {
+        Submitter { tenant_id: "acme", principal_id: "ci" }
+    }
+
+    fn prepared(body: &str) -> Result<Prepared, String> {
+        let trace = Trace::begin("0af7651916cd43dd8448eb211c80319c".into(), "b7ad6b7169203331");
+        let job_id = JobId::parse("j1").expect("good id");
+        parse(body.as_bytes()).and_then(|request| prepare(&request, &who(), &job_id, &trace)).map_err(|p| format!("{p}"))
+    }
+
+    #[test]
+    fn everything_arrives_in_the_request() {
+        let body = r#"{"topic":"job.echo","input":{"a": 1},"priority":"batch","labels":{"x":"y"},"requires":["gpu"],
+            "idempotency_key":"k","deadline_ms":5000,"max_attempts":2}"#;
+        let prepared = prepared(body).expect("good");
+        assert_eq!(&prepared.input[..], br#"{"a": 1}"#);
+        assert_eq!((prepared.item.max_attempts, prepared.item.input_bytes), (2, 8));
+        assert_eq!(prepared.item.traceparent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let request = JobRequest::decode(&prepared.item.request[..]).expect("ours");
+        assert_eq!(request.context_ptr, "redis://ctx:j1");
+        assert_eq!(request.priority, i32::from(JobPriority::Batch));
+        assert_eq!(request.budget.map(|b| b.deadline_ms), Some(5000));
+        assert_eq!(request.labels.get("x").map(String::as_str), Some("y"));
+        let meta = request.meta.expect("set");
+        assert_eq!((meta.idempotency_key.as_str(), meta.requires), ("k", vec!["gpu".to_owned()]));
+        let identity = request.identity.expect("set");
+        assert_eq!((identity.tenant_id.as_str(), identity.principal_id.as_str()), ("acme", "ci"));
+        assert!(request.env.is_empty());
+    }
+
+    #[test]
+    fn each_mistake_has_its_code_and_names_the_member() {
+        let cases = [
+            ("{", "body_invalid", "JSON"),
+            ("[]", "field_invalid", "expected"),
+            (r#"{"prompt":"x","topic":"job.echo"}"#, "field_invalid", "`input`"),
+            (r#"{"topic":"job.echo"}"#, "field_invalid", "`input`"),
+            (r#"{"input":1}"#, "field_invalid", "`topic`"),
+            (r#"{"topic":"echo","input":1}"#, "topic_invalid", "job."),
+            (r#"{"topic":"job.*","input":1}"#, "topic_invalid", "job."),
+            (r#"{"topic":"job.a","input":1,"priority":"urgent"}"#, "field_invalid", "`urgent`"),
+            (r#"{"topic":"job.a","input":1,"deadline_ms":0}"#, "field_invalid", "deadline_ms"),
+            (r#"{"topic":"job.a","input":1,"deadline_ms":-5}"#, "field_invalid", "-5"),
+            (r#"{"topic":"job.a","input":1,"max_attempts":101}"#, "field_invalid", "max_attempts"),
+            (r#"{"topic":"job.a","input":1,"idempotency_key":""}"#, "field_invalid", "idempotency_key"),
+            (r#"{"topic":"job.a","input":1,"labels":{"":"x"}}"#, "field_invalid", "labels"),
+            (r#"{"topic":"job.a","input":1,"labels":{"Approval_by":"me"}}"#, "field_invalid", "control plane"),
+            (r#"{"topic":"job.a","input":1,"requires":["a b"]}"#, "field_invalid", "requires"),
+            (r#"{"topic":"job.a","input":1,"env":{"A":"b"}}"#, "field_invalid", "`env`"),
+        ];
+        for (body, code, named) in cases {
+            let told = prepared(body).expect_err(body);
+            assert!(told.starts_with(code) && told.contains(named), "{body}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_input_of_one_mebibyte_is_the_largest() {
+        let body = |bytes: usize| format!(r#"{{"topic":"job.a","input":"{}"}}"#, "x".repeat(bytes - 2));
+        assert!(prepared(&body(INPUT_BYTES_MAX)).is_ok());
+        assert!(prepared(&body(INPUT_BYTES_MAX + 1)).expect_err("too large").starts_with("payload_too_large"));
+    }
+
+    #[test]
+    fn entries_of_a_batch_stay_unread() {
+        let batch = parse_batch(br#"{"jobs":[{"topic":7},"x",{}]}"#).expect("a batch");
+        assert_eq!(batch.jobs.len(), 3);
+        assert_eq!(parse_batch(br#"{"jobs":7}"#).map_err(|p| p.code).err(), Some("field_invalid".into()));
+    }
+}

@@ -1,0 +1,57 @@
+//! The routes, each kind of thing in a file of its own.
+
+mod artifacts;
+mod cell;
+mod jobs;
+mod list;
+mod results;
+mod submit;
+
+use axum::Router;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::middleware;
+use axum::routing::{get, post};
+use busbar_api::Problem;
+use busbar_protocol::codes::Code;
+use busbar_protocol::ports::{Bus, Records};
+use busbar_service::{Metrics, Readiness, health};
+
+use crate::app::Shared;
+use crate::error::Refusal;
+use crate::metrics::{GatewayMetrics, observe};
+
+/// Everything that the gateway answers.
+pub(crate) fn router<B: Bus, R: Records>(
+    app: Shared<B, R>,
+    counted: GatewayMetrics,
+    readiness: Readiness,
+    metrics: Metrics,
+) -> Router {
+    Router::new()
+        .route("/api/v1/jobs", get(list::list::<B, R>).post(submit::one::<B, R>))
+        .route("/api/v1/jobs/batch", post(submit::batch::<B, R>))
+        .route("/api/v1/jobs/{id}", get(jobs::get::<B, R>))
+        .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel::<B, R>))
+        .route("/api/v1/jobs/{id}/logs", get(jobs::logs::<B, R>))
+        .route("/api/v1/jobs/{id}/result", get(jobs::result::<B, R>))
+        .route("/api/v1/artifacts", post(artifacts::upload::<B, R>))
+        .route("/api/v1/artifacts/{id}", get(artifacts::download::<B, R>))
+        .route("/api/v1/workers", get(cell::workers::<B, R>))
+        .route("/api/v1/status", get(cell::status::<B, R>))
+        .layer(axum::Extension(counted.clone()))
+        .with_state(app)
+        .merge(health::router(readiness, metrics))
+        .fallback(|| async { Refusal(Problem::new(Code::NotFound, "there is nothing at this path")) })
+        .method_not_allowed_fallback(|| async { Refusal(Problem::new(Code::MethodNotAllowed, "this path has other methods")) })
+        .layer(middleware::from_fn_with_state(counted, observe))
+}
+
+/// A query that cannot be read.
+fn bad_query(rejection: &QueryRejection) -> Problem {
+    Problem::new(Code::FieldInvalid, rejection.body_text())
+}
+
+/// A path whose identifier cannot be read.
+fn bad_path(rejection: &PathRejection) -> Problem {
+    Problem::new(Code::NotFound, rejection.body_text())
+}

@@ -1,0 +1,380 @@
+//! A gateway on real servers, a stand-in for the scheduler, and a small HTTP client.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use busbar_blobs::Blobs;
+use busbar_bus::{BusConfig, NatsBus};
+use busbar_gateway::{Gateway, GatewayConfig, Kit, NewKey, Role, create_key};
+use busbar_protocol::busbar::{
+    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelAnswer, CancelReply, CancelRequest, Ended, JobEvent,
+    JobEventBatch, JobEventEntry, JobPlan, JobRecord, JobState, ListReply, ListRequest, Problem, Scheduled, SchedulerStatus,
+    WorkerKind, WorkerView, WorkersReply, admit_answer, cancel_answer, job_record,
+};
+use busbar_protocol::cap::JobRequest;
+use busbar_protocol::ports::{Answer, Bus, CommitClass, CommitId, Guard, Headers, Message, Records, Unit, Write};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::{keys, subjects};
+use busbar_servers::Stack;
+use busbar_store::{Store, StoreConfig};
+use futures::StreamExt as _;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// No test waits longer than this for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A gateway and everything around it.
+pub(crate) struct Fixture {
+    pub(crate) bus: NatsBus,
+    pub(crate) store: Store,
+    pub(crate) kit: Kit,
+    pub(crate) address: SocketAddr,
+    /// An admin's key of the tenant `acme`.
+    pub(crate) key: String,
+    gateway: Option<Gateway>,
+    /// Ended last.
+    _stack: Stack,
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(GatewayConfig::default()).await
+    }
+
+    pub(crate) async fn start_with(config: GatewayConfig) -> Self {
+        let stack = Stack::start_temp().expect("real servers");
+        let bus = NatsBus::connect(BusConfig::new(stack.nats.url(), "gateway-test")).await.expect("a bus");
+        let store = Store::connect(StoreConfig::new(stack.redis.url())).await.expect("a store");
+        let blobs = Blobs::open(&busbar_blobs::url_of(&stack.temp_dir().expect("temporary").join("blobs"))).expect("blobs");
+        let kit = Kit::default();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let gateway = Gateway::start(config, bus.clone(), store.clone(), blobs, listener, kit.clone()).await.expect("a gateway");
+        let (address, key) = (gateway.address(), key(&store, "acme", Role::Admin).await);
+        Self { bus, store, kit, address, key, gateway: Some(gateway), _stack: stack }
+    }
+
+    /// Asks as the admin of `acme`.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+        request(self.address, method, path, &[("x-api-key", &self.key)], body.as_bytes()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.ask("GET", path, "").await
+    }
+
+    /// Ends the gateway in good order.
+    pub(crate) async fn end(mut self) {
+        self.kit.shutdown.trigger();
+        self.gateway.take().expect("running").join().await.expect("a clean end");
+    }
+}
+
+pub(crate) async fn key(store: &Store, tenant: &str, role: Role) -> String {
+    let new = NewKey { name: format!("{tenant}-{role}"), tenant_id: tenant.to_owned(), roles: vec![role] };
+    create_key(store, &new).await.expect("a key")
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Checks that this is a problem with its code and status, and returns the detail.
+    pub(crate) fn refused(&self, status: u16, code: &str) -> String {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.headers.get("content-type").map(String::as_str), Some("application/problem+json"), "{self:?}");
+        let problem = self.json();
+        assert_eq!((&problem["code"], &problem["status"]), (&Value::from(code), &Value::from(status)), "{problem}");
+        problem["detail"].as_str().expect("a detail").to_owned()
+    }
+}
+
+/// One request over a connection of its own.
+pub(crate) async fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    let mut stream = TcpStream::connect(address).await.expect("listening");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // A gateway that has answered already may not read on.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("in time").expect("answered");
+    parse(&answer)
+}
+
+pub(crate) fn parse(answer: &[u8]) -> Reply {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
+    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    Reply { status, headers: headers.collect(), body: answer[end + 4..].to_vec() }
+}
+
+/// Waits until something holds.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, looking).await.unwrap_or_else(|_| panic!("{what} did not happen in time"))
+}
+
+/// Plays the scheduler: admits what has a known topic, keeps records, tells events. Tests end its jobs.
+#[derive(Clone)]
+pub(crate) struct Scheduler {
+    bus: NatsBus,
+    store: Store,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: BTreeMap<String, JobRecord>,
+    /// Items and bytes of every message that came.
+    messages: Vec<(usize, usize)>,
+    cursor: u64,
+    /// Commits, but never answers.
+    mute: bool,
+    /// How many more admissions are refused because another scheduler takes over.
+    replaced: u32,
+    created_ms: u64,
+    created: BTreeMap<String, u64>,
+}
+
+impl Scheduler {
+    pub(crate) async fn start(fixture: &Fixture) -> Self {
+        let scheduler = Self { bus: fixture.bus.clone(), store: fixture.store.clone(), state: Arc::default() };
+        for subject in [subjects::ADMIT, subjects::SCHEDULER_CANCEL, subjects::SCHEDULER_LIST, subjects::SCHEDULER_WORKERS] {
+            let mut requests = scheduler.bus.subscribe(subject, None).await.expect("subscribed");
+            let own = scheduler.clone();
+            tokio::spawn(async move {
+                while let Some(message) = requests.next().await {
+                    own.answer(message).await;
+                }
+            });
+        }
+        scheduler
+    }
+
+    pub(crate) fn be_mute(&self) {
+        self.state.lock().expect("not poisoned").mute = true;
+    }
+
+    pub(crate) fn be_replaced(&self, admissions: u32) {
+        self.state.lock().expect("not poisoned").replaced = admissions;
+    }
+
+    pub(crate) fn messages(&self) -> Vec<(usize, usize)> {
+        self.state.lock().expect("not poisoned").messages.clone()
+    }
+
+    pub(crate) fn job(&self, job_id: &str) -> JobRecord {
+        self.state.lock().expect("not poisoned").jobs.get(job_id).cloned().expect("an admitted job")
+    }
+
+    /// When a job was created, also after its end.
+    pub(crate) fn created_ms(&self, job_id: &str) -> u64 {
+        self.state.lock().expect("not poisoned").created.get(job_id).copied().expect("an admitted job")
+    }
+
+    async fn answer(&self, message: Message) {
+        let reply = match message.subject.as_str() {
+            subjects::ADMIT => self.admit(&message).await,
+            subjects::SCHEDULER_CANCEL => self.cancel(&message).await,
+            subjects::SCHEDULER_LIST => self.list(&message),
+            _ => workers(),
+        };
+        let to = message.reply.expect("a request");
+        if !self.state.lock().expect("not poisoned").mute {
+            self.bus.publish(&to, Headers::new(), reply.into()).await.expect("published");
+        }
+    }
+
+    async fn admit(&self, message: &Message) -> Vec<u8> {
+        let request = AdmitRequest::decode(message.payload.clone()).expect("an admission");
+        self.state.lock().expect("not poisoned").messages.push((request.items.len(), message.payload.len()));
+        let decided: Vec<_> = request.items.into_iter().map(|item| self.decide(item)).collect();
+        let records: Vec<JobRecord> = decided.iter().filter_map(|answer| answer.as_ref().ok()).cloned().collect();
+        self.write(&records, None).await;
+        let answers = decided.into_iter().map(|decided| {
+            let answer = match decided {
+                Ok(record) => admit_answer::Answer::Admitted(Admitted {
+                    job_id: record.job_id,
+                    trace_id: record.trace_id,
+                    state: JobState::Scheduled.into(),
+                    existing: false,
+                }),
+                Err(problem) => admit_answer::Answer::Rejected(problem),
+            };
+            AdmitAnswer { answer: Some(answer) }
+        });
+        AdmitReply { answers: answers.collect(), problem: None }.encode_to_vec()
+    }
+
+    fn decide(&self, item: AdmitItem) -> Result<JobRecord, Problem> {
+        let request = JobRequest::decode(item.request.clone()).expect("a request");
+        if request.topic.starts_with("job.unknown") {
+            let detail = format!("no topic document matches {}", request.topic);
+            return Err(Problem { code: "unknown_topic".into(), detail, retry_after_ms: 0 });
+        }
+        if request.topic == "job.full" {
+            return Err(Problem { code: "backlog_full".into(), detail: "too many".into(), retry_after_ms: 2500 });
+        }
+        let mut state = self.state.lock().expect("not poisoned");
+        if state.replaced > 0 {
+            state.replaced -= 1;
+            return Err(Problem { code: "scheduler_unavailable".into(), detail: "replaced".into(), retry_after_ms: 100 });
+        }
+        state.created_ms = state.created_ms.max(1_700_000_000_000) + 1;
+        let record = JobRecord {
+            version: 1,
+            job_id: request.job_id.clone(),
+            tenant_id: item.tenant_id,
+            trace_id: item.trace_id,
+            traceparent: item.traceparent,
+            request: item.request,
+            created_ms: state.created_ms,
+            updated_ms: state.created_ms,
+            plan: Some(JobPlan { max_attempts: item.max_attempts, ..JobPlan::default() }),
+            topic: request.topic,
+            priority: request.priority,
+            state: Some(job_record::State::Scheduled(Scheduled::default())),
+            ..JobRecord::default()
+        };
+        state.created.insert(request.job_id.clone(), record.created_ms);
+        state.jobs.insert(request.job_id, record.clone());
+        Ok(record)
+    }
+
+    /// Writes records, over whatever stands there; with `finished`, into the tenant's index as well.
+    async fn write(&self, records: &[JobRecord], finished: Option<()>) {
+        for chunk in records.chunks(128) {
+            let keys = chunk.iter().map(|record| keys::job(&record.job_id)).collect();
+            let present = self.store.read(keys).await.expect("read");
+            let units = chunk.iter().zip(present).map(|(record, present)| {
+                let key = keys::job(&record.job_id);
+                let revision = present.map_or(0, |stored| stored.revision);
+                let guard = match revision {
+                    0 => Guard::Absent { key: key.clone() },
+                    revision => Guard::Revision { key: key.clone(), revision },
+                };
+                let mut writes =
+                    vec![Write::Put { key, revision: revision + 1, value: record.encode_to_vec().into(), expire: None }];
+                if finished.is_some() {
+                    let score = i64::try_from(record.created_ms).expect("a small number");
+                    let index = keys::index_finished(&record.tenant_id);
+                    writes.push(Write::IndexAdd { index, member: record.job_id.clone(), score });
+                }
+                Unit { id: CommitId::generate(), guards: vec![guard], writes }
+            });
+            let answers = self.store.commit(CommitClass::Advance, units.collect()).await.expect("committed");
+            assert!(answers.iter().all(|answer| matches!(answer, Answer::Applied { .. })), "{answers:?}");
+        }
+    }
+
+    /// Ends a job, with a result where it succeeded.
+    pub(crate) async fn finish(&self, job_id: &str, state: JobState, result: Option<&str>) {
+        let mut record = self.job(job_id);
+        record.attempt = 1;
+        record.updated_ms += 5;
+        let mut ended = Ended { state: state.into(), worker_id: "w1".into(), execution_ms: 5, ..Ended::default() };
+        match result {
+            Some(result) => {
+                let key = keys::attempt_result(job_id, 1);
+                ended.result_ptr = format!("redis://{key}");
+                ended.result_bytes = result.len() as u64;
+                self.store.put_payload(&key, result.as_bytes().to_vec().into(), None).await.expect("stored");
+            }
+            None => ended.error_code = "handler_failed".into(),
+        }
+        record.state = Some(job_record::State::Ended(ended));
+        self.state.lock().expect("not poisoned").jobs.remove(job_id);
+        self.write(std::slice::from_ref(&record), Some(())).await;
+        self.tell(&record, state).await;
+    }
+
+    async fn tell(&self, record: &JobRecord, job_state: JobState) {
+        let (after, cursor) = {
+            let mut state = self.state.lock().expect("not poisoned");
+            state.cursor += 1;
+            (format!("{}-0", state.cursor - 1), format!("{}-0", state.cursor))
+        };
+        let event = JobEvent { job_id: record.job_id.clone(), states: vec![job_state.into()], ..JobEvent::default() };
+        let batch = JobEventBatch { after, entries: vec![JobEventEntry { cursor, event: Some(event) }] };
+        self.bus.publish(subjects::JOB_EVENT, Headers::new(), batch.encode_to_vec().into()).await.expect("published");
+    }
+
+    async fn cancel(&self, message: &Message) -> Vec<u8> {
+        let request = CancelRequest::decode(message.payload.clone()).expect("a cancellation");
+        let mut answers = Vec::new();
+        for item in request.items {
+            let known = self.state.lock().expect("not poisoned").jobs.get(&item.job_id).cloned();
+            let answer = match known.filter(|record| record.tenant_id == item.tenant_id) {
+                Some(record) => {
+                    self.finish(&record.job_id, JobState::Cancelled, None).await;
+                    cancel_answer::Answer::State(JobState::Cancelled.into())
+                }
+                None => {
+                    let problem = Problem { code: "job_not_found".into(), detail: "unknown".into(), retry_after_ms: 0 };
+                    cancel_answer::Answer::Rejected(problem)
+                }
+            };
+            answers.push(CancelAnswer { answer: Some(answer) });
+        }
+        CancelReply { answers, problem: None }.encode_to_vec()
+    }
+
+    fn list(&self, message: &Message) -> Vec<u8> {
+        let request = ListRequest::decode(message.payload.clone()).expect("a list");
+        let state = self.state.lock().expect("not poisoned");
+        let mut jobs: Vec<JobRecord> =
+            state.jobs.values().filter(|record| record.tenant_id == request.tenant_id).cloned().collect();
+        let place = |record: &JobRecord| (record.created_ms, record.job_id.clone());
+        jobs.retain(|record| request.topic.is_empty() || record.topic == request.topic);
+        jobs.retain(|_| matches!(request.state(), JobState::Unspecified | JobState::Scheduled));
+        jobs.retain(|record| request.before_ms == 0 || place(record) < (request.before_ms, request.before_id.clone()));
+        jobs.sort_by_key(|record| std::cmp::Reverse(place(record)));
+        jobs.truncate(request.limit as usize);
+        ListReply { jobs, ..ListReply::default() }.encode_to_vec()
+    }
+}
+
+fn workers() -> Vec<u8> {
+    let worker = WorkerView {
+        worker_id: "w1".into(),
+        kind: WorkerKind::Native.into(),
+        pool: "default".into(),
+        status: "online".into(),
+        capacity: 8,
+        in_flight: 3,
+        last_seen_ms: 1_700_000_000_000,
+        ..WorkerView::default()
+    };
+    let scheduler =
+        SchedulerStatus { owner: "s1".into(), epoch: 2, live: [("RUNNING".to_owned(), 3)].into(), ..SchedulerStatus::default() };
+    WorkersReply { workers: vec![worker], scheduler: Some(scheduler), problem: None }.encode_to_vec()
+}
