@@ -1,0 +1,45 @@
+//! Runs WebAssembly guests under a policy: every resource is bounded, and nothing is granted that was not asked for.
+//!
+//! ```text
+//!  bytes, digest ──> Sandbox::load ──> Module          SHA-256 verified, imports checked, compiled once, kept in a bounded cache
+//!                                        │
+//!  Task { input, limits, artifacts } ──> Sandbox::run ──> Output | Failure     one store per task, thrown away afterwards
+//!                                        │
+//!                                        └──> GuestEvents: progress, checkpoint, log lines, while it runs
+//! ```
+//!
+//! The guest ABI is number 1: a `wasm32-wasip1` command whose standard input is JSON, whose standard output is one JSON
+//! value, and whose standard error is its log. `/in/<artifact_id>` and `/in/checkpoint` are read-only; `/tmp` exists only if
+//! `tmp_bytes` is above zero.
+//!
+//! **What a guest does not have:** network, environment, arguments, real directories, threads, shared memory, a fine clock,
+//! and the host's randomness when the task is to be repeatable.
+//!
+//! **Threads.** [`Sandbox::load`] and [`Sandbox::run`] block the calling thread and use its processor time: call them on
+//! threads that are kept for this, never on those of a network runtime.
+//!
+//! **How time is limited.** One ticker thread advances wasmtime's epoch every five milliseconds while guests run. At a tick
+//! the guest's own thread compares its processor time with `cpu_ms`, and the time since the start with `wall_ms`. Fuel would
+//! cost twice as much and measure nothing that users know. Epochs do not interrupt a call into the host, so a guest that
+//! sleeps is ended by a timer that runs beside it.
+//!
+//! **Absent on purpose:** compiled modules on disk. Loading machine code from a file trusts that file completely; compiling
+//! a typical guest takes a quarter of a second once per process.
+
+mod budget;
+mod cache;
+mod engine;
+mod failure;
+mod folder;
+mod host;
+mod limits;
+mod repeatable;
+mod run;
+mod stdio;
+mod task;
+mod ticker;
+
+pub use engine::{Module, ModuleError, Sandbox, SandboxConfig, SandboxError};
+pub use failure::{Failure, FailureKind};
+pub use limits::{Limits, LimitsInvalid};
+pub use task::{Artifact, CHECKPOINT_BYTES_MAX, GuestEvents, NoEvents, Output, Task, Usage};

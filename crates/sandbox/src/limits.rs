@@ -1,0 +1,93 @@
+//! What one task may use.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The bounds of one task. On the wire it is the JSON of `BUSBAR_LIMITS`, where every member may be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Linear memory of the guest, in bytes. Default 256 MiB.
+    pub memory_bytes: u64,
+    /// Processor time of the guest's thread, calls into the host included, in milliseconds. Default 5 minutes.
+    pub cpu_ms: u64,
+    /// Time from start to end, waiting included, in milliseconds. Default 10 minutes.
+    pub wall_ms: u64,
+    /// Bytes on standard output. Default 1 MiB.
+    pub output_bytes: u64,
+    /// Bytes that may be written below `/tmp` in all, overwritten and deleted ones included; 0 means that there is no `/tmp`. Default 0.
+    pub tmp_bytes: u64,
+}
+
+/// `BUSBAR_LIMITS` is not an object of the known members with whole numbers.
+#[derive(Debug, Error)]
+#[error("the limits are malformed: {source}")]
+pub struct LimitsInvalid {
+    #[from]
+    source: serde_json::Error,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 256 * MIB, cpu_ms: 5 * 60_000, wall_ms: 10 * 60_000, output_bytes: MIB, tmp_bytes: 0 }
+    }
+}
+
+impl Limits {
+    /// The most that a host allows unless its configuration says otherwise: 4 GiB of memory, a day, 64 MiB of output, 1 GiB of `/tmp`.
+    pub const CEILING: Self =
+        Self { memory_bytes: 4096 * MIB, cpu_ms: 86_400_000, wall_ms: 86_400_000, output_bytes: 64 * MIB, tmp_bytes: 1024 * MIB };
+
+    /// Reads the JSON of `BUSBAR_LIMITS`.
+    ///
+    /// # Errors
+    /// [`LimitsInvalid`] when it is not that JSON, or has a member that we do not know.
+    pub fn from_json(text: &str) -> Result<Self, LimitsInvalid> {
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The tighter of the two, member by member: limits can only be lowered.
+    #[must_use]
+    pub fn tightened(self, other: Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            cpu_ms: self.cpu_ms.min(other.cpu_ms),
+            wall_ms: self.wall_ms.min(other.wall_ms),
+            output_bytes: self.output_bytes.min(other.output_bytes),
+            tmp_bytes: self.tmp_bytes.min(other.tmp_bytes),
+        }
+    }
+
+    pub(crate) fn cpu(&self) -> Duration {
+        Duration::from_millis(self.cpu_ms)
+    }
+
+    pub(crate) fn wall(&self) -> Duration {
+        Duration::from_millis(self.wall_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_members_have_defaults_and_unknown_ones_are_refused() {
+        let limits = Limits::from_json(r#"{"cpu_ms":50}"#).expect("valid");
+        assert_eq!(limits, Limits { cpu_ms: 50, ..Limits::default() });
+        assert!(Limits::from_json(r#"{"cpu":50}"#).is_err());
+        assert!(Limits::from_json(r#"{"cpu_ms":-1}"#).is_err());
+        assert!(Limits::from_json("").is_err());
+    }
+
+    #[test]
+    fn tightening_takes_the_smaller_of_each() {
+        let a = Limits { cpu_ms: 10, wall_ms: 900, ..Limits::default() };
+        let b = Limits { cpu_ms: 20, wall_ms: 100, ..Limits::CEILING };
+        assert_eq!(a.tightened(b), Limits { cpu_ms: 10, wall_ms: 100, ..Limits::default() });
+    }
+}

@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use busbar_sdk::WorkerOptions;
+use clap::{Parser, ValueEnum};
+
+/// What is logged when nothing else is said.
+const DEFAULT_FILTER: &str = "info";
+/// The topic that needs no module.
+pub(crate) const ECHO: &str = "job.echo";
+/// The capability that says: any topic with a module, whatever its name.
+const RUNS_MODULES: &str = "wasm";
+
+/// Runs WebAssembly guests for every topic of its pool that names a module, and `job.echo`.
+///
+/// It waits for servers that are not there yet. SIGTERM or Ctrl-C: it takes nothing new and finishes what it holds; a second
+/// signal ends it at once. Exit codes: 0 drained, 1 failed or cut short, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version)]
+pub(crate) struct Args {
+    /// Where NATS is.
+    #[arg(long, value_name = "URL", env = "NATS_URL", hide_env_values = true)]
+    pub(crate) nats: String,
+    /// Where Redis is.
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub(crate) redis: String,
+    /// Where blobs are: modules, artifacts, large inputs and outputs.
+    #[arg(long, value_name = "URL", env = "BLOBS_URL", hide_env_values = true)]
+    pub(crate) blobs: String,
+    /// The pool that it belongs to.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) pool: String,
+    /// How many jobs run at once; one for each processor unless given.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_parallel: Option<NonZero<u16>>,
+    /// Its name: no other living worker's, without dots, `*`, `>` and white space.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: String,
+    /// What jobs may demand of their worker; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// What it can do beside `wasm`, as jobs require it; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) capability: Vec<String>,
+    /// Where tasks have their private folders, on the file system of the blobs if possible; below the folder of the blobs unless
+    /// given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+    /// How long a drain may take, in seconds; what is still held then is cancelled.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) drain_within: u32,
+    /// What is logged, for example `info,busbar_sdk=debug`.
+    #[arg(long, value_name = "FILTER", env = "WORKER_LOG", default_value = DEFAULT_FILTER)]
+    pub(crate) log: String,
+    /// How a log line looks.
+    #[arg(long, value_name = "FORMAT", env = "WORKER_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Args {
+    /// How many jobs run at once.
+    pub(crate) fn slots(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.max_parallel.map_or_else(processors, |slots| usize::from(slots.get()))
+    }
+
+    /// What the SDK is told. It announces one topic, because others have workers of their own; those with a module reach it by
+    /// its capability.
+    pub(crate) fn options(&self) -> WorkerOptions {
+        WorkerOptions {
+            nats_url: self.nats.clone(),
+            redis_url: self.redis.clone(),
+            blobs_url: Some(self.blobs.clone()),
+            id: self.id.clone(),
+            pool: self.pool.clone(),
+            max_parallel: self.slots(),
+            labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
+            capabilities: std::iter::once(RUNS_MODULES.to_owned()).chain(self.capability.iter().cloned()).collect(),
+            topics: Some(vec![ECHO.to_owned()]),
+            drain_within: Duration::from_secs(u64::from(self.drain_within)),
+            ..WorkerOptions::default()
+        }
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let split = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    split.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "expected NAME=VALUE".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDED: [&str; 9] = ["worker", "--nats", "nats://n", "--redis", "redis://r", "--blobs", "file:///b", "--id", "w1"];
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let options = Args::try_parse_from(NEEDED).expect("enough").options();
+        assert_eq!((options.id.as_str(), options.pool.as_str(), options.max_parallel > 0), ("w1", "default", true));
+        assert_eq!((options.capabilities, options.topics), (vec!["wasm".to_owned()], Some(vec!["job.echo".to_owned()])));
+    }
+
+    #[test]
+    fn what_is_said_reaches_the_sdk() {
+        let more = ["--max-parallel", "3", "--label", "zone=a=b", "--capability", "gpu", "--drain-within", "7"];
+        let options = Args::try_parse_from(NEEDED.into_iter().chain(more)).expect("valid").options();
+        assert_eq!((options.max_parallel, options.drain_within), (3, Duration::from_secs(7)));
+        assert_eq!(options.labels["zone"], "a=b");
+        assert_eq!(options.capabilities, ["wasm", "gpu"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for more in [["--max-parallel", "0"], ["--label", "zone"], ["--label", "=x"], ["--frobnicate", "1"]] {
+            assert!(Args::try_parse_from(NEEDED.into_iter().chain(more)).is_err(), "{more:?}");
+        }
+    }
+}

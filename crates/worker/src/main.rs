@@ -1,0 +1,61 @@
+//! `worker`: our reference worker. It runs WebAssembly guests for whatever topic names a module, and echoes.
+//!
+//! It uses nothing but the SDK, the sandbox and the blob store, and could live in another repository:
+//!
+//! ```text
+//!  worker.<id>.jobs ─► SDK ─► BUSBAR_MODULE in env? ── no ──► job.echo gives its input back
+//!                                   │ yes
+//!                                   ▼
+//!      module from blobs, artifacts from blobs ─► sandbox, on a thread of a pool of its own ─► output or failure ─► SDK
+//! ```
+//!
+//! Exit codes: 0 drained after a signal; 1 something failed, or a second signal cut the drain short; 2 wrong usage.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+use crate::failure::Fatal;
+use crate::signals::Signals;
+
+mod args;
+mod failure;
+mod guests;
+mod input;
+mod logging;
+mod scratch;
+mod serve;
+mod signals;
+mod threads;
+
+/// How long work of the runtime may hold up the end of the process.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            // When stderr is gone there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "worker: {}", fatal.in_full());
+            fatal.exit_code()
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Fatal> {
+    logging::init(&args.log, args.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Fatal::Runtime)?;
+    let ended = runtime.block_on(async {
+        let signals = Signals::listen().map_err(Fatal::Signals)?;
+        tokio::select! {
+            biased;
+            () = signals.second() => Err(Fatal::CutShort),
+            ended = serve::serve(args, &signals) => ended,
+        }
+    });
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    ended
+}

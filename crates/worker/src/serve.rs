@@ -1,0 +1,69 @@
+//! From the command line to a worker that serves: what it owns, the connection, the handlers.
+
+use std::sync::Arc;
+
+use busbar_blobs::Blobs;
+use busbar_sandbox::{Sandbox, SandboxConfig};
+use busbar_sdk::{Code, Context, Failure, Request, Worker, WorkerError, WorkerOptions};
+use bytes::Bytes;
+
+use crate::args::{Args, ECHO};
+use crate::failure::{Fatal, in_full};
+use crate::guests::{Guests, MODULE};
+use crate::scratch::Scratch;
+use crate::signals::Signals;
+use crate::threads::Threads;
+
+/// Serves until a signal, then drains.
+pub(crate) async fn serve(args: &Args, signals: &Signals) -> Result<(), Fatal> {
+    let blobs = Blobs::open(&args.blobs).map_err(Fatal::Blobs)?;
+    let scratch = Scratch::open(args.scratch.as_deref(), blobs.folder(), &args.id)?;
+    let sandbox = Sandbox::new(SandboxConfig::new(scratch.tasks()))?;
+    let threads = Threads::start(args.slots()).map_err(Fatal::Threads)?;
+    let options = args.options();
+    let worker = tokio::select! {
+        biased;
+        () = signals.first() => return Ok(()),
+        worker = connect(&options) => worker?,
+    };
+    let (artifacts, checkpoints) = (worker.artifacts(), worker.checkpoints());
+    let guests = Arc::new(Guests { sandbox, threads, blobs, artifacts, checkpoints });
+    with_handlers(worker, &guests).run(signals.first()).await?;
+    Ok(())
+}
+
+/// Connects, for as long as it takes: workers are started before servers, and outlive them.
+async fn connect(options: &WorkerOptions) -> Result<Worker, WorkerError> {
+    loop {
+        // Each attempt waits some seconds by itself.
+        match Worker::connect(options.clone()).await {
+            Err(error) if error.may_pass() => tracing::warn!(error = in_full(&error), "not connected; trying again"),
+            connected => return connected,
+        }
+    }
+}
+
+fn with_handlers(mut worker: Worker, guests: &Arc<Guests>) -> Worker {
+    let echoing = Arc::clone(guests);
+    worker.handle_any(ECHO, move |context, request| {
+        let guests = Arc::clone(&echoing);
+        async move {
+            match request.env.contains_key(MODULE) {
+                true => guests.run(context, request).await,
+                false => Ok(request.input),
+            }
+        }
+    });
+    let others = Arc::clone(guests);
+    worker.handle_any("job.>", move |context, request| any(Arc::clone(&others), context, request));
+    worker
+}
+
+async fn any(guests: Arc<Guests>, context: Context, request: Request) -> Result<Bytes, Failure> {
+    if request.env.contains_key(MODULE) {
+        return guests.run(context, request).await;
+    }
+    // Another worker may have code of its own for it.
+    let message = format!("the dispatch of {} names no module, and this worker has no code of its own for it", request.topic);
+    Err(Failure { retryable: true, ..Failure::of(Code::UnknownTopic, message) })
+}

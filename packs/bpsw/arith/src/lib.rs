@@ -1,0 +1,20 @@
+//! Baillie-PSW arithmetic: a strong test to base 2 and a strong Lucas-Selfridge test for every odd number of a range.
+//!
+//! ```text
+//! search::Range ──sieve (hunt only)──► verdict::judge ──► strong + lucas over a Ring ──► tally, digest
+//!                                                              │
+//!                                         word::Word (below 2^64) or wide::Wide<N> (above)
+//! ```
+//!
+//! Nothing here reads clocks, files or randomness: equal input gives equal output on every target, so that results of
+//! different workers can be compared byte for byte. Nothing here knows of wasm or JSON either.
+
+pub mod lucas;
+pub mod natural;
+pub mod ring;
+pub mod search;
+pub mod sieve;
+pub mod strong;
+pub mod verdict;
+pub mod wide;
+pub mod word;

@@ -1,0 +1,93 @@
+//! Reading a dispatch: the packet that the scheduler puts on `worker.<id>.jobs`.
+
+use busbar_protocol::cap::JobRequest;
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::envelope::{self, PacketError};
+use busbar_protocol::ports::Message;
+
+use super::ledger::AttemptKey;
+
+/// The header that carries the W3C trace context.
+pub(crate) const TRACEPARENT: &str = "traceparent";
+
+/// A job that was given to this worker.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Dispatch {
+    pub(crate) key: AttemptKey,
+    pub(crate) dispatch_id: String,
+    pub(crate) trace_id: String,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) request: JobRequest,
+}
+
+/// Why a message on the worker's own subject is not a dispatch to it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotADispatch {
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    #[error("the packet carries no job request")]
+    Kind,
+    #[error("job {job_id} names no dispatch, so that its result could not say which attempt it is of")]
+    Unnamed { job_id: String },
+    #[error("job {job_id} is assigned to worker {worker_id}")]
+    Elsewhere { job_id: String, worker_id: String },
+}
+
+/// Reads a message as a dispatch to `worker_id`.
+pub(crate) fn read(message: &Message, worker_id: &str) -> Result<Dispatch, NotADispatch> {
+    let decoded = envelope::decode(&message.payload)?;
+    let Payload::JobRequest(request) = decoded.payload else { return Err(NotADispatch::Kind) };
+    let unnamed = || NotADispatch::Unnamed { job_id: request.job_id.clone() };
+    let identity = request.dispatch.as_ref().ok_or_else(unnamed)?;
+    let attempt = u32::try_from(identity.attempt).ok().filter(|attempt| *attempt > 0).ok_or_else(unnamed)?;
+    if identity.assigned_worker_id != worker_id {
+        let worker_id = identity.assigned_worker_id.clone();
+        return Err(NotADispatch::Elsewhere { job_id: request.job_id, worker_id });
+    }
+    Ok(Dispatch {
+        key: AttemptKey { job_id: request.job_id.clone(), attempt },
+        dispatch_id: identity.dispatch_id.clone(),
+        trace_id: decoded.packet.trace_id,
+        traceparent: message.headers.get(TRACEPARENT).cloned(),
+        request,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use busbar_protocol::cap::{DispatchIdentity, JobCancel};
+    use busbar_protocol::time::Timestamp;
+
+    fn message(payload: Payload) -> Message {
+        let packet = envelope::packet("trace", "scheduler", Timestamp::from_millis(1), payload);
+        let headers = [(TRACEPARENT.to_owned(), "00-a-b-01".to_owned())].into();
+        Message { payload: packet, headers, ..Message::default() }
+    }
+
+    fn request(attempt: u64, worker_id: &str) -> JobRequest {
+        let dispatch = DispatchIdentity { dispatch_id: "d".into(), attempt, assigned_worker_id: worker_id.into() };
+        JobRequest { job_id: "j".into(), topic: "job.a".into(), dispatch: Some(dispatch), ..JobRequest::default() }
+    }
+
+    #[test]
+    fn a_dispatch_names_attempt_worker_and_trace() {
+        let read = read(&message(Payload::JobRequest(request(3, "w"))), "w").expect("a dispatch");
+        assert_eq!(read.key, AttemptKey { job_id: "j".into(), attempt: 3 });
+        assert_eq!((read.dispatch_id.as_str(), read.trace_id.as_str()), ("d", "trace"));
+        assert_eq!(read.traceparent.as_deref(), Some("00-a-b-01"));
+    }
+
+    #[test]
+    fn anything_else_is_told_apart() {
+        let of = |payload| read(&message(payload), "w").expect_err("not a dispatch");
+        let cancel = JobCancel { job_id: "j".into(), requested_by: "me".into(), ..JobCancel::default() };
+        assert_eq!(of(Payload::JobCancel(cancel)), NotADispatch::Kind);
+        let bare = JobRequest { dispatch: None, ..request(1, "w") };
+        assert!(matches!(of(Payload::JobRequest(bare)), NotADispatch::Unnamed { .. }));
+        assert!(matches!(of(Payload::JobRequest(request(0, "w"))), NotADispatch::Unnamed { .. }));
+        assert!(matches!(of(Payload::JobRequest(request(1, "x"))), NotADispatch::Elsewhere { .. }));
+        let garbage = Message { payload: "no protobuf".into(), ..Message::default() };
+        assert!(matches!(read(&garbage, "w"), Err(NotADispatch::Packet(_))));
+    }
+}

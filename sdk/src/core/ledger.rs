@@ -1,0 +1,311 @@
+//! The attempts that a worker holds and the results that it remembers: what makes every dispatch run at most once here,
+//! however often it is delivered.
+//!
+//! ```text
+//!  dispatch ── receive ──► Queued ── start ──► Running ── end ──► Ended ── finish ──► remembered (the last 4,096)
+//!                             │                   │                 │                     │
+//!                             └──── repeated in every beat, a duplicate is dropped ───────┘ a duplicate gets its result again
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many results are remembered.
+pub(crate) const FINISHED_MAX: usize = 4096;
+
+/// One attempt of one job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AttemptKey {
+    pub(crate) job_id: String,
+    pub(crate) attempt: u32,
+}
+
+/// How far a held attempt has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Waits for a slot.
+    Queued,
+    /// Its handler runs.
+    Running,
+    /// Its result is being stored and told.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Held<H> {
+    dispatch_id: String,
+    stage: Stage,
+    handle: H,
+}
+
+#[derive(Debug)]
+struct Finished<R> {
+    result: R,
+    /// How often the result was asked for again.
+    repeats: u32,
+}
+
+/// What becomes of a dispatch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict<H, R> {
+    /// It is held from now on. An earlier attempt of the job that is still here has been given up by the scheduler: its
+    /// handles are returned, to be cancelled.
+    Accepted {
+        /// The handles of earlier attempts.
+        superseded: Vec<H>,
+    },
+    /// It is held already.
+    Duplicate,
+    /// It has ended here: tell its result again, for the `repeat`-th time.
+    Finished {
+        /// What was told.
+        result: R,
+        /// Counts from 1.
+        repeat: u32,
+    },
+    /// A later attempt of the same job has been here.
+    Stale,
+    /// Twice the capacity is held.
+    Full,
+    /// The worker takes nothing new.
+    Draining,
+}
+
+/// The ledger. `H` is what the caller needs to reach a held attempt, `R` a result as it was told.
+#[derive(Debug)]
+pub(crate) struct Ledger<H, R> {
+    held_max: usize,
+    draining: bool,
+    held: BTreeMap<AttemptKey, Held<H>>,
+    finished: BTreeMap<AttemptKey, Finished<R>>,
+    finished_order: VecDeque<AttemptKey>,
+}
+
+impl<H: Clone, R: Clone> Ledger<H, R> {
+    /// A ledger that holds up to twice `capacity` attempts.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            held_max: capacity.saturating_mul(2),
+            draining: false,
+            held: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            finished_order: VecDeque::new(),
+        }
+    }
+
+    /// Decides on a dispatch, and holds it if it is taken.
+    pub(crate) fn receive(&mut self, key: AttemptKey, dispatch_id: &str, handle: H) -> Verdict<H, R> {
+        if self.held.contains_key(&key) {
+            return Verdict::Duplicate;
+        }
+        if let Some(finished) = self.finished.get_mut(&key) {
+            finished.repeats += 1;
+            return Verdict::Finished { result: finished.result.clone(), repeat: finished.repeats };
+        }
+        if self.highest(&key.job_id).is_some_and(|highest| key.attempt < highest) {
+            return Verdict::Stale;
+        }
+        if self.draining {
+            return Verdict::Draining;
+        }
+        if self.held.len() >= self.held_max {
+            return Verdict::Full;
+        }
+        let superseded = self.reach(&key.job_id, None);
+        self.held.insert(key, Held { dispatch_id: dispatch_id.to_owned(), stage: Stage::Queued, handle });
+        Verdict::Accepted { superseded }
+    }
+
+    /// The handler of a held attempt is about to run.
+    pub(crate) fn start(&mut self, key: &AttemptKey) {
+        self.set(key, Stage::Running);
+    }
+
+    /// The handler has ended; from now on a cancellation comes too late.
+    pub(crate) fn end(&mut self, key: &AttemptKey) {
+        self.set(key, Stage::Ended);
+    }
+
+    /// The result has been told and acknowledged: the attempt is not held any more, its result is remembered.
+    pub(crate) fn finish(&mut self, key: AttemptKey, result: R) {
+        self.held.remove(&key);
+        self.finished_order.push_back(key.clone());
+        self.finished.insert(key, Finished { result, repeats: 0 });
+        if self.finished_order.len() > FINISHED_MAX
+            && let Some(oldest) = self.finished_order.pop_front()
+        {
+            self.finished.remove(&oldest);
+        }
+    }
+
+    /// The handles of the attempts that a cancellation reaches: those of the job, or the one that it names.
+    pub(crate) fn reach(&self, job_id: &str, attempt: Option<u32>) -> Vec<H> {
+        let live = self.of_job(job_id).filter(|(key, held)| {
+            let named = attempt.is_none_or(|wanted| wanted == key.attempt);
+            named && held.stage != Stage::Ended
+        });
+        live.map(|(_, held)| held.handle.clone()).collect()
+    }
+
+    /// The handles of everything that has not ended.
+    pub(crate) fn reach_all(&self) -> Vec<H> {
+        self.held.values().filter(|held| held.stage != Stage::Ended).map(|held| held.handle.clone()).collect()
+    }
+
+    /// Takes nothing new from now on.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether [`Ledger::drain`] was called.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Every held attempt with its dispatch id, in the order of job and attempt.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&AttemptKey, &str)> {
+        self.held.iter().map(|(key, held)| (key, held.dispatch_id.as_str()))
+    }
+
+    /// How many attempts are held.
+    pub(crate) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// How many handlers run.
+    pub(crate) fn running_count(&self) -> usize {
+        self.held.values().filter(|held| held.stage == Stage::Running).count()
+    }
+
+    fn set(&mut self, key: &AttemptKey, stage: Stage) {
+        if let Some(held) = self.held.get_mut(key) {
+            held.stage = stage;
+        }
+    }
+
+    fn of_job(&self, job_id: &str) -> impl Iterator<Item = (&AttemptKey, &Held<H>)> {
+        self.held.range(first(job_id)..=last(job_id))
+    }
+
+    fn highest(&self, job_id: &str) -> Option<u32> {
+        let held = self.of_job(job_id).map(|(key, _)| key.attempt).last();
+        let finished = self.finished.range(first(job_id)..=last(job_id)).next_back().map(|(key, _)| key.attempt);
+        held.max(finished)
+    }
+}
+
+fn first(job_id: &str) -> AttemptKey {
+    AttemptKey { job_id: job_id.to_owned(), attempt: 0 }
+}
+
+fn last(job_id: &str) -> AttemptKey {
+    AttemptKey { job_id: job_id.to_owned(), attempt: u32::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Small = Ledger<&'static str, &'static str>;
+
+    fn key(job_id: &str, attempt: u32) -> AttemptKey {
+        AttemptKey { job_id: job_id.to_owned(), attempt }
+    }
+
+    fn taken() -> Verdict<&'static str, &'static str> {
+        Verdict::Accepted { superseded: vec![] }
+    }
+
+    fn ran(ledger: &mut Small, job_id: &str, attempt: u32) {
+        assert!(matches!(ledger.receive(key(job_id, attempt), "d", "h"), Verdict::Accepted { .. }));
+        ledger.start(&key(job_id, attempt));
+        ledger.end(&key(job_id, attempt));
+        ledger.finish(key(job_id, attempt), "result");
+    }
+
+    #[test]
+    fn a_duplicate_is_dropped_while_held_and_answered_afterwards() {
+        let mut ledger = Small::new(1);
+        assert_eq!(ledger.receive(key("a", 1), "d1", "h"), taken());
+        assert_eq!(ledger.receive(key("a", 1), "d1", "h"), Verdict::Duplicate);
+        ledger.start(&key("a", 1));
+        assert_eq!((ledger.running_count(), ledger.held_count()), (1, 1));
+        assert_eq!(ledger.receive(key("a", 1), "d1", "h"), Verdict::Duplicate);
+        ledger.end(&key("a", 1));
+        assert_eq!((ledger.running_count(), ledger.held_count()), (0, 1), "held until its result is acknowledged");
+        assert_eq!(ledger.receive(key("a", 1), "d1", "h"), Verdict::Duplicate);
+        ledger.finish(key("a", 1), "result");
+        assert_eq!(ledger.held_count(), 0);
+        for repeat in 1..=2 {
+            assert_eq!(ledger.receive(key("a", 1), "d1", "h"), Verdict::Finished { result: "result", repeat });
+        }
+    }
+
+    #[test]
+    fn a_lower_attempt_is_stale_and_a_higher_one_supersedes() {
+        let mut ledger = Small::new(2);
+        assert_eq!(ledger.receive(key("a", 2), "d2", "second"), taken());
+        assert_eq!(ledger.receive(key("a", 1), "d1", "first"), Verdict::Stale);
+        assert_eq!(ledger.receive(key("a", 3), "d3", "third"), Verdict::Accepted { superseded: vec!["second"] });
+        ledger.finish(key("a", 3), "result");
+        ledger.finish(key("a", 2), "result");
+        assert_eq!(ledger.receive(key("a", 1), "d1", "first"), Verdict::Stale, "also after the end");
+        assert_eq!(ledger.receive(key("b", 1), "d", "h"), taken(), "other jobs do not matter");
+    }
+
+    #[test]
+    fn twice_the_capacity_is_held_and_no_more() {
+        let mut ledger = Small::new(1);
+        assert_eq!(ledger.receive(key("a", 1), "d", "h"), taken());
+        assert_eq!(ledger.receive(key("b", 1), "d", "h"), taken());
+        assert_eq!(ledger.receive(key("c", 1), "d", "h"), Verdict::Full);
+        assert_eq!(ledger.receive(key("b", 1), "d", "h"), Verdict::Duplicate);
+        ledger.finish(key("a", 1), "result");
+        assert_eq!(ledger.receive(key("c", 1), "d", "h"), taken());
+    }
+
+    #[test]
+    fn a_cancellation_reaches_what_has_not_ended() {
+        let mut ledger = Small::new(2);
+        ledger.receive(key("a", 1), "d", "one");
+        ledger.receive(key("ab", 1), "d", "other");
+        assert_eq!(ledger.reach("a", None), vec!["one"]);
+        assert_eq!(ledger.reach("a", Some(1)), vec!["one"]);
+        assert!(ledger.reach("a", Some(2)).is_empty());
+        ledger.start(&key("a", 1));
+        assert_eq!(ledger.reach("a", None), vec!["one"]);
+        ledger.end(&key("a", 1));
+        assert!(ledger.reach("a", None).is_empty());
+        assert_eq!(ledger.reach_all(), vec!["other"]);
+    }
+
+    #[test]
+    fn draining_takes_nothing_new_but_still_answers() {
+        let mut ledger = Small::new(2);
+        ran(&mut ledger, "a", 1);
+        ledger.receive(key("b", 1), "d", "h");
+        ledger.drain();
+        assert_eq!(ledger.receive(key("c", 1), "d", "h"), Verdict::Draining);
+        assert_eq!(ledger.receive(key("b", 1), "d", "h"), Verdict::Duplicate);
+        assert!(matches!(ledger.receive(key("a", 1), "d", "h"), Verdict::Finished { .. }));
+    }
+
+    #[test]
+    fn the_oldest_results_are_forgotten() {
+        let mut ledger = Small::new(1);
+        for job in 0..=FINISHED_MAX {
+            ran(&mut ledger, &job.to_string(), 1);
+        }
+        assert_eq!(ledger.receive(key("0", 1), "d", "h"), taken());
+        assert!(matches!(ledger.receive(key("1", 1), "d", "h"), Verdict::Finished { .. }));
+        assert_eq!((ledger.finished.len(), ledger.finished_order.len()), (FINISHED_MAX, FINISHED_MAX));
+    }
+
+    #[test]
+    fn beats_list_what_is_held() {
+        let mut ledger = Small::new(2);
+        ledger.receive(key("b", 1), "db", "h");
+        ledger.receive(key("a", 7), "da", "h");
+        let held: Vec<_> = ledger.held().map(|(key, dispatch)| (key.job_id.as_str(), key.attempt, dispatch)).collect();
+        assert_eq!(held, vec![("a", 7, "da"), ("b", 1, "db")]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Inputs and outputs behind pointers: Redis up to 1 MiB, blobs above.
+
+use std::time::Duration;
+
+use busbar_blobs::Blobs;
+use busbar_protocol::cap::{JobRequest, ResourceRef};
+use busbar_protocol::codes::Code;
+use busbar_protocol::keys;
+use busbar_protocol::pointers::{Pointer, Sha256Hex};
+use busbar_protocol::ports::{Records, StoreError};
+use bytes::Bytes;
+
+use crate::backoff::Backoff;
+use crate::blob;
+use crate::context::LOG_BYTES_MAX;
+use crate::core::ledger::AttemptKey;
+use crate::failure::Failure;
+
+/// The largest payload that Redis keeps.
+pub(crate) const REDIS_BYTES_MAX: usize = 1 << 20;
+const RESULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const LOG_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How often a write that memory has no room for is tried: about ten seconds.
+const MEMORY_SHORT_TRIES: u32 = 9;
+
+/// Where a result was put.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Placed {
+    /// In Redis: the pointer that CAP consumers follow, and the reference that also tells size and digest.
+    Pointer(String, ResourceRef),
+    /// In the blob store.
+    Reference(ResourceRef),
+}
+
+/// Reads and writes payloads, patiently: while the store is away it waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Payloads<R> {
+    pub(crate) records: R,
+    pub(crate) blobs: Option<Blobs>,
+}
+
+impl<R: Records> Payloads<R> {
+    /// The input of a job. A job without any pointer has the input `null`.
+    pub(crate) async fn input(&self, request: &JobRequest) -> Result<Bytes, Failure> {
+        match input_pointer(request)? {
+            None => Ok(Bytes::from_static(b"null")),
+            Some(Pointer::Redis(key)) => self.redis(&key).await,
+            Some(Pointer::Blob(digest)) => blob::read(self.blobs.as_ref(), &digest).await,
+        }
+    }
+
+    async fn redis(&self, key: &str) -> Result<Bytes, Failure> {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.records.payloads(vec![key.to_owned()]).await {
+                Ok(found) => {
+                    let missing = || Failure::of(Code::PayloadMissing, format!("nothing stands at redis://{key}"));
+                    return found.into_iter().next().flatten().ok_or_else(missing);
+                }
+                Err(StoreError::Unavailable { .. }) => backoff.pause().await,
+                Err(error @ (StoreError::MemoryShort | StoreError::Refused { .. } | StoreError::Corrupt { .. })) => {
+                    return Err(unavailable(&error));
+                }
+            }
+        }
+    }
+
+    /// Stores the output of an attempt.
+    pub(crate) async fn place(&self, key: &AttemptKey, output: Bytes) -> Result<Placed, Failure> {
+        if output.len() > REDIS_BYTES_MAX {
+            return blob::put(self.blobs.as_ref(), output, "result", Code::ResultTooLarge).await.map(Placed::Reference);
+        }
+        let name = keys::attempt_result(&key.job_id, key.attempt);
+        let pointer = Pointer::Redis(name.clone()).to_string();
+        let reference = blob::reference_to(&pointer, &Sha256Hex::of(&output), output.len() as u64, "result");
+        self.put(&name, output).await.map(|()| Placed::Pointer(pointer, reference))
+    }
+
+    async fn put(&self, name: &str, output: Bytes) -> Result<(), Failure> {
+        let mut backoff = Backoff::new();
+        let mut memory_short = 0;
+        loop {
+            let error = match self.records.put_payload(name, output.clone(), Some(RESULT_TTL)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match error {
+                StoreError::Unavailable { .. } => {}
+                // The attempt gives up in the end, so that its slot is not held by a store that stays full.
+                StoreError::MemoryShort if memory_short < MEMORY_SHORT_TRIES => memory_short += 1,
+                StoreError::MemoryShort => {
+                    return Err(Failure { retryable: true, ..Failure::of(Code::MemoryShort, error.to_string()) });
+                }
+                StoreError::Refused { .. } | StoreError::Corrupt { .. } => return Err(unavailable(&error)),
+            }
+            backoff.pause().await;
+        }
+    }
+
+    /// Appends to the log of an attempt; says whether that worked.
+    pub(crate) async fn append_log(&self, key: &AttemptKey, piece: Bytes) -> Result<(), StoreError> {
+        let name = keys::attempt_log(&key.job_id, key.attempt);
+        self.records.append_payload(&name, piece, LOG_BYTES_MAX as u64, LOG_TTL).await
+    }
+}
+
+fn unavailable(error: &StoreError) -> Failure {
+    Failure { retryable: true, ..Failure::of(Code::StoreUnavailable, error.to_string()) }
+}
+
+/// The pointer to a job's input: a blob reference if there is one, else the context pointer.
+fn input_pointer(request: &JobRequest) -> Result<Option<Pointer>, Failure> {
+    let reference = request.context_ref.as_ref().filter(|reference| reference.resolver_id == blob::RESOLVER);
+    let text = reference.map_or(request.context_ptr.as_str(), |reference| reference.uri.as_str());
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Pointer::parse(text).map(Some).map_err(|error| Failure::of(Code::PointerInvalid, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blob_reference_wins_over_the_pointer() {
+        let digest = Sha256Hex::of(b"x");
+        let blob = blob::reference(&digest, 1, "input");
+        let job = |context_ptr: &str, context_ref| JobRequest {
+            context_ptr: context_ptr.to_owned(),
+            context_ref,
+            ..JobRequest::default()
+        };
+        assert_eq!(input_pointer(&job("redis://ctx:a", None)), Ok(Some(Pointer::Redis("ctx:a".to_owned()))));
+        assert_eq!(input_pointer(&job("redis://ctx:a", Some(blob.clone()))), Ok(Some(Pointer::Blob(digest))));
+        let foreign = ResourceRef { resolver_id: "s3".to_owned(), ..blob };
+        assert_eq!(input_pointer(&job("redis://ctx:a", Some(foreign))), Ok(Some(Pointer::Redis("ctx:a".to_owned()))));
+        assert_eq!(input_pointer(&job("", None)), Ok(None));
+        assert_eq!(input_pointer(&job("file:///etc/passwd", None)).map_err(|f| f.code), Err("pointer_invalid".to_owned()));
+    }
+}

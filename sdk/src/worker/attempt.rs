@@ -1,0 +1,226 @@
+//! One attempt from its acceptance to the acknowledgement of its result.
+//!
+//! ```text
+//!  wait for a slot ─► fetch input ─► handler (reports go out meanwhile) ─► rest of the log ─► store output ─► tell result
+//!        └── cancelled ────┴───────────────────────────────────────────────────────────────────────────────────────▲
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{JobResult, JobStatus};
+use busbar_protocol::codes::Code;
+use busbar_protocol::envelope;
+use busbar_protocol::ports::{Bus, Clock, Headers, Records};
+use bytes::Bytes;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::report::Reporter;
+use super::run::{Shared, Slot, Told};
+use crate::context::{About, CancelFlag, Context};
+use crate::core::dispatch::{Dispatch, TRACEPARENT};
+use crate::failure::{Failure, MESSAGE_BYTES_MAX, cap_code, shorten};
+use crate::handler::{Handler, Request, panic_message};
+use crate::payloads::Placed;
+
+/// How an attempt ended.
+struct Outcome {
+    end: End,
+    execution: Duration,
+}
+
+enum End {
+    Succeeded(Placed),
+    Failed(Failure),
+    Cancelled(String),
+}
+
+impl Outcome {
+    /// An end before the handler ran.
+    fn unstarted(end: End) -> Self {
+        Self { end, execution: Duration::ZERO }
+    }
+}
+
+/// Does an accepted attempt, tells its result and lets go of it.
+pub(super) async fn work<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, dispatch: Dispatch, cancel: CancelFlag, slot: Slot) {
+    let outcome = shared.execute(&dispatch, &cancel, slot).await;
+    shared.desk.ledger().end(&dispatch.key);
+    let told = shared.compose(&dispatch, outcome);
+    shared.tell(&format!("{}/{}/result", dispatch.key.job_id, dispatch.key.attempt), &told).await;
+    shared.desk.ledger().finish(dispatch.key, told);
+    shared.desk.changed.notify_one();
+}
+
+impl<B: Bus, R: Records> Shared<B, R> {
+    async fn execute(&self, dispatch: &Dispatch, cancel: &CancelFlag, slot: Slot) -> Outcome {
+        let cancelled = || Outcome::unstarted(End::Cancelled(cancel.reason().unwrap_or_default()));
+        let slot = tokio::select! {
+            biased;
+            () = cancel.wait() => return cancelled(),
+            slot = slot => slot.expect("the slots are never closed"),
+        };
+        self.desk.ledger().start(&dispatch.key);
+        let input = tokio::select! {
+            biased;
+            () = cancel.wait() => return cancelled(),
+            input = self.payloads.input(&dispatch.request) => input,
+        };
+        let handler = self.routes.find(&dispatch.request.topic).ok_or_else(|| unknown_topic(&dispatch.request.topic));
+        let (input, handler) = match (input, handler) {
+            (Ok(input), Ok(handler)) => (input, handler),
+            (Err(failure), _) | (_, Err(failure)) => return Outcome::unstarted(End::Failed(failure)),
+        };
+        let (result, execution) = self.call(&handler, dispatch, cancel, input).await;
+        drop(slot);
+        let end = match result {
+            Ok(output) => self.payloads.place(&dispatch.key, output).await.map_or_else(End::Failed, End::Succeeded),
+            Err(failure) => End::Failed(failure),
+        };
+        Outcome { end, execution }.heeding(cancel)
+    }
+
+    /// Runs the handler and passes on what it reports meanwhile.
+    async fn call(
+        &self,
+        handler: &Handler,
+        dispatch: &Dispatch,
+        cancel: &CancelFlag,
+        input: Bytes,
+    ) -> (Result<Bytes, Failure>, Duration) {
+        let context = Context::new(about(dispatch, &self.worker_id), cancel.clone());
+        let request = Request { topic: dispatch.request.topic.clone(), env: dispatch.request.env.clone(), input };
+        let started = Instant::now();
+        // A task of its own: a panic ends the handler, not the worker.
+        let mut running = AbortOnDropHandle::new(tokio::spawn(handler(context.clone(), request)));
+        let mut reporter = Reporter::new(self, dispatch, context.report());
+        let joined = loop {
+            tokio::select! {
+                biased;
+                due = reporter.due() => reporter.pass_on(due).await,
+                joined = &mut running => break joined,
+            }
+        };
+        let execution = started.elapsed();
+        // From here on a cancellation comes too late.
+        self.desk.ledger().end(&dispatch.key);
+        reporter.finish().await;
+        (joined.unwrap_or_else(|error| Err(ended_badly(error))), execution)
+    }
+
+    /// The packet that tells how an attempt ended.
+    fn compose(&self, dispatch: &Dispatch, outcome: Outcome) -> Told {
+        let mut result = JobResult {
+            job_id: dispatch.key.job_id.clone(),
+            worker_id: self.worker_id.clone(),
+            execution_ms: i64::try_from(outcome.execution.as_millis()).unwrap_or(i64::MAX),
+            dispatch: dispatch.request.dispatch.clone(),
+            identity: dispatch.request.identity.clone(),
+            ..JobResult::default()
+        };
+        outcome.end.write(&mut result);
+        let packet = envelope::packet(&dispatch.trace_id, &self.worker_id, self.clock.now(), Payload::JobResult(result));
+        Told { headers: headers(dispatch), packet }
+    }
+}
+
+impl Outcome {
+    /// A handler that gave up after a cancellation was cancelled; one that succeeded nevertheless has succeeded.
+    fn heeding(self, cancel: &CancelFlag) -> Self {
+        match (self.end, cancel.reason()) {
+            (End::Failed(_), Some(reason)) => Self { end: End::Cancelled(reason), ..self },
+            (end, _) => Self { end, ..self },
+        }
+    }
+}
+
+impl End {
+    fn write(self, result: &mut JobResult) {
+        let (status, failure) = match self {
+            Self::Succeeded(Placed::Pointer(pointer, reference)) => {
+                result.result_ptr = pointer;
+                result.result_ref = Some(reference);
+                return result.set_status(JobStatus::Succeeded);
+            }
+            Self::Succeeded(Placed::Reference(reference)) => {
+                result.result_ref = Some(reference);
+                return result.set_status(JobStatus::Succeeded);
+            }
+            Self::Failed(failure) if failure.retryable => (JobStatus::FailedRetryable, failure),
+            Self::Failed(failure) => (JobStatus::Failed, failure),
+            Self::Cancelled(reason) => (JobStatus::Cancelled, Failure::of(Code::Cancelled, reason)),
+        };
+        result.set_status(status);
+        result.set_error_code_enum(cap_code(&failure.code));
+        result.error_code = failure.code;
+        result.error_message = shorten(failure.message, MESSAGE_BYTES_MAX);
+    }
+}
+
+fn about(dispatch: &Dispatch, worker_id: &str) -> About {
+    About {
+        job_id: dispatch.key.job_id.clone(),
+        attempt: dispatch.key.attempt,
+        topic: dispatch.request.topic.clone(),
+        tenant_id: dispatch.request.tenant_id.clone(),
+        trace_id: dispatch.trace_id.clone(),
+        traceparent: dispatch.traceparent.clone(),
+        worker_id: worker_id.to_owned(),
+        labels: dispatch.request.labels.clone(),
+    }
+}
+
+/// Another worker may have a handler, so that another attempt makes sense.
+fn unknown_topic(topic: &str) -> Failure {
+    Failure { retryable: true, ..Failure::of(Code::UnknownTopic, format!("this worker has no handler for {topic}")) }
+}
+
+fn ended_badly(error: JoinError) -> Failure {
+    match error.try_into_panic() {
+        Ok(panic) => Failure::of(Code::HandlerFailed, panic_message(&*panic)),
+        Err(error) => Failure::retry(format!("the handler was stopped: {error}")),
+    }
+}
+
+/// The headers of everything that is said about an attempt.
+pub(super) fn headers(dispatch: &Dispatch) -> Headers {
+    dispatch.traceparent.iter().map(|trace| (TRACEPARENT.to_owned(), trace.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use busbar_protocol::cap::{ErrorCode, ResourceRef};
+
+    fn told(end: End) -> JobResult {
+        let mut result = JobResult::default();
+        end.write(&mut result);
+        result
+    }
+
+    #[test]
+    fn every_end_has_its_status() {
+        let done = told(End::Succeeded(Placed::Pointer("redis://res:j:1".to_owned(), ResourceRef::default())));
+        assert_eq!((done.status(), done.result_ptr.as_str()), (JobStatus::Succeeded, "redis://res:j:1"));
+        assert_eq!(told(End::Failed(Failure::retry("later"))).status(), JobStatus::FailedRetryable);
+        let failed = told(End::Failed(Failure::new("limit_memory", "x".repeat(MESSAGE_BYTES_MAX + 1))));
+        assert_eq!((failed.status(), failed.error_code.as_str()), (JobStatus::Failed, "limit_memory"));
+        assert_eq!((failed.error_code_enum(), failed.error_message.len()), (ErrorCode::JobResourceExhausted, MESSAGE_BYTES_MAX));
+        let cancelled = told(End::Cancelled("not needed".to_owned()));
+        assert_eq!((cancelled.status(), cancelled.error_message.as_str()), (JobStatus::Cancelled, "not needed"));
+    }
+
+    #[test]
+    fn only_a_failure_becomes_a_cancellation() {
+        let cancel = CancelFlag::new();
+        let failed = || Outcome::unstarted(End::Failed(Failure::cancelled()));
+        assert!(matches!(failed().heeding(&cancel).end, End::Failed(_)));
+        cancel.set("reason");
+        assert!(matches!(failed().heeding(&cancel).end, End::Cancelled(reason) if reason == "reason"));
+        let done = Outcome::unstarted(End::Succeeded(Placed::Pointer(String::new(), ResourceRef::default())));
+        assert!(matches!(done.heeding(&cancel).end, End::Succeeded(_)));
+    }
+}

@@ -1,0 +1,251 @@
+//! The signs of life, on a thread of their own with a runtime and a connection of their own, so that no handler, however busy,
+//! delays them.
+//!
+//! ```text
+//!  every second, on a change (at most every 50 ms), on a new connection ──► busbar.worker.beat
+//!  every two seconds ──► sys.heartbeat, for whoever knows only CAP
+//!  at the end of a drain ──► busbar.worker.beat with `leaving`
+//! ```
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use busbar_protocol::busbar::{HeldAttempt, WorkerBeat};
+use busbar_protocol::cap::Heartbeat;
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::envelope;
+use busbar_protocol::ports::{Bus, Clock, Headers, SystemClock};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::{ids, subjects};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::run::Desk;
+use super::{BeatConnect, BoxError, WorkerError, WorkerOptions, refused};
+
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+const BEAT_GAP: Duration = Duration::from_millis(50);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// A beat that the connection does not take within this is left out: the next one says more.
+const PUBLISH_WITHIN: Duration = Duration::from_millis(500);
+/// How long the good-bye may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The version that workers announce.
+pub(super) const SDK_VERSION: &str = concat!("busbar-rust/", env!("CARGO_PKG_VERSION"));
+
+/// The running thread of the beats. Dropping it ends the beats without a good-bye.
+pub(super) struct Beats {
+    leave: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Beats {
+    /// Starts the thread and returns when the first beat has reached the server.
+    pub(super) async fn start<B: Bus>(
+        connect: BeatConnect<B>,
+        desk: Arc<Desk>,
+        options: &WorkerOptions,
+    ) -> Result<Self, WorkerError> {
+        let (leave, leaving) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let (ready, first) = oneshot::channel();
+        let about = about(options, &desk.topics);
+        let run = move || {
+            // Dropped when the thread ends, in whichever way.
+            let _end: oneshot::Sender<()> = end;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(beat(connect, desk, about, ready, leaving)),
+                Err(error) => drop(ready.send(Err(error.into()))),
+            }
+        };
+        let spawned = thread::Builder::new().name("busbar-beats".to_owned()).spawn(run);
+        spawned.map_err(|error| WorkerError::Beats { detail: error.to_string() })?;
+        let first = first.await.map_err(|_| WorkerError::Beats { detail: "it ended before its first beat".to_owned() })?;
+        first.map_err(refused("NATS for the beats"))?;
+        Ok(Self { leave, ended })
+    }
+
+    /// Waits until the thread has ended by itself, which it should not.
+    pub(super) async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Says good-bye and ends the thread.
+    pub(super) async fn leave(self) {
+        let _ = self.leave.send(());
+        let _ = self.ended.await;
+    }
+}
+
+/// What every beat says alike.
+fn about(options: &WorkerOptions, topics: &[String]) -> WorkerBeat {
+    WorkerBeat {
+        worker_id: options.id.clone(),
+        incarnation: ids::generate(),
+        pool: options.pool.clone(),
+        capacity: u32::try_from(options.max_parallel).unwrap_or(u32::MAX),
+        topics: topics.to_vec(),
+        labels: options.labels.clone(),
+        region: options.region.clone(),
+        capabilities: options.capabilities.clone(),
+        sdk_version: SDK_VERSION.to_owned(),
+        ..WorkerBeat::default()
+    }
+}
+
+async fn beat<B: Bus>(
+    connect: BeatConnect<B>,
+    desk: Arc<Desk>,
+    about: WorkerBeat,
+    ready: oneshot::Sender<Result<(), BoxError>>,
+    mut leaving: oneshot::Receiver<()>,
+) {
+    let bus = match connect().await {
+        Ok(bus) => bus,
+        Err(error) => return drop(ready.send(Err(error))),
+    };
+    let mut sender = Sender { bus, desk, about, sequence: 0, clock: SystemClock::start() };
+    sender.beat(false).await;
+    if ready.send(sender.bus.round_trip().await.map_err(BoxError::from)).is_err() {
+        return;
+    }
+    let mut connection = sender.bus.connection();
+    let mut heartbeat_at = Instant::now();
+    loop {
+        let beat_at = Instant::now() + BEAT_EVERY;
+        let gap_ends = Instant::now() + BEAT_GAP;
+        tokio::select! {
+            biased;
+            told = &mut leaving => {
+                // The other end is dropped, not told, when the worker is abandoned: then it has not left in good order.
+                if told.is_ok() {
+                    sender.leave().await;
+                }
+                return;
+            }
+            () = sleep_until(heartbeat_at) => {
+                heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
+                sender.heartbeat().await;
+            }
+            () = sleep_until(beat_at) => {}
+            () = changed(&sender.desk, gap_ends) => {}
+            Ok(()) = connection.changed() => {}
+        }
+        sender.beat(false).await;
+    }
+}
+
+async fn changed(desk: &Desk, not_before: Instant) {
+    desk.changed.notified().await;
+    sleep_until(not_before).await;
+}
+
+struct Sender<B> {
+    bus: B,
+    desk: Arc<Desk>,
+    about: WorkerBeat,
+    sequence: u64,
+    clock: SystemClock,
+}
+
+impl<B: Bus> Sender<B> {
+    async fn beat(&mut self, leaving: bool) {
+        self.sequence += 1;
+        let beat = self.compose(leaving);
+        self.publish(subjects::BEAT, beat.encode_to_vec()).await;
+    }
+
+    fn compose(&self, leaving: bool) -> WorkerBeat {
+        let (cpu_load, memory_load) = (cpu_load(), memory_load());
+        let ledger = self.desk.ledger();
+        let held = ledger.held().map(|(key, dispatch_id)| HeldAttempt {
+            job_id: key.job_id.clone(),
+            attempt: key.attempt,
+            dispatch_id: dispatch_id.to_owned(),
+        });
+        WorkerBeat {
+            sequence: self.sequence,
+            draining: ledger.is_draining(),
+            held: held.collect(),
+            cpu_load,
+            memory_load,
+            leaving,
+            ..self.about.clone()
+        }
+    }
+
+    async fn heartbeat(&self) {
+        let running = self.desk.ledger().running_count();
+        let heartbeat = Heartbeat {
+            worker_id: self.about.worker_id.clone(),
+            region: self.about.region.clone(),
+            r#type: "busbar".to_owned(),
+            cpu_load: cpu_load(),
+            memory_load: memory_load(),
+            active_jobs: i32::try_from(running).unwrap_or(i32::MAX),
+            capabilities: self.about.capabilities.clone(),
+            pool: self.about.pool.clone(),
+            max_parallel_jobs: i32::try_from(self.about.capacity).unwrap_or(i32::MAX),
+            labels: self.about.labels.clone(),
+            ..Heartbeat::default()
+        };
+        let id = &self.about.worker_id;
+        let packet = envelope::packet(id, id, self.clock.now(), Payload::Heartbeat(heartbeat));
+        self.publish(subjects::HEARTBEAT, packet).await;
+    }
+
+    async fn leave(&mut self) {
+        self.beat(true).await;
+        if !matches!(timeout(LEAVE_WITHIN, self.bus.round_trip()).await, Ok(Ok(()))) {
+            tracing::warn!(worker_id = self.about.worker_id, "the good-bye may not have arrived");
+        }
+    }
+
+    /// Publishes if there is a connection: what would wait for one is old when it comes.
+    async fn publish(&self, subject: &str, body: impl Into<bytes::Bytes>) {
+        if !self.bus.connection().borrow().connected {
+            return;
+        }
+        let sent = timeout(PUBLISH_WITHIN, self.bus.publish(subject, Headers::new(), body.into())).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!(worker_id = self.about.worker_id, subject, "a sign of life was not sent");
+        }
+    }
+}
+
+/// The load of the machine in percent of its processors; 0 where it is not known.
+fn cpu_load() -> f32 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f32 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (load / processors as f32 * 100.0).min(100.0)
+}
+
+/// The memory of the machine that is in use, in percent; 0 where it is not known.
+fn memory_load() -> f32 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let of = |name: &str| -> Option<f32> {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    match (of("MemTotal:"), of("MemAvailable:")) {
+        (Some(total), Some(free)) if total > 0.0 => (total - free) / total * 100.0,
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_are_percentages() {
+        for load in [cpu_load(), memory_load()] {
+            assert!((0.0..=100.0).contains(&load), "{load}");
+        }
+    }
+}
