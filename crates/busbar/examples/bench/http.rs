@@ -1,0 +1,80 @@
+//! Submissions over HTTP, as any client would make them.
+
+use std::time::Duration;
+
+use busbar_api::{BatchReply, JobView, SubmitReply};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use crate::Outcome;
+use crate::dev::Endpoints;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+const BODY_BYTES_MAX: u64 = 64 << 20;
+
+/// The topic of everything that is measured.
+pub(crate) const ECHO: &str = "job.echo";
+
+/// A client that blocks. Clones share connections.
+#[derive(Clone)]
+pub(crate) struct Http {
+    agent: Agent,
+    base: String,
+    key: String,
+}
+
+impl Http {
+    pub(crate) fn new(endpoints: &Endpoints) -> Self {
+        let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
+        Self { agent, base: endpoints.http.clone(), key: endpoints.api_key.clone() }
+    }
+
+    /// Submits many echo jobs in one call; all must be taken.
+    pub(crate) async fn batch(&self, inputs: Vec<Value>) -> Outcome<()> {
+        let http = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let jobs: Vec<Value> = inputs.into_iter().map(|input| json!({ "topic": ECHO, "input": input })).collect();
+            let reply: BatchReply = http.post("/api/v1/jobs/batch", &json!({ "jobs": jobs }))?;
+            match reply.rejected.first() {
+                None => Ok(()),
+                Some(first) => Err(format!("{} were rejected, the first: {}", reply.rejected.len(), first.detail).into()),
+            }
+        })
+        .await?
+    }
+
+    /// Submits one echo job and fetches its result.
+    pub(crate) async fn run(&self, input: Value) -> Outcome<()> {
+        let http = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let reply: SubmitReply = http.post("/api/v1/jobs", &json!({ "topic": ECHO, "input": input }))?;
+            let view: JobView = http.get(&format!("/api/v1/jobs/{}?wait=30s", reply.job_id))?;
+            match view.result {
+                Some(_) => Ok(()),
+                None => Err(format!("job {} has no result after 30 s", reply.job_id).into()),
+            }
+        })
+        .await?
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Outcome<T> {
+        let request = self.agent.post(format!("{}{path}", self.base)).header("X-API-Key", &self.key);
+        let mut answer = request.content_type("application/json").send(body.to_string())?;
+        read(answer.body_mut())
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
+        let mut answer = self.agent.get(format!("{}{path}", self.base)).header("X-API-Key", &self.key).call()?;
+        read(answer.body_mut())
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &mut ureq::Body) -> Outcome<T> {
+    Ok(serde_json::from_str(&body.with_config().limit(BODY_BYTES_MAX).read_to_string()?)?)
+}
+
+/// The input of the `number`-th job: small, so that the figures are those of the control plane and not of its payloads.
+pub(crate) fn input(number: usize) -> Value {
+    json!({ "number": number, "text": "the quick brown fox jumps over the lazy dog" })
+}

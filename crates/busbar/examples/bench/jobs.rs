@@ -1,0 +1,229 @@
+//! `bench jobs`: echo jobs a second, the processor time they cost, and their latency, each beside the plain program's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use busbar_protocol::keys;
+use busbar_protocol::ports::Records as _;
+use busbar_scheduler::core::job::Job;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::dev::{Dev, World};
+use crate::figures::{Table, median, percentile, rounded};
+use crate::follower::Follower;
+use crate::http::{ECHO, Http, input};
+use crate::plain::Plain;
+use crate::usage::{Meter, Process};
+use crate::ways::{Way, percentiles};
+use crate::{JobsArgs, Outcome, Report, machine, say};
+
+const WITHIN: Duration = Duration::from_secs(120);
+/// So many jobs run before anything counts: connections, caches and allocators settle.
+const WARM_UP: usize = 2_000;
+
+/// One run of one way.
+#[derive(Debug, Serialize)]
+struct Run {
+    way: &'static str,
+    jobs: usize,
+    /// From the first submission until the last one was acknowledged.
+    submit_seconds: f64,
+    /// From the first submission until the last end was seen.
+    seconds: f64,
+    jobs_per_second: f64,
+    /// Processor time of each process.
+    cpu_seconds: BTreeMap<&'static str, f64>,
+}
+
+/// Latencies of one way, in milliseconds.
+#[derive(Debug, Default, Serialize)]
+struct Latency {
+    idle: Vec<f64>,
+    loaded: Vec<f64>,
+}
+
+/// Both stacks, side by side; whichever is not measured is idle.
+struct Stacks {
+    dev: Dev,
+    world: World,
+    plain: Arc<Plain>,
+    ways: [Way; 3],
+    busbar_processes: Vec<Process>,
+    plain_processes: Vec<Process>,
+}
+
+/// Measures.
+pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
+    let machine = machine::describe()?;
+    let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
+    say("starting busbar dev and the plain program, each with servers and a worker of its own");
+    let stacks = Stacks::start(temp.path(), args.slots).await?;
+    let mut runs = Vec::new();
+    for run in 0..usize::from(args.runs) {
+        for turn in 0..stacks.ways.len() {
+            // Each run begins with another way, so that none is always the one on a warm or tired machine.
+            let way = &stacks.ways[(run + turn) % stacks.ways.len()];
+            say(&format!("run {} of {}: {} jobs, {}", run + 1, args.runs, args.jobs, way.name()));
+            runs.push(stacks.run(way, args.jobs).await?);
+        }
+    }
+    let half = stacks.half_load(&runs);
+    let mut latencies = BTreeMap::new();
+    for way in &stacks.ways {
+        say(&format!("latency of {} jobs, idle and beside {half} jobs a second: {}", args.probes, way.name()));
+        latencies.insert(way.name(), stacks.latency(way, half, args.probes).await?);
+    }
+    stacks.stop().await?;
+    Ok(report(args, &machine, &runs, &latencies, half))
+}
+
+impl Stacks {
+    async fn start(dir: &std::path::Path, slots: u16) -> Outcome<Self> {
+        let dev = Dev::start(&dir.join("busbar"), 1, slots).await?;
+        let world = dev.world().await?;
+        let client = dev.client().await?;
+        let submitted = client.submit(ECHO, &input(0)).await?;
+        client.wait(&submitted.job_id, WITHIN).await?;
+        let plain = Arc::new(Plain::start(&dir.join("plain"), slots, template(&world, &submitted.job_id).await?).await?);
+        let mut busbar_processes = vec![Process::own("client")];
+        busbar_processes.extend(dev.processes()?);
+        let mut plain_processes = vec![Process::own("plain program")];
+        plain_processes.extend(plain.processes());
+        let ways = [Way::Http(Http::new(&dev.endpoints)), Way::Sdk(client), Way::Plain(Arc::clone(&plain))];
+        let stacks = Self { dev, world, plain, ways, busbar_processes, plain_processes };
+        for way in &stacks.ways {
+            stacks.run(way, WARM_UP).await?;
+        }
+        Ok(stacks)
+    }
+
+    fn follower<'a>(&'a self, way: &'a Way) -> &'a Follower {
+        match way {
+            Way::Http(_) | Way::Sdk(_) => &self.world.follower,
+            Way::Plain(plain) => plain.follower(),
+        }
+    }
+
+    async fn run(&self, way: &Way, jobs: usize) -> Outcome<Run> {
+        let processes = match way {
+            Way::Http(_) | Way::Sdk(_) => &self.busbar_processes,
+            Way::Plain(_) => &self.plain_processes,
+        };
+        let follower = self.follower(way);
+        follower.begin();
+        let meter = Meter::start(processes)?;
+        let started = Instant::now();
+        way.submit(jobs).await?;
+        let submit_seconds = started.elapsed().as_secs_f64();
+        let ends = follower.ends(jobs, WITHIN).await?;
+        let seconds = ends.last().map_or(0.0, |end| (*end - started).as_secs_f64());
+        let cpu_seconds = meter.stop()?;
+        Ok(Run { way: way.name(), jobs, submit_seconds, seconds, jobs_per_second: per_second(jobs, seconds), cpu_seconds })
+    }
+
+    /// Half of what Busbar carried through the SDK: the load beside which latencies are taken, the plain program's too.
+    fn half_load(&self, runs: &[Run]) -> usize {
+        let seconds: Vec<f64> = of_way(runs, "busbar_sdk").map(|run| run.seconds).collect();
+        let jobs = of_way(runs, "busbar_sdk").map(|run| run.jobs).next().unwrap_or_default();
+        let millis = Duration::from_secs_f64(median(&seconds)).as_millis().max(1);
+        jobs * 500 / usize::try_from(millis).unwrap_or(usize::MAX)
+    }
+
+    async fn latency(&self, way: &Way, half: usize, probes: usize) -> Outcome<Latency> {
+        let load = match way {
+            // The load has its own way in, so that probes wait for the system and not for their own connection.
+            Way::Http(_) | Way::Sdk(_) => Way::Sdk(self.dev.client().await?),
+            Way::Plain(_) => way.clone(),
+        };
+        let idle = way.probe(probes).await?;
+        let loaded = way.probe_beside(&load, half, self.follower(way), probes).await?;
+        Ok(Latency { idle, loaded })
+    }
+
+    async fn stop(self) -> Outcome<()> {
+        let Self { dev, plain, ways, .. } = self;
+        drop(ways);
+        if let Some(plain) = Arc::into_inner(plain) {
+            plain.stop().await?;
+        }
+        dev.stop().await
+    }
+}
+
+/// The record of a job, as a form for others like it.
+async fn template(world: &World, job_id: &str) -> Outcome<Job> {
+    let stored = world.store.read(vec![keys::job(job_id)]).await?.pop().flatten().ok_or("the job has no record")?;
+    Ok(Job::decode(&stored.value)?)
+}
+
+fn of_way<'a>(runs: &'a [Run], way: &'a str) -> impl Iterator<Item = &'a Run> {
+    runs.iter().filter(move |run| run.way == way)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of jobs are far below 2^52")]
+pub(crate) fn per_second(jobs: usize, seconds: f64) -> f64 {
+    if seconds > 0.0 { jobs as f64 / seconds } else { 0.0 }
+}
+
+/// Medians over the runs of one way.
+fn summary_of(runs: &[Run], latency: &Latency, way: &str) -> Value {
+    let middle = |of: &dyn Fn(&Run) -> f64| median(&of_way(runs, way).map(of).collect::<Vec<f64>>());
+    let names: Vec<&str> = of_way(runs, way).next().map(|run| run.cpu_seconds.keys().copied().collect()).unwrap_or_default();
+    let micros = |name: &str| rounded(middle(&|run| 1e6 * run.cpu_seconds[name] / per_second(run.jobs, 1.0)));
+    let cpu: Map<String, Value> = names.into_iter().map(|name| (name.to_owned(), json!(micros(name)))).collect();
+    json!({
+        "jobs_per_second": rounded(middle(&|run| run.jobs_per_second)),
+        "submit_seconds": rounded(middle(&|run| run.submit_seconds)),
+        "cpu_us_per_job": cpu,
+        "latency_ms_idle": percentiles(&latency.idle),
+        "latency_ms_at_half_load": percentiles(&latency.loaded),
+    })
+}
+
+fn report(args: &JobsArgs, machine: &Value, runs: &[Run], latencies: &BTreeMap<&'static str, Latency>, half: usize) -> Report {
+    let ways: Map<String, Value> =
+        latencies.iter().map(|(way, latency)| ((*way).to_owned(), summary_of(runs, latency, way))).collect();
+    let rate = |way: &str| ways[way]["jobs_per_second"].as_f64().unwrap_or_default();
+    let ratio = |way: &str| rounded(rate(way) / rate("plain"));
+    let summary = json!({
+        "bench": "jobs",
+        "machine": machine,
+        "jobs": args.jobs, "runs": args.runs, "slots": args.slots, "half_load_jobs_per_second": half,
+        "ways": ways,
+        "throughput_ratio_to_plain": { "busbar_http": ratio("busbar_http"), "busbar_sdk": ratio("busbar_sdk") },
+    });
+    Report { table: table(args, machine, &summary, latencies), raw: json!({ "runs": runs, "latencies_ms": latencies }), summary }
+}
+
+fn table(args: &JobsArgs, machine: &Value, summary: &Value, latencies: &BTreeMap<&'static str, Latency>) -> String {
+    const WAYS: [&str; 3] = ["busbar_http", "busbar_sdk", "plain"];
+    let mut table = Table::with_head(&["", "busbar, HTTP", "busbar, SDK", "no control plane"]);
+    let ways = &summary["ways"];
+    let number = |value: &Value, places: usize| value.as_f64().map_or("-".to_owned(), |number| format!("{number:.places$}"));
+    let mut line = |name: &str, of: &dyn Fn(&str) -> String| {
+        table.line(std::iter::once(name.to_owned()).chain(WAYS.map(of)));
+    };
+    line("echo jobs a second", &|way| number(&ways[way]["jobs_per_second"], 0));
+    line("  beside no control plane", &|way| number(&summary["throughput_ratio_to_plain"][way], 2));
+    line("processor µs a job", &|_| String::new());
+    for process in ["client", "plain program", "busbar", "worker", "nats-server", "redis-server"] {
+        line(&format!("  {process}"), &|way| number(&ways[way]["cpu_us_per_job"][process], 0));
+    }
+    for (name, percent) in [("p50", 50), ("p90", 90), ("p99", 99)] {
+        line(&format!("submit to result, idle, {name} ms"), &|way| format!("{:.1}", percentile(&latencies[way].idle, percent)));
+    }
+    for (name, percent) in [("p50", 50), ("p90", 90), ("p99", 99)] {
+        line(&format!("  at half load, {name} ms"), &|way| format!("{:.1}", percentile(&latencies[way].loaded, percent)));
+    }
+    format!(
+        "{}\n{} echo jobs a run, medians of {} runs, one worker with {} slots; half load: {} jobs a second\n\n{}",
+        machine::line(machine),
+        args.jobs,
+        args.runs,
+        args.slots,
+        summary["half_load_jobs_per_second"],
+        table.show()
+    )
+}

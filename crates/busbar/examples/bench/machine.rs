@@ -1,0 +1,48 @@
+//! What the figures were taken on: without it they mean nothing.
+
+use std::fs;
+use std::thread;
+
+use busbar_servers::Search;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+
+/// Processors, memory, servers, and how this program was built.
+pub(crate) fn describe() -> Outcome<Value> {
+    let search = Search::from_env();
+    let (nats, redis) = (search.find_nats()?, search.find_redis()?);
+    Ok(json!({
+        "processors": thread::available_parallelism().map_or(1, usize::from),
+        "processor": field("/proc/cpuinfo", "model name"),
+        "memory": field("/proc/meminfo", "MemTotal"),
+        // Others at work on the same machine slow everything down, and not everything alike.
+        "load_at_start": fs::read_to_string("/proc/loadavg").ok().and_then(|text| Some(text.split(' ').next()?.to_owned())),
+        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()).ok(),
+        "nats_server": nats.version.to_string(),
+        "redis_server": redis.version.to_string(),
+        "redis_durability": "appendfsync always",
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+    }))
+}
+
+/// The same in one line.
+pub(crate) fn line(machine: &Value) -> String {
+    let text = |name: &str| machine[name].as_str().unwrap_or("?").to_owned();
+    format!(
+        "{} × {}, load {} at the start, {} build, nats-server {}, redis-server {} ({})",
+        machine["processors"],
+        text("processor"),
+        text("load_at_start"),
+        text("build"),
+        text("nats_server"),
+        text("redis_server"),
+        text("redis_durability"),
+    )
+}
+
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}

@@ -1,0 +1,133 @@
+//! `tools/bench jobs|limits`: measures a real Busbar on real servers and tells what it saw; it judges nothing.
+//!
+//! ```text
+//!  jobs     busbar dev + worker  ┐ in turn, on the same kinds of server     jobs a second, microseconds of processor a job,
+//!           plain program + worker ┘                                       submit-to-result latency idle and under load
+//!  limits   busbar dev, no worker: fill it, kill it, start it again, drain it
+//! ```
+//!
+//! The table is for people, the JSON line below it for programs; `--json FILE` keeps every raw figure.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+mod dev;
+mod figures;
+mod follower;
+mod http;
+mod jobs;
+mod limits;
+mod machine;
+mod plain;
+mod usage;
+mod ways;
+
+/// Whatever stops a measurement.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Outcome<T> = Result<T, Failure>;
+
+/// Measures Busbar on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Echo jobs: throughput and latency, against the same messages and Redis steps without a control plane.
+    Jobs(JobsArgs),
+    /// How much the cell holds, and how it behaves when it is full.
+    Limits(LimitsArgs),
+}
+
+/// Echo jobs.
+#[derive(Clone, Debug, Args)]
+struct JobsArgs {
+    /// How many jobs one run submits.
+    #[arg(long, default_value_t = 20_000)]
+    jobs: usize,
+    /// How many runs; figures are medians of them.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// How many jobs the worker takes at once.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    slots: u16,
+    /// How many single jobs are timed for each latency.
+    #[arg(long, default_value_t = 300)]
+    probes: usize,
+    /// Also write everything, raw figures included, to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// A full cell.
+#[derive(Clone, Debug, Args)]
+struct LimitsArgs {
+    /// How many jobs are queued.
+    #[arg(long, default_value_t = 100_000)]
+    jobs: usize,
+    /// How many of them one HTTP call submits at first.
+    #[arg(long, default_value_t = 10_000)]
+    batch: usize,
+    /// How many jobs the worker that drains the queue takes at once.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    slots: u16,
+    /// Also write everything, raw figures included, to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What a measurement hands back.
+struct Report {
+    /// For people.
+    table: String,
+    /// For programs.
+    summary: Value,
+    /// Everything that was seen.
+    raw: Value,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // When stderr is gone there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "bench: {}", in_full(failure.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (report, file) = match cli.what {
+        What::Jobs(args) => (runtime.block_on(jobs::measure(&args))?, args.json),
+        What::Limits(args) => (runtime.block_on(limits::measure(&args))?, args.json),
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}\n{}", report.table, report.summary)?;
+    if let Some(file) = file {
+        let everything = json!({ "summary": report.summary, "raw": report.raw });
+        fs::write(&file, serde_json::to_string_pretty(&everything)? + "\n")?;
+        writeln!(out, "raw figures: {}", file.display())?;
+    }
+    Ok(())
+}
+
+/// Says on stderr what is being done: a measurement takes minutes.
+fn say(what: &str) {
+    // When stderr is gone there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "bench: {what}");
+}
+
+fn in_full(failure: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(failure.source(), |cause| cause.source());
+    causes.fold(failure.to_string(), |text, cause| format!("{text}: {cause}"))
+}

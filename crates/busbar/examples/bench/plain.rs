@@ -1,0 +1,328 @@
+//! The same messages and the same Redis steps without a control plane: what the servers and the worker cost by themselves.
+//!
+//! ```text
+//!  ctx:<job> ─► admit unit (≤ 256 together) ─► queue ─► dispatch unit ─► worker.<id>.jobs ─► the same `worker` program
+//!                                                                                                   │
+//!  busbar.job.event ◄─ relay ◄─ log ◄─ finish unit ◄─ pull (≤ 256) ◄─ sys.job.result (JetStream) ◄──┘
+//! ```
+//!
+//! The units are those of the scheduler, made from the record of a job that it ran itself. What is left out is what a control
+//! plane does: HTTP, admission requests, checks, decisions, queues, placement, limits, timers, and a second process for them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use busbar_bus::NatsBus;
+use busbar_protocol::busbar::{JobState, WorkerBeat, WorkerKind};
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult};
+use busbar_protocol::ids::{self, JobId};
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, PullConsumer as _, Records as _, Unit};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects::{self, Stream};
+use busbar_protocol::time::Timestamp;
+use busbar_protocol::{busbar, envelope, keys};
+use busbar_scheduler::core::commit::{self, Change, Retention};
+use busbar_scheduler::core::job::{End, Hold, Job, Outcome as Ended, ResultPlace, State};
+use busbar_servers::{Companion, Stack, StackOptions};
+use busbar_store::Store;
+use bytes::Bytes;
+use futures::future::join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::Outcome;
+use crate::dev::{World, start_worker};
+use crate::follower::Follower;
+use crate::usage::Process;
+
+const WORKER: &str = "plain-worker";
+const WORKER_WITHIN: Duration = Duration::from_secs(60);
+/// As many as one commit or pull of the scheduler takes.
+const GROUP: usize = 256;
+/// As many submissions are on their way at once as the gateway has.
+const SUBMISSIONS: usize = 4;
+const INPUT_TTL: Duration = Duration::from_secs(600);
+const PULL_WAIT: Duration = Duration::from_secs(5);
+/// Longer than any measurement.
+const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The plain program with servers and a worker of its own. Dropping it kills them.
+pub(crate) struct Plain {
+    steps: Arc<Steps>,
+    follower: Follower,
+    processes: Vec<Process>,
+    _tasks: JoinSet<()>,
+    worker: Companion,
+    servers: Stack,
+}
+
+/// What the steps share.
+struct Steps {
+    bus: NatsBus,
+    store: Store,
+    epoch: u64,
+    /// A job as the scheduler left it.
+    template: Job,
+    slots: Semaphore,
+    ready: mpsc::UnboundedSender<Job>,
+    out: Mutex<BTreeMap<String, Job>>,
+    logged: Notify,
+}
+
+impl Plain {
+    /// Starts servers and worker; `template` is the record of an echo job that Busbar has run.
+    pub(crate) async fn start(dir: &Path, slots: u16, template: Job) -> Outcome<Self> {
+        let options = StackOptions::new(dir);
+        let servers = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
+        let World { bus, store, follower } = World::connect(&servers.nats.url(), &servers.redis.url()).await?;
+        let consumer = bus.consume(Stream::Results).await?;
+        drop(bus.consume(Stream::Handshakes).await?);
+        let worker = start_worker_and_wait(&bus, &servers, dir, slots).await?;
+        let epoch = store.lease(keys::LOCK_SCHEDULER, "plain", LEASE).await?.epoch;
+        let (ready, queue) = mpsc::unbounded_channel();
+        let steps = Arc::new(Steps {
+            bus,
+            store,
+            epoch,
+            template,
+            slots: Semaphore::new(slots.into()),
+            ready,
+            out: Mutex::default(),
+            logged: Notify::new(),
+        });
+        let mut tasks = JoinSet::new();
+        let alarm = follower.alarm();
+        let (one, two, three) = (Arc::clone(&steps), Arc::clone(&steps), Arc::clone(&steps));
+        let told = alarm.clone();
+        tasks.spawn(async move { one.dispatch(queue).await.unwrap_or_else(|error| told.raise(format!("dispatch: {error}"))) });
+        let told = alarm.clone();
+        tasks.spawn(async move { two.finish(consumer).await.unwrap_or_else(|error| told.raise(format!("finish: {error}"))) });
+        tasks.spawn(async move { three.relay().await.unwrap_or_else(|error| alarm.raise(format!("relay: {error}"))) });
+        let processes = vec![
+            Process::of_file("nats-server", &dir.join("nats/nats-server.pid"))?,
+            Process::of_file("redis-server", &dir.join("redis/redis-server.pid"))?,
+            Process { name: "worker", pid: worker.pid().ok_or("the worker is gone")? },
+        ];
+        Ok(Self { steps, follower, processes, _tasks: tasks, worker, servers })
+    }
+
+    /// Its servers and its worker.
+    pub(crate) fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    pub(crate) fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// Commits and queues jobs with these inputs.
+    pub(crate) async fn submit(&self, inputs: Vec<Bytes>) -> Outcome<()> {
+        let groups: Vec<Vec<Bytes>> = inputs.chunks(GROUP).map(<[Bytes]>::to_vec).collect();
+        let admitted = stream::iter(groups).map(|group| self.steps.admit(group)).buffered(SUBMISSIONS);
+        admitted.try_for_each(|()| async { Ok(()) }).await
+    }
+
+    /// Commits one job, waits for its end and fetches its result.
+    pub(crate) async fn run(&self, input: Bytes) -> Outcome<()> {
+        let job = self.steps.job()?;
+        let ended = self.follower.end_of(job.id.as_str());
+        let id = job.id.clone();
+        self.steps.admit_jobs(vec![(job, input)]).await?;
+        ended.await?;
+        self.steps.store.read(vec![keys::job(id.as_str())]).await?;
+        let result = self.steps.store.payloads(vec![keys::attempt_result(id.as_str(), 1)]).await?;
+        if result.first().is_some_and(Option::is_some) { Ok(()) } else { Err(format!("job {id} has no result").into()) }
+    }
+
+    /// Ends worker and servers in order.
+    pub(crate) async fn stop(self) -> Outcome<()> {
+        let Self { worker, servers, .. } = self;
+        let ended = move || {
+            worker.stop();
+            servers.stop();
+        };
+        Ok(tokio::task::spawn_blocking(ended).await?)
+    }
+}
+
+async fn start_worker_and_wait(bus: &NatsBus, servers: &Stack, dir: &Path, slots: u16) -> Outcome<Companion> {
+    let mut beats = bus.subscribe(subjects::BEAT, None).await?;
+    let blobs = format!("file://{}", dir.join("blobs").display());
+    let worker = start_worker(WORKER, &servers.nats.url(), &servers.redis.url(), &blobs, slots, dir.join("worker"))?;
+    let there = async {
+        while let Some(message) = beats.next().await {
+            if WorkerBeat::decode(message.payload).is_ok_and(|beat| beat.worker_id == WORKER) {
+                return Ok(());
+            }
+        }
+        Err("the bus was closed")
+    };
+    timeout(WORKER_WITHIN, there).await.map_err(|_| "the worker of the plain program did not come")??;
+    Ok(worker)
+}
+
+impl Steps {
+    /// A new job like the template.
+    fn job(&self) -> Outcome<Job> {
+        let id = JobId::generate();
+        let mut request = JobRequest::decode(self.template.request.clone())?;
+        request.job_id = id.to_string();
+        request.context_ptr = Pointer::Redis(keys::context(id.as_str())).to_string();
+        let now = Timestamp::wall_clock();
+        Ok(Job {
+            id,
+            trace_id: ids::generate_trace(),
+            request: request.encode_to_vec().into(),
+            created: now,
+            updated: now,
+            attempt: 0,
+            state: State::Scheduled { since: now, not_before: now },
+            ..self.template.clone()
+        })
+    }
+
+    async fn admit(&self, inputs: Vec<Bytes>) -> Outcome<()> {
+        let jobs = inputs.into_iter().map(|input| Ok((self.job()?, input))).collect::<Outcome<Vec<_>>>()?;
+        self.admit_jobs(jobs).await
+    }
+
+    async fn admit_jobs(&self, jobs: Vec<(Job, Bytes)>) -> Outcome<()> {
+        let put = |(job, input): &(Job, Bytes)| {
+            let (key, input) = (keys::context(job.id.as_str()), input.clone());
+            async move { self.store.put_payload(&key, input, Some(INPUT_TTL)).await }
+        };
+        join_all(jobs.iter().map(put)).await.into_iter().collect::<Result<(), _>>()?;
+        let passed = [JobState::Pending, JobState::Scheduled];
+        let units = jobs.iter().map(|(job, _)| self.unit(job, 0, &passed)).collect();
+        self.commit(CommitClass::Admit, units).await?;
+        for (job, _) in jobs {
+            self.ready.send(job)?;
+        }
+        Ok(())
+    }
+
+    fn unit(&self, job: &Job, revision: u64, passed: &[JobState]) -> Unit {
+        let change = Change { job, revision, passed, epoch: self.epoch, id: CommitId::generate(), refused: false };
+        commit::unit(&change, &Retention::default())
+    }
+
+    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Outcome<()> {
+        let answers = self.store.commit(class, units).await?;
+        self.logged.notify_one();
+        match answers.iter().find(|answer| !matches!(answer, Answer::Applied { .. })) {
+            None => Ok(()),
+            Some(other) => Err(format!("a unit was not applied: {other:?}").into()),
+        }
+    }
+
+    /// Sends what is queued to the worker, for as long as it has free slots.
+    async fn dispatch(&self, mut queue: mpsc::UnboundedReceiver<Job>) -> Outcome<()> {
+        while let Some(first) = queue.recv().await {
+            self.slots.acquire().await?.forget();
+            let mut jobs = vec![first];
+            while jobs.len() < GROUP {
+                let Ok(slot) = self.slots.try_acquire() else { break };
+                let Ok(job) = queue.try_recv() else { break };
+                slot.forget();
+                jobs.push(job);
+            }
+            self.dispatch_all(jobs).await?;
+        }
+        Ok(())
+    }
+
+    async fn dispatch_all(&self, mut jobs: Vec<Job>) -> Outcome<()> {
+        let now = Timestamp::wall_clock();
+        for job in &mut jobs {
+            let hold = Hold { worker_id: WORKER.into(), kind: WorkerKind::Native, incarnation: String::new(), since: now };
+            (job.attempt, job.updated, job.state) = (1, now, State::Dispatched { hold });
+        }
+        let units = jobs.iter().map(|job| self.unit(job, 1, &[JobState::Dispatched])).collect();
+        self.commit(CommitClass::Advance, units).await?;
+        let packets: Vec<(Headers, Bytes)> = jobs.iter().map(|job| packet(job, now)).collect();
+        let named = jobs.into_iter().map(|job| (job.id.to_string(), job));
+        self.out.lock().unwrap_or_else(PoisonError::into_inner).extend(named);
+        for (headers, packet) in packets {
+            self.bus.publish(&subjects::worker_jobs(WORKER), headers, packet).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes results, commits the ends and acknowledges.
+    async fn finish(&self, mut results: <NatsBus as busbar_protocol::ports::Bus>::Consumer) -> Outcome<()> {
+        loop {
+            let deliveries = results.pull(GROUP, PULL_WAIT).await?;
+            if deliveries.is_empty() {
+                continue;
+            }
+            let mut jobs = Vec::with_capacity(deliveries.len());
+            for delivery in &deliveries {
+                let Payload::JobResult(result) = envelope::decode(&delivery.message.payload)?.payload else {
+                    return Err("a message on sys.job.result is no result".into());
+                };
+                let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).remove(&result.job_id);
+                jobs.push(ended(out.ok_or("a result of an unknown job")?, result));
+            }
+            let units = jobs.iter().map(|job| self.unit(job, 2, &[JobState::Succeeded])).collect();
+            self.commit(CommitClass::Advance, units).await?;
+            self.slots.add_permits(jobs.len());
+            for delivery in &deliveries {
+                self.bus.settle(delivery, busbar_protocol::ports::Settlement::Ack).await?;
+            }
+        }
+    }
+
+    /// Tells what the log holds, in batches.
+    async fn relay(&self) -> Outcome<()> {
+        let mut after = "0".to_owned();
+        loop {
+            self.logged.notified().await;
+            loop {
+                let entries = self.store.log_after(keys::LOG_JOBS, &after, GROUP as u64).await?;
+                let Some(last) = entries.last().map(|entry| entry.cursor.clone()) else { break };
+                let told = entries.into_iter().map(|entry| {
+                    let event = busbar::JobEvent::decode(entry.value).ok();
+                    busbar::JobEventEntry { cursor: entry.cursor, event }
+                });
+                let batch = busbar::JobEventBatch { after: std::mem::replace(&mut after, last), entries: told.collect() };
+                self.bus.publish(subjects::JOB_EVENT, Headers::new(), batch.encode_to_vec().into()).await?;
+            }
+        }
+    }
+}
+
+/// What takes an attempt to the worker.
+fn packet(job: &Job, now: Timestamp) -> (Headers, Bytes) {
+    let dispatch = DispatchIdentity { dispatch_id: format!("{}/1", job.id), attempt: 1, assigned_worker_id: WORKER.to_owned() };
+    let patch = JobRequest { dispatch: Some(dispatch), ..JobRequest::default() };
+    let request = envelope::patch_request(&job.request, &patch);
+    let packet = envelope::packet_with_request(&job.trace_id, subjects::SCHEDULER_SENDER, now, &request);
+    (Headers::from([("traceparent".to_owned(), job.traceparent.clone())]), packet)
+}
+
+fn ended(job: Job, result: JobResult) -> Job {
+    let now = Timestamp::wall_clock();
+    let place = result.result_ref.map(|reference| ResultPlace {
+        pointer: result.result_ptr,
+        sha256: reference.sha256,
+        size: reference.size_bytes,
+        copied_from: None,
+    });
+    let end = End {
+        outcome: Ended::Succeeded,
+        at: now,
+        worker_id: result.worker_id,
+        code: String::new(),
+        message: String::new(),
+        result: place,
+        execution_ms: result.execution_ms,
+        decided_here: false,
+    };
+    Job { updated: now, state: State::Ended(end), ..job }
+}

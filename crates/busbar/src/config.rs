@@ -1,0 +1,344 @@
+//! The configuration of every role: one document, of which each role reads its part.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use busbar_bus::{BusConfig, Login, Tls};
+use busbar_gateway::GatewayConfig;
+use busbar_safety_kernel::KernelConfig;
+use busbar_service::config::{ConfigError, Sources, load};
+use busbar_service::telemetry::LogConfig;
+use busbar_store::StoreConfig;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::cli::ConfigArgs;
+
+const NATS_URL: &str = "nats://127.0.0.1:4222";
+const REDIS_URL: &str = "redis://127.0.0.1:6379";
+const HTTP_PORT: u16 = 8081;
+const HEALTH_PORT: u16 = 9090;
+
+/// The configuration of every role.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// What is logged, and how.
+    pub(crate) log: LogConfig,
+    /// The bus.
+    pub(crate) nats: NatsConfig,
+    /// The store.
+    pub(crate) redis: RedisConfig,
+    /// The blobs.
+    pub(crate) blobs: BlobsConfig,
+    /// Where a role without another HTTP server answers `/healthz`, `/readyz` and `/metrics`.
+    pub(crate) health: HealthConfig,
+    /// The gateway's HTTP server.
+    pub(crate) http: HttpConfig,
+    /// The gateway.
+    pub(crate) gateway: GatewayConfig,
+    /// The scheduler.
+    pub(crate) scheduler: SchedulerSection,
+    /// The safety kernel: where it listens, and where others find it.
+    pub(crate) safety_kernel: SafetyKernelSection,
+}
+
+/// The bus.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NatsConfig {
+    /// `nats://[user:password@]host:port`, several with commas between them; none means the one on this machine, or for
+    /// `dev` a server of its own.
+    pub(crate) url: Option<ServerUrl>,
+    /// A `.creds` file with a JWT and a seed.
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// A file that holds the seed of an nkey.
+    pub(crate) nkey_file: Option<PathBuf>,
+    /// Whether an unencrypted connection is refused.
+    pub(crate) tls_required: bool,
+    /// Further roots to trust (PEM).
+    pub(crate) tls_root_file: Option<PathBuf>,
+    /// Our own certificate (PEM).
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// The key of our own certificate (PEM).
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// How many servers keep a copy of each stream; none means one.
+    pub(crate) replicas: Option<u8>,
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RedisConfig {
+    /// `redis://[user[:password]@]host[:port][/database]`; none means the one on this machine, or for `dev` a server of its own.
+    pub(crate) url: Option<ServerUrl>,
+    /// Whether a server is accepted that evicts keys or keeps no append-only file, and so can lose acknowledged work.
+    pub(crate) allow_unsafe: bool,
+}
+
+/// The blobs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BlobsConfig {
+    /// `file:///dir`; the gateway needs one, `dev` has a folder of its own.
+    pub(crate) url: Option<String>,
+}
+
+/// The health server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HealthConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { listen: local(HEALTH_PORT) }
+    }
+}
+
+/// The gateway's HTTP server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HttpConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: local(HTTP_PORT) }
+    }
+}
+
+/// The scheduler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SchedulerSection {
+    /// How long the lease outlives its last renewal, in milliseconds: a killed scheduler is replaced after this time.
+    pub(crate) lease_ttl_ms: u64,
+    /// How often the active replica renews the lease, and a standby asks for it, in milliseconds.
+    pub(crate) lease_poll_ms: u64,
+    /// The most live jobs that the cell takes.
+    pub(crate) live_jobs_max: usize,
+}
+
+impl Default for SchedulerSection {
+    fn default() -> Self {
+        Self { lease_ttl_ms: 2_000, lease_poll_ms: 250, live_jobs_max: 1_000_000 }
+    }
+}
+
+/// The safety kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SafetyKernelSection {
+    /// Where others find it: `host:port`.
+    pub(crate) addr: String,
+    /// Where the kernel listens, `host:port`; none means on `addr`. Port 0 takes a free one.
+    pub(crate) listen: Option<String>,
+    /// The operator's own bundle (YAML); none means that nothing is allowed but what published bundles allow.
+    pub(crate) policy_path: Option<PathBuf>,
+    /// How often policy file and published bundles are read again, in milliseconds, in case word of a change was lost.
+    pub(crate) refresh_ms: u64,
+}
+
+impl Default for SafetyKernelSection {
+    fn default() -> Self {
+        let KernelConfig { addr, policy_path, refresh_ms } = KernelConfig::default();
+        Self { addr, listen: None, policy_path, refresh_ms }
+    }
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The address of a server, which is never shown with the password that may stand in it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ServerUrl(String);
+
+impl ServerUrl {
+    pub(crate) fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The whole address. Do not log it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = self.0.split(',').map(|one| without_password(one.trim())).collect();
+        f.write_str(&shown.join(","))
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for ServerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// In NATS a lone name before the `@` is a token, so that is hidden as well.
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let Some((login, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    let user = login.split_once(':').map_or("", |(user, _)| user);
+    format!("{scheme}://{user}:***@{host}")
+}
+
+/// What is wrong with values that are good one by one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("nats.credentials_file and nats.nkey_file are both set; one login is enough")]
+    TwoLogins,
+    #[error("nats.tls_certificate_file and nats.tls_key_file go together; one of them is not set")]
+    HalfCertificate,
+    #[error(
+        "scheduler.lease_poll_ms must be above 0 and at most a third of scheduler.lease_ttl_ms, or the lease is lost between two renewals"
+    )]
+    LeasePoll,
+    #[error("nats.replicas must be 1, 3 or 5")]
+    Replicas,
+}
+
+impl Config {
+    /// What this process was given.
+    pub(crate) fn of_process(args: &ConfigArgs) -> Result<Self, crate::Failure> {
+        let sources = Sources::of_process(args.config.as_deref(), args.overrides())?;
+        let config = Self::from_sources(&sources)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        load(sources)
+    }
+
+    fn check(&self) -> Result<(), Unfit> {
+        if self.nats.credentials_file.is_some() && self.nats.nkey_file.is_some() {
+            return Err(Unfit::TwoLogins);
+        }
+        if self.nats.tls_certificate_file.is_some() != self.nats.tls_key_file.is_some() {
+            return Err(Unfit::HalfCertificate);
+        }
+        if !matches!(self.nats.replicas, None | Some(1 | 3 | 5)) {
+            return Err(Unfit::Replicas);
+        }
+        let SchedulerSection { lease_ttl_ms, lease_poll_ms, .. } = self.scheduler;
+        if lease_poll_ms == 0 || lease_poll_ms.saturating_mul(3) > lease_ttl_ms {
+            return Err(Unfit::LeasePoll);
+        }
+        Ok(())
+    }
+
+    /// How a role reaches the bus.
+    pub(crate) fn bus(&self, role: &str) -> BusConfig {
+        let nats = &self.nats;
+        let url = nats.url.as_ref().map_or(NATS_URL, ServerUrl::expose);
+        let login = match (&nats.credentials_file, &nats.nkey_file) {
+            (Some(file), _) => Login::CredentialsFile(file.clone()),
+            (None, Some(file)) => Login::NkeyFile(file.clone()),
+            (None, None) => Login::Anonymous,
+        };
+        let tls = Tls {
+            required: nats.tls_required,
+            root_file: nats.tls_root_file.clone(),
+            client_files: nats.tls_certificate_file.clone().zip(nats.tls_key_file.clone()),
+        };
+        let mut config = BusConfig { login, tls, ..BusConfig::new(url, format!("busbar-{role}")) };
+        if let Some(replicas) = nats.replicas {
+            config.streams.replicas = usize::from(replicas);
+        }
+        config
+    }
+
+    /// How a role reaches the store.
+    pub(crate) fn store(&self, role: &str) -> StoreConfig {
+        let url = self.redis.url.as_ref().map_or(REDIS_URL, ServerUrl::expose);
+        StoreConfig { client_name: format!("busbar-{role}"), allow_unsafe: self.redis.allow_unsafe, ..StoreConfig::new(url) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use busbar_service::config::{FAMILIAR, print};
+
+    use super::*;
+
+    fn of(file: &str, env: &[(&str, &str)], overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+        Config::from_sources(&Sources {
+            file: Some(("busbar.yaml".into(), file.into())),
+            env: own(env).into_iter().collect(),
+            aliases: own(FAMILIAR),
+            overrides: own(overrides),
+        })
+    }
+
+    #[test]
+    fn the_defaults_are_good_and_can_be_printed_and_read_again() {
+        let config = of("", &[], &[]).expect("defaults");
+        config.check().expect("good");
+        assert_eq!(of(&print(&config), &[], &[]).expect("what was printed"), config);
+        assert_eq!(config.bus("x").url, NATS_URL);
+        assert_eq!(config.store("x").url, REDIS_URL);
+    }
+
+    #[test]
+    fn familiar_variables_are_taken() {
+        let env = [
+            ("NATS_URL", "nats://bus:4222"),
+            ("REDIS_URL", "redis://store:6379"),
+            ("SAFETY_KERNEL_ADDR", "kernel:50051"),
+            ("SAFETY_POLICY_PATH", "/etc/busbar/policy.yaml"),
+            ("BUSBAR_HTTP__LISTEN", "0.0.0.0:80"),
+        ];
+        let config = of("", &env, &[("nats.url", "nats://flag:1")]).expect("good");
+        assert_eq!(config.bus("x").url, "nats://flag:1");
+        assert_eq!(config.store("x").url, "redis://store:6379");
+        assert_eq!(config.safety_kernel.addr, "kernel:50051");
+        assert_eq!(config.safety_kernel.policy_path, Some("/etc/busbar/policy.yaml".into()));
+        assert_eq!(config.http.listen.port(), 80);
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        let config =
+            of("redis: {url: 'redis://u:geheim@h:1'}\nnats: {url: 'nats://token@a:1,nats://b:2'}", &[], &[]).expect("good");
+        let shown = format!("{config:?} {}", print(&config));
+        assert!(!shown.contains("geheim") && !shown.contains("token"), "{shown}");
+        assert!(shown.contains("redis://u:***@h:1") && shown.contains("nats://:***@a:1,nats://b:2"), "{shown}");
+        assert_eq!(config.store("x").url, "redis://u:geheim@h:1");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let error = of("nats: {uri: x}", &[], &[]).expect_err("misspelt");
+        assert!(error.to_string().contains("uri"), "{error}");
+        assert!(of("", &[("BUSBAR_SCHEDULER__COLOUR", "red")], &[]).is_err());
+    }
+
+    #[test]
+    fn values_that_do_not_go_together_are_refused() {
+        for bad in [
+            "nats: {credentials_file: a, nkey_file: b}",
+            "nats: {tls_key_file: a}",
+            "nats: {replicas: 2}",
+            "scheduler: {lease_ttl_ms: 500}",
+        ] {
+            of(bad, &[], &[]).expect("each value is good").check().expect_err(bad);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The scheduler.
+
+use std::time::Duration;
+
+use busbar_protocol::ports::Records as _;
+use busbar_rpc::{KernelClient, KernelClientOptions};
+use busbar_scheduler::{Ports, SchedulerConfig};
+use busbar_service::TaskSet;
+use busbar_service::clock::SystemClock;
+use uuid::Uuid;
+
+use super::{Kit, World, start_health};
+use crate::config::Config;
+use crate::failure::Failure;
+
+const ROLE: &str = "scheduler";
+
+/// Connects and starts a replica.
+pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Result<(), Failure> {
+    let world = World::connect(config, ROLE).await?;
+    let judge =
+        KernelClient::new(&config.safety_kernel.addr, KernelClientOptions::default()).map_err(Failure::start("the scheduler"))?;
+    // Leases, backoffs and deadlines are measured against what the store says.
+    let clock = SystemClock::anchored(world.store.time().await?);
+    let ports = Ports { bus: world.bus.clone(), records: world.store.clone(), clock, judge };
+    let shutdown = kit.shutdown.clone();
+    start_health(tasks, ROLE, config, kit, world).await?;
+    let config = settings(config);
+    tasks.spawn(ROLE, async move { busbar_scheduler::run(config, ports, async move { shutdown.triggered().await }).await });
+    Ok(())
+}
+
+fn settings(config: &Config) -> SchedulerConfig {
+    let section = &config.scheduler;
+    SchedulerConfig {
+        lease_ttl: Duration::from_millis(section.lease_ttl_ms),
+        lease_poll: Duration::from_millis(section.lease_poll_ms),
+        live_jobs_max: section.live_jobs_max,
+        ..SchedulerConfig::new(owner())
+    }
+}
+
+/// Where this replica runs, for people, and which start of it this is.
+fn owner() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}/{}/{}", std::process::id(), Uuid::now_v7().simple())
+}

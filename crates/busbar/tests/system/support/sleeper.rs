@@ -1,0 +1,95 @@
+//! The worker that counts: the example `sleeper` of the SDK, and the file that it appends to.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::{Client, Dev, Endpoints, built, kill9};
+
+/// A running sleeper. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    child: Child,
+}
+
+impl Sleeper {
+    /// Starts it and waits until the scheduler knows that it is there with all its slots.
+    pub(crate) fn start(dev: &Dev, id: &str, slots: u32, file: &Path) -> Self {
+        Self::start_at(&dev.endpoints, dev.temp(), id, slots, file)
+    }
+
+    /// The same for a stack that is no `dev`; `logs` gets what it says.
+    pub(crate) fn start_at(at: &Endpoints, logs: &Path, id: &str, slots: u32, file: &Path) -> Self {
+        let sleeper = Self { child: spawn(at, logs, id, slots, file) };
+        Client::new(&at.http, Some(&at.api_key)).until_online(id, slots);
+        sleeper
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it and returns when it is gone.
+    pub(crate) fn kill9(&mut self) {
+        kill9(self.pid());
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(at: &Endpoints, logs: &Path, id: &str, slots: u32, file: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(logs.join("sleeper.log")).unwrap();
+    Command::new(sleeper_program())
+        .args(["--nats", &at.nats, "--redis", &at.redis, "--id", id])
+        .args(["--max-parallel", &slots.to_string(), "--file"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn sleeper_program() -> PathBuf {
+    built("examples/sleeper")
+}
+
+/// What the file tells.
+#[derive(Debug, Default)]
+pub(crate) struct Executions {
+    /// How often each job was started.
+    pub(crate) starts: BTreeMap<String, u32>,
+    /// Attempts that were started and have not ended.
+    pub(crate) open: u32,
+}
+
+impl Executions {
+    pub(crate) fn read(file: &Path) -> Self {
+        let text = fs::read_to_string(file).unwrap();
+        let mut executions = Self::default();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            match fields[..] {
+                [job, _, "start"] => {
+                    *executions.starts.entry(job.to_owned()).or_default() += 1;
+                    executions.open += 1;
+                }
+                [_, _, "end"] => executions.open -= 1,
+                _ => panic!("a strange line: {line:?}"),
+            }
+        }
+        executions
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.starts.values().sum()
+    }
+}
