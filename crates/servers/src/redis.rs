@@ -173,6 +173,9 @@ impl Redis {
     }
 }
 
+/// What Redis logs when it cannot have its port.
+const IN_USE: &str = "Address already in use";
+
 /// Starts on one free port after the other, for as long as somebody else is quicker.
 fn first_free(start: impl Fn(u16) -> Result<Redis, Error>) -> Result<Redis, Error> {
     let mut tries_left = PORTS_TRIED_MAX;
@@ -192,8 +195,8 @@ fn start_on(port: u16, folder: Folder, make: MakeCommand, ready_within: Duration
     let process = Process::start(PROGRAM, folder, make)?;
     match until_ready(&process, port, ready_within) {
         Ok(()) => Ok(Redis { process, port, ready_within }),
-        // It ended, and the port is not free: that is why.
-        Err(Error::Exited { .. }) if port_is_taken(port) => Err(taken),
+        // It ended because of the port, though that may be free again: whoever only tried it had it for a moment.
+        Err(Error::Exited { log_tail, .. }) if log_tail.contains(IN_USE) => Err(taken),
         Err(error) => Err(error),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +27,10 @@ pub type CrashPoints = BTreeMap<String, u64>;
 #[derive(Debug)]
 struct Inner {
     chaos: Chaos,
-    crash_per_mille: watch::Sender<u32>,
-    frozen: watch::Sender<bool>,
+    crash_per_mille: AtomicU32,
+    frozen: AtomicBool,
+    /// Wakes in the order of arrival; a watch channel would wake in an order that no seed fixes.
+    thawed: Notify,
     crashed: Notify,
     points: Arc<Mutex<CrashPoints>>,
 }
@@ -42,19 +45,22 @@ impl Gate {
     /// An open gate; what crashes there is counted in `points`.
     #[must_use]
     pub fn new(chaos: Chaos, points: Arc<Mutex<CrashPoints>>) -> Self {
-        let (crash_per_mille, _) = watch::channel(0);
-        let (frozen, _) = watch::channel(false);
-        Self { inner: Arc::new(Inner { chaos, crash_per_mille, frozen, crashed: Notify::new(), points }) }
+        let (crash_per_mille, frozen) = (AtomicU32::new(0), AtomicBool::new(false));
+        let (thawed, crashed) = (Notify::new(), Notify::new());
+        Self { inner: Arc::new(Inner { chaos, crash_per_mille, frozen, thawed, crashed, points }) }
     }
 
     /// How often an effect is a crash.
     pub fn set_crashes(&self, per_mille: u32) {
-        self.inner.crash_per_mille.send_replace(per_mille);
+        self.inner.crash_per_mille.store(per_mille, Ordering::Relaxed);
     }
 
     /// Stops the process where it is, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
-        self.inner.frozen.send_replace(frozen);
+        self.inner.frozen.store(frozen, Ordering::Relaxed);
+        if !frozen {
+            self.inner.thawed.notify_waiters();
+        }
     }
 
     /// Waits for the process to crash.
@@ -63,9 +69,10 @@ impl Gate {
     }
 
     async fn pass(&self, point: &str, side: &str) {
-        let mut frozen = self.inner.frozen.subscribe();
-        let _ = frozen.wait_for(|frozen| !frozen).await;
-        let per_mille = *self.inner.crash_per_mille.borrow();
+        while self.inner.frozen.load(Ordering::Relaxed) {
+            self.inner.thawed.notified().await;
+        }
+        let per_mille = self.inner.crash_per_mille.load(Ordering::Relaxed);
         if self.inner.chaos.chance(per_mille) {
             self.count(format!("{point} {side}"));
             self.inner.crashed.notify_one();
