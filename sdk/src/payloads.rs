@@ -6,6 +6,7 @@ use busbar_blobs::Blobs;
 use busbar_protocol::cap::{JobRequest, ResourceRef};
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
+use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::pointers::{Pointer, Sha256Hex};
 use busbar_protocol::ports::{Records, StoreError};
 use bytes::Bytes;
@@ -16,8 +17,6 @@ use crate::context::LOG_BYTES_MAX;
 use crate::core::ledger::AttemptKey;
 use crate::failure::Failure;
 
-/// The largest payload that Redis keeps.
-pub(crate) const REDIS_BYTES_MAX: usize = 1 << 20;
 const RESULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const LOG_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How often a write that memory has no room for is tried: about ten seconds.
@@ -67,7 +66,7 @@ impl<R: Records> Payloads<R> {
 
     /// Stores the output of an attempt.
     pub(crate) async fn place(&self, key: &AttemptKey, output: Bytes) -> Result<Placed, Failure> {
-        if output.len() > REDIS_BYTES_MAX {
+        if output.len() > PAYLOAD_BYTES_MAX {
             return blob::put(self.blobs.as_ref(), output, "result", Code::ResultTooLarge).await.map(Placed::Reference);
         }
         let name = keys::attempt_result(&key.job_id, key.attempt);

@@ -21,7 +21,7 @@ pub use state::{JobState, UnknownState};
 /// The largest body of a request other than an artifact's, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest input of one job, in bytes.
-pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+pub const INPUT_BYTES_MAX: usize = busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 /// The largest result that a job's view carries within itself, in bytes.
 pub const INLINE_RESULT_BYTES_MAX: u64 = 256 * 1024;
 /// The most items that one page of a list holds.

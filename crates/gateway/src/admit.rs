@@ -18,7 +18,10 @@ use busbar_api::Problem;
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, JobRecord, JobState, admit_answer};
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Answer, Bus, BusError, CommitClass, CommitId, Guard, Headers, Records, StoreError, Unit, Write};
+use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX};
+use busbar_protocol::ports::{
+    Answer, Bus, BusError, CommitClass, CommitId, Guard, Headers, Records, StoreError, TRACEPARENT, Unit, Write,
+};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use bytes::Bytes;
@@ -28,9 +31,8 @@ use tokio::time::Instant;
 use crate::core::view;
 use crate::error::{internal, no_scheduler, of_bus, of_store, of_wire};
 
-const ITEMS_MAX: usize = 256;
 /// A little less than the 512 KiB that a message may have, for the frames around the items.
-const MESSAGE_BYTES_MAX: usize = 510 * 1024;
+const MESSAGE_BYTES_MAX: usize = ADMIT_BYTES_MAX - 2 * 1024;
 const IN_FLIGHT_MAX: usize = 4;
 const QUEUE_MAX: usize = 4096;
 /// How long a scheduler may be silent before what waits for it is given up.
@@ -110,7 +112,7 @@ async fn run<B: Bus, R: Records>(sender: Sender<B, R>, mut queue: mpsc::Receiver
 fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>, held: &mut Option<Waiting>) -> Vec<Waiting> {
     let mut bytes = first.bytes;
     let mut group = vec![first];
-    while group.len() < ITEMS_MAX {
+    while group.len() < ADMIT_ITEMS_MAX {
         let Ok(next) = queue.try_recv() else { break };
         if bytes + next.bytes > MESSAGE_BYTES_MAX {
             *held = Some(next);
@@ -253,7 +255,7 @@ fn outcomes(reply: AdmitReply, asked: usize) -> Vec<Outcome> {
 }
 
 fn traceparent(items: &[AdmitItem]) -> Headers {
-    items.first().map(|item| Headers::from([("traceparent".to_owned(), item.traceparent.clone())])).unwrap_or_default()
+    items.first().map(|item| Headers::from([(TRACEPARENT.to_owned(), item.traceparent.clone())])).unwrap_or_default()
 }
 
 #[cfg(test)]

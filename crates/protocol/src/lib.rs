@@ -3,7 +3,7 @@
 //! - [`cap`] is the CAP v2 wire (package `cordum.agent.v1`), [`busbar`] our own messages (package `busbar.v1`); both are
 //!   generated from `proto/` by `cargo xtask protos` and committed.
 //! - [`envelope`] decodes, checks and builds the packets that CAP puts on the bus.
-//! - [`ids`], [`subjects`], [`keys`], [`pointers`], [`codes`] and [`time`] are the names and values that travel in them.
+//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`] and [`time`] are the names and values that travel in them.
 //! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
 //!   production and inside the simulator.
 
@@ -11,6 +11,7 @@ pub mod codes;
 pub mod envelope;
 pub mod ids;
 pub mod keys;
+pub mod limits;
 pub mod pointers;
 pub mod ports;
 mod states;

@@ -45,6 +45,14 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Reads the protobuf form. Whatever lies outside of what can be told here is the nearest point that can.
+    #[must_use]
+    pub fn from_proto(time: &prost_types::Timestamp) -> Self {
+        let seconds = u64::try_from(time.seconds).unwrap_or(0);
+        let millis = u64::try_from(time.nanos / 1_000_000).unwrap_or(0);
+        Self(seconds.saturating_mul(1000).saturating_add(millis))
+    }
+
     /// The protobuf form.
     #[must_use]
     pub fn to_proto(self) -> prost_types::Timestamp {
@@ -73,6 +81,15 @@ mod tests {
     fn text_form_has_milliseconds_and_utc() {
         assert_eq!(Timestamp::from_millis(1_700_000_000_000).to_string(), "2023-11-14T22:13:20.000Z");
         assert_eq!(Timestamp::from_millis(1_700_000_000_125).to_string(), "2023-11-14T22:13:20.125Z");
+    }
+
+    #[test]
+    fn the_protobuf_form_reads_back_and_garbage_stays_in_bounds() {
+        let time = Timestamp::from_millis(1_700_000_000_125);
+        assert_eq!(Timestamp::from_proto(&time.to_proto()), time);
+        let garbage = |seconds, nanos| Timestamp::from_proto(&prost_types::Timestamp { seconds, nanos });
+        assert_eq!(garbage(i64::MIN, i32::MIN), Timestamp::from_millis(0));
+        assert_eq!(garbage(i64::MAX, i32::MAX), Timestamp::from_millis(u64::MAX));
     }
 
     #[test]

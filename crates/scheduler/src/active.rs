@@ -17,7 +17,7 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
-    Answer, Bus, Clock, CommitClass, Connection, Delivery, Headers, Judge, Records, Settlement, StoreError, Unit,
+    Answer, Bus, Clock, CommitClass, Connection, Delivery, Headers, Judge, Records, Settlement, StoreError, UNITS_MAX, Unit,
 };
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
@@ -39,8 +39,6 @@ use crate::relay::Relay;
 use crate::service::TermError;
 use crate::{takeover, tasks};
 
-/// The most units of one commit.
-const UNITS_MAX: usize = 256;
 /// The most inputs of one turn.
 const INPUTS_MAX: usize = 512;
 /// The most placements of one turn.

@@ -12,6 +12,7 @@ use busbar_protocol::cap::{JobMetadata, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
 use busbar_protocol::ids::{self, JobId};
+use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Judge, Records, StoreError};
 use busbar_protocol::prost::Message as _;
@@ -23,9 +24,6 @@ use crate::core::queue::Class;
 use crate::core::transition::{self, Event, Limits};
 use crate::core::verdict;
 use crate::library::Library;
-
-/// The largest input of a job that is kept in Redis, in bytes.
-pub(crate) const INPUT_BYTES_MAX: u64 = 1 << 20;
 
 /// How long an undecided job waits before the kernel is asked again, in milliseconds.
 const UNDECIDED_RETRY_MS: u64 = 1_000;
@@ -118,8 +116,8 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
         let detail = format!("context_ptr {:?} must be redis://ctx:{id}", request.context_ptr);
         return Err(problem(Code::PointerInvalid, detail));
     }
-    if !request.context_ptr.is_empty() && item.input_bytes > INPUT_BYTES_MAX {
-        let detail = format!("the input has {} bytes, more than {INPUT_BYTES_MAX}", item.input_bytes);
+    if !request.context_ptr.is_empty() && item.input_bytes > PAYLOAD_BYTES_MAX as u64 {
+        let detail = format!("the input has {} bytes, more than {PAYLOAD_BYTES_MAX}", item.input_bytes);
         return Err(problem(Code::PayloadTooLarge, detail));
     }
     let class = Arc::new(class(&request));

@@ -17,7 +17,10 @@ use busbar_protocol::cap::{JobProgress, JobResult, JobStatus};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope::{self, Decoded, PacketError};
 use busbar_protocol::ids::JobId;
-use busbar_protocol::ports::{Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement};
+use busbar_protocol::limits::ADMIT_ITEMS_MAX;
+use busbar_protocol::ports::{
+    Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement, TRACEPARENT,
+};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects::{self, Stream};
 use busbar_protocol::time::Timestamp;
@@ -30,8 +33,6 @@ use crate::intake;
 use crate::library::Library;
 use crate::perform;
 
-/// The most submissions of one message.
-pub(crate) const ADMIT_ITEMS_MAX: usize = 256;
 /// The most submissions or results of one pull.
 const PULL: usize = 256;
 /// The longest pull.
@@ -307,9 +308,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         if let Ok(decoded) = envelope::decode(&delivery.message.payload)
             && let Payload::Handshake(shake) = decoded.payload
         {
-            let sent = decoded.packet.created_at.map_or(0, |at| u64::try_from(at.seconds * 1000).unwrap_or(0));
-            let nanos = decoded.packet.created_at.map_or(0, |at| u64::try_from(at.nanos / 1_000_000).unwrap_or(0));
-            self.send(Input::Handshake(shake, Timestamp::from_millis(sent + nanos))).await;
+            let sent = decoded.packet.created_at.as_ref().map(Timestamp::from_proto).unwrap_or_default();
+            self.send(Input::Handshake(shake, sent)).await;
         }
         self.settle(&delivery, Settlement::Ack).await;
     }
@@ -328,7 +328,7 @@ fn submission(delivery: &Delivery) -> Result<AdmitItem, PacketError> {
     Ok(AdmitItem {
         request: decoded.raw_payload,
         trace_id: decoded.packet.trace_id,
-        traceparent: delivery.message.headers.get(perform::TRACEPARENT).cloned().unwrap_or_default(),
+        traceparent: delivery.message.headers.get(TRACEPARENT).cloned().unwrap_or_default(),
         ..AdmitItem::default()
     })
 }

@@ -7,16 +7,13 @@ use bytes::Bytes;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{AlertSeverity, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
 use busbar_protocol::envelope::{self, PacketError};
-use busbar_protocol::ports::{Bus, Headers};
+use busbar_protocol::ports::{Bus, Headers, TRACEPARENT};
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
 use crate::core::cell::Order;
 use crate::core::job::Job;
 use crate::core::transition::Command;
-
-/// The header that carries W3C trace context.
-pub(crate) const TRACEPARENT: &str = "traceparent";
 
 /// The identity of an attempt: the same for every sending of it.
 #[must_use]

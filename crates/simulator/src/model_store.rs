@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use busbar_protocol::ports::{Answer, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, Unit};
+use busbar_protocol::ports::{
+    Answer, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
+};
 use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -22,8 +24,6 @@ use state::State;
 
 use crate::chaos::Chaos;
 
-/// How many units a commit may carry.
-const UNITS_MAX: usize = 256;
 /// How long a call takes at least while the store is away, so that whoever repeats it lets time pass.
 const OUTAGE_MS_MIN: u64 = 10;
 

@@ -3,12 +3,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use busbar_protocol::ports::{Guard, StoreError, Unit, Write, unit_fault};
+use busbar_protocol::ports::{Guard, StoreError, UNITS_MAX, Unit, Write, unit_fault};
 use bytes::{BufMut, Bytes, BytesMut};
 use fred::types::Value;
 
-/// How many units a call may carry.
-pub(crate) const UNITS_MAX: usize = 256;
 /// The longest time to live that is passed on: a hundred years. What is longer is cut.
 const EXPIRE_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 /// More entries than any log can hold; Redis takes no numbers beyond 63 bits.

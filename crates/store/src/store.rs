@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use busbar_protocol::ports::{Answer, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, Unit};
+use busbar_protocol::ports::{
+    Answer, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
+};
 use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
@@ -59,7 +61,7 @@ impl Store {
         let commits = Arc::new(connect::connect(&config, "commits").await?);
         let payloads = connect::connect(&config, "payloads").await?;
         let timeout = config.call_timeout;
-        let commit = |name| Kind { command: "FCALL", prefix: vec![fixed(name), fixed("0")], parts_max: encode::UNITS_MAX };
+        let commit = |name| Kind { command: "FCALL", prefix: vec![fixed(name), fixed("0")], parts_max: UNITS_MAX };
         let read = Kind { command: "MGET", prefix: vec![], parts_max: READS_MAX };
         let inner = Inner {
             admit: Group::start(commits.clone(), commit(library::ADMIT), timeout),

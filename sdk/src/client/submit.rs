@@ -7,6 +7,7 @@ use std::time::Duration;
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, JobState, Problem, admit_answer};
 use busbar_protocol::cap::{Budget, JobMetadata, JobPriority, JobRequest};
 use busbar_protocol::codes::Code;
+use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX, INPUT_TTL, PAYLOAD_BYTES_MAX};
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Bus, BusError, Headers, Records, StoreError};
 use busbar_protocol::prost::Message as _;
@@ -18,15 +19,9 @@ use tokio::time::{Instant, sleep};
 
 use super::Inner;
 use crate::blob;
-use crate::payloads::REDIS_BYTES_MAX;
 
-/// The most that one message to the scheduler carries.
-const ITEMS_MAX: usize = 256;
-const MESSAGE_BYTES_MAX: usize = 512 << 10;
 /// What a message adds to each item at most.
 const ITEM_OVERHEAD_BYTES: usize = 16;
-/// How long an input waits for its job to be admitted.
-const INPUT_TTL: Duration = Duration::from_secs(600);
 /// How long to wait before a scheduler that is away is asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long one asking may take; a repetition is safe because the job ids are ours.
@@ -119,7 +114,7 @@ impl<B: Bus, R: Records> Inner<B, R> {
         let mut answers = Vec::with_capacity(submissions.len());
         let mut rest = submissions.into_iter().peekable();
         while rest.peek().is_some() {
-            let some: Vec<Submission> = rest.by_ref().take(ITEMS_MAX).collect();
+            let some: Vec<Submission> = rest.by_ref().take(ADMIT_ITEMS_MAX).collect();
             let prepared = join_all(some.into_iter().map(|submission| self.prepare(submission))).await;
             answers.extend(self.admit_all(prepared).await);
         }
@@ -132,7 +127,7 @@ impl<B: Bus, R: Records> Inner<B, R> {
         let trace_id = ids::generate_trace();
         let mut request = request(&submission, &job_id, &self.options.tenant);
         let input_bytes = submission.input.len();
-        if input_bytes <= REDIS_BYTES_MAX {
+        if input_bytes <= PAYLOAD_BYTES_MAX {
             let key = keys::context(&job_id);
             self.records.put_payload(&key, submission.input, Some(INPUT_TTL)).await.map_err(|error| refused_by_store(&error))?;
             request.context_ptr = Pointer::Redis(key).to_string();
@@ -251,7 +246,7 @@ fn messages(items: Vec<AdmitItem>) -> Vec<AdmitRequest> {
     for item in items {
         let size = item.encoded_len() + ITEM_OVERHEAD_BYTES;
         match messages.last_mut() {
-            Some(message) if message.items.len() < ITEMS_MAX && bytes + size <= MESSAGE_BYTES_MAX => {
+            Some(message) if message.items.len() < ADMIT_ITEMS_MAX && bytes + size <= ADMIT_BYTES_MAX => {
                 bytes += size;
                 message.items.push(item);
             }
@@ -294,7 +289,7 @@ mod tests {
         assert_eq!(sizes(vec![item(10); 600]), [256, 256, 88]);
         assert_eq!(sizes(vec![item(200 << 10); 5]), [2, 2, 1]);
         assert_eq!(sizes(vec![item(1), item(600 << 10), item(1)]), [1, 1, 1]);
-        assert!(messages(vec![item(200 << 10); 5]).iter().all(|message| message.encoded_len() <= MESSAGE_BYTES_MAX));
+        assert!(messages(vec![item(200 << 10); 5]).iter().all(|message| message.encoded_len() <= ADMIT_BYTES_MAX));
         assert!(sizes(vec![]).is_empty());
     }
 

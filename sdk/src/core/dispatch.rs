@@ -3,12 +3,9 @@
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope::{self, PacketError};
-use busbar_protocol::ports::Message;
+use busbar_protocol::ports::{Message, TRACEPARENT};
 
 use super::ledger::AttemptKey;
-
-/// The header that carries the W3C trace context.
-pub(crate) const TRACEPARENT: &str = "traceparent";
 
 /// A job that was given to this worker.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,5 @@
 //! Submitting one job, or many.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +10,8 @@ use busbar_protocol::busbar::Admitted;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::{self, JobId};
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Bus, Records};
+use busbar_protocol::limits::INPUT_TTL;
+use busbar_protocol::ports::{Bus, Records, TRACEPARENT};
 use futures::{StreamExt as _, stream};
 
 use crate::app::{App, Caller, Shared};
@@ -23,8 +22,6 @@ use crate::core::trace::Trace;
 use crate::error::{Refusal, internal, no_scheduler, of_store};
 use crate::metrics::GatewayMetrics;
 
-/// How long an input waits for its job. The scheduler makes it permanent when it admits the job.
-const INPUT_TTL: Duration = Duration::from_secs(600);
 /// How many jobs of a batch are on their way at once.
 const PIPELINE: usize = 1024;
 
@@ -113,7 +110,7 @@ fn accepted(admitted: Admitted) -> Result<SubmitReply, Problem> {
 
 /// The client's trace; one that is malformed counts as none, as W3C Trace Context demands.
 fn client_trace(headers: &HeaderMap) -> Option<Trace> {
-    headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(Trace::parse)
+    headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(Trace::parse)
 }
 
 /// Refuses an identifier that no job can have.

@@ -10,6 +10,9 @@ use tokio::sync::watch;
 
 use crate::subjects::Stream;
 
+/// The header that carries W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+
 /// Message headers by name.
 pub type Headers = BTreeMap<String, String>;
 

@@ -9,10 +9,11 @@ mod judge;
 mod records;
 mod units;
 
-pub use bus::{Bus, BusError, Connection, Delivery, Headers, Message, PullConsumer, Settlement, Subscription};
+pub use bus::{Bus, BusError, Connection, Delivery, Headers, Message, PullConsumer, Settlement, Subscription, TRACEPARENT};
 pub use clock::{Clock, SystemClock};
 pub use judge::{Judge, JudgeError};
 pub use records::{
-    Answer, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, Unit, Write,
+    Answer, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
+    Write,
 };
 pub use units::unit_fault;

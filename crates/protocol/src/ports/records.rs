@@ -11,6 +11,9 @@ use bytes::Bytes;
 
 use crate::time::Timestamp;
 
+/// The most units of one call.
+pub const UNITS_MAX: usize = 256;
+
 /// Identifies one commit; unique for all time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub [u8; 16]);

@@ -162,12 +162,6 @@ impl Cell {
         &self.live
     }
 
-    /// How many jobs wait for a worker and could run now.
-    #[must_use]
-    pub const fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// A live job.
     #[must_use]
     pub fn job(&self, id: &JobId) -> Option<&Job> {
@@ -215,7 +209,7 @@ impl Cell {
         }
         let id = job.id.clone();
         if let Some(hold) = job.hold() {
-            self.take_slot(&job, &hold.clone(), now);
+            self.take_slot(&job.topic, (id.clone(), job.attempt), hold, now);
         }
         self.by_age.insert((job.created, id.clone()));
         *self.live.entry(job.state.tag()).or_default() += 1;
@@ -416,23 +410,24 @@ impl Cell {
         if !first_sign && !progress {
             self.dirty.insert(id.clone());
         }
-        let after = entry.job.clone();
+        let hold = entry.job.hold().cloned();
+        let attempt = (id.clone(), entry.job.attempt);
         if old != new {
             self.count_down(old);
             *self.live.entry(new).or_default() += 1;
         }
-        match (before.hold(), after.hold()) {
-            (Some(hold), None) => self.leave_slot(before, &hold.worker_id.clone()),
-            (None, Some(hold)) => self.take_slot(&after, hold, now),
+        match (before.hold(), hold) {
+            (Some(hold), None) => self.leave_slot(before, &hold.worker_id),
+            (None, Some(hold)) => self.take_slot(&before.topic, attempt, &hold, now),
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    fn take_slot(&mut self, job: &Job, hold: &Hold, now: Timestamp) {
+    fn take_slot(&mut self, topic: &str, attempt: AttemptKey, hold: &Hold, now: Timestamp) {
         if hold.worker_id.is_empty() {
-            self.queued_out.entry(job.topic.clone()).or_default().insert(job.id.clone());
+            self.queued_out.entry(topic.to_owned()).or_default().insert(attempt.0);
         } else {
-            self.workers.take(hold, (job.id.clone(), job.attempt), now);
+            self.workers.take(hold, attempt, now);
         }
     }
 
