@@ -1,9 +1,10 @@
 //! Artifacts: files that clients upload and jobs name.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What `POST /api/v1/artifacts` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArtifactView {
     /// What jobs name in their input.
     pub artifact_id: String,
@@ -13,5 +14,6 @@ pub struct ArtifactView {
     pub size_bytes: u64,
     /// What the uploader called it; may be empty.
     #[serde(default)]
+    #[schema(required)]
     pub name: String,
 }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What `GET /api/v1/workers` answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerList {
     /// Every worker that the scheduler knows, by id.
     pub items: Vec<WorkerView>,
 }
 
 /// One worker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerView {
     /// Its id.
     pub id: String,
@@ -30,32 +31,40 @@ pub struct WorkerView {
     pub last_seen_at: String,
     /// The topics that it serves; none means every topic of its pool.
     #[serde(default)]
+    #[schema(required)]
     pub topics: Vec<String>,
     /// What it can do.
     #[serde(default)]
+    #[schema(required)]
     pub capabilities: Vec<String>,
     /// Labels that it gave itself.
     #[serde(default)]
+    #[schema(required)]
     pub labels: BTreeMap<String, String>,
     /// Where it says that it runs.
     #[serde(default)]
+    #[schema(required)]
     pub region: String,
     /// Which start of its process this is.
     #[serde(default)]
+    #[schema(required)]
     pub incarnation: String,
     /// Its processor's load as reported, in percent.
     #[serde(default)]
+    #[schema(required)]
     pub cpu_load: f32,
     /// Its memory's load as reported, in percent.
     #[serde(default)]
+    #[schema(required)]
     pub memory_load: f32,
     /// Several instances use this id.
     #[serde(default)]
+    #[schema(required)]
     pub shared: bool,
 }
 
 /// What `GET /api/v1/status` answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusView {
     /// Now (RFC 3339).
     pub time: String,
@@ -68,13 +77,14 @@ pub struct StatusView {
     /// The store as the gateway sees it.
     pub store: StoreStatus,
     /// The active scheduler; null while none answers.
+    #[schema(required)]
     pub scheduler: Option<SchedulerView>,
     /// All workers together.
     pub workers: WorkerTotals,
 }
 
 /// The bus as the gateway sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BusStatus {
     /// Connected right now.
     pub connected: bool,
@@ -83,7 +93,7 @@ pub struct BusStatus {
 }
 
 /// The store as the gateway sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StoreStatus {
     /// It answered just now.
     pub ok: bool,
@@ -93,7 +103,7 @@ pub struct StoreStatus {
 }
 
 /// The active scheduler.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SchedulerView {
     /// Which process leads.
     pub owner: String,
@@ -108,7 +118,7 @@ pub struct SchedulerView {
 }
 
 /// All workers together.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerTotals {
     /// Workers that are there: all but the lost ones.
     pub count: u32,

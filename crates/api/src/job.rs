@@ -6,11 +6,13 @@ use std::fmt;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 pub use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use crate::problem::ErrorCode;
 use crate::state::JobState;
 
 /// Which of two waiting jobs goes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Work that can wait.
@@ -23,30 +25,36 @@ pub enum Priority {
 }
 
 /// What `POST /api/v1/jobs` takes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitRequest {
     /// What kind of work it is, for example `job.echo`.
+    #[schema(pattern = r"^job(\.[A-Za-z0-9_-]+)+$", max_length = 255, example = "job.echo")]
     pub topic: String,
     /// What the job works on: any JSON, kept as it was written, at most 1 MiB.
+    #[schema(value_type = Value)]
     pub input: Box<RawValue>,
     /// Which of two waiting jobs goes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
-    /// At most 50 labels.
+    /// At most 50 labels. Names have up to 128 bytes and do not begin with `approval_`; values have up to 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Capabilities that the worker must have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
     pub requires: Vec<String>,
     /// Two submissions of a tenant with the same key are one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
     pub idempotency_key: Option<String>,
     /// How long the job may take from admission to its end, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_622_400_000_u64)]
     pub deadline_ms: Option<u64>,
     /// How many attempts it gets, instead of what its topic says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<u32>,
 }
 
@@ -70,7 +78,7 @@ impl SubmitRequest {
 }
 
 /// What `POST /api/v1/jobs` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubmitReply {
     /// The job.
     pub job_id: String,
@@ -80,15 +88,17 @@ pub struct SubmitReply {
     pub state: JobState,
     /// The idempotency key named this job, which existed already.
     #[serde(default)]
+    #[schema(required)]
     pub existing: bool,
 }
 
 /// What `POST /api/v1/jobs/batch` takes. The entries are read one by one, so that a bad one spoils only itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
-    /// Submissions, each in the form of [`SubmitRequest`]; at most [`BATCH_JOBS_MAX`](crate::BATCH_JOBS_MAX).
+    /// Submissions, each in the form that `POST /api/v1/jobs` takes; at most 100,000.
     #[serde(deserialize_with = "bounded")]
+    #[schema(value_type = Vec<SubmitRequest>, max_items = 100_000)]
     pub jobs: Vec<Box<RawValue>>,
 }
 
@@ -117,7 +127,7 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValu
 }
 
 /// What `POST /api/v1/jobs/batch` answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BatchReply {
     /// One entry per submission, in order; null where it was rejected.
     pub job_ids: Vec<Option<String>>,
@@ -126,18 +136,19 @@ pub struct BatchReply {
 }
 
 /// A submission of a batch that was rejected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rejection {
     /// Its place in the batch, from 0.
     pub index: usize,
     /// The stable code.
+    #[schema(value_type = ErrorCode)]
     pub code: String,
     /// What is wrong in this case.
     pub detail: String,
 }
 
 /// What `GET /api/v1/jobs/{id}` answers. Times are RFC 3339 in UTC with milliseconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// The job.
     pub id: String,
@@ -149,64 +160,83 @@ pub struct JobView {
     pub attempts: u32,
     /// How many it gets at most.
     #[serde(default)]
+    #[schema(required)]
     pub max_attempts: u32,
     /// The worker of the present or last attempt; null where there is none.
+    #[schema(required)]
     pub worker_id: Option<String>,
     /// When it was admitted.
     pub created_at: String,
     /// When its state last changed.
     pub updated_at: String,
     /// Where the result stands; null where there is none.
+    #[schema(required)]
     pub result_ptr: Option<String>,
     /// The result where it is JSON of at most 256 KiB, else null.
+    #[schema(value_type = Value)]
     pub result: Option<Box<RawValue>>,
     /// The size of the result.
     #[serde(default)]
+    #[schema(required)]
     pub result_bytes: Option<u64>,
     /// How long the worker took, in milliseconds.
     #[serde(default)]
+    #[schema(required)]
     pub execution_ms: Option<i64>,
     /// Why it did not succeed, or why the last attempt did not.
+    #[schema(required)]
     pub error_code: Option<String>,
     /// The same in words.
+    #[schema(required)]
     pub error_message: Option<String>,
     /// The trace that it belongs to.
     #[serde(default)]
+    #[schema(required)]
     pub trace_id: String,
     /// Whose it is.
     #[serde(default)]
+    #[schema(required)]
     pub tenant_id: String,
     /// Which of two waiting jobs goes first.
     #[serde(default)]
+    #[schema(required)]
     pub priority: Priority,
     /// Its labels.
     #[serde(default)]
+    #[schema(required)]
     pub labels: BTreeMap<String, String>,
     /// Capabilities that its worker must have.
     #[serde(default)]
+    #[schema(required)]
     pub requires: Vec<String>,
     /// How far it is, in percent, as far as its worker told.
     #[serde(default)]
+    #[schema(required)]
     pub percent: Option<i32>,
     /// Not sent to a worker before this time.
     #[serde(default)]
+    #[schema(required)]
     pub not_before: Option<String>,
     /// When it ends at the latest.
     #[serde(default)]
+    #[schema(required)]
     pub deadline_at: Option<String>,
     /// The wasm module that it runs, `sha256:<hex>`.
     #[serde(default)]
+    #[schema(required)]
     pub module: Option<String>,
     /// Somebody asked to cancel it, and a worker still holds it.
     #[serde(default)]
+    #[schema(required)]
     pub cancel_requested: bool,
     /// What the safety kernel decided; null while it has not.
     #[serde(default)]
+    #[schema(required)]
     pub decision: Option<DecisionView>,
 }
 
 /// What the safety kernel decided on a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionView {
     /// `ALLOW`, `DENY`, `REQUIRE_HUMAN`, `THROTTLE`, `ALLOW_WITH_CONSTRAINTS`, `QUARANTINE` or `REDACT`.
     pub decision: String,
@@ -219,16 +249,17 @@ pub struct DecisionView {
 }
 
 /// What `GET /api/v1/jobs` answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobList {
     /// Jobs, the newest first, without their results.
     pub items: Vec<JobView>,
     /// Where the next page begins; null at the end.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
 /// What `POST /api/v1/jobs/{id}/cancel` takes; the body may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelRequest {
     /// Why.
@@ -237,7 +268,7 @@ pub struct CancelRequest {
 }
 
 /// What `POST /api/v1/jobs/{id}/cancel` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CancelReply {
     /// The job.
     pub id: String,
@@ -249,7 +280,7 @@ pub struct CancelReply {
 }
 
 /// What `GET /api/v1/jobs/{id}/logs` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogsView {
     /// The job.
     pub id: String,
@@ -258,7 +289,7 @@ pub struct LogsView {
 }
 
 /// What one attempt wrote.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptLog {
     /// Which attempt, from 1.
     pub attempt: u32,

@@ -6,8 +6,11 @@
 mod artifact;
 mod cell;
 mod job;
+mod pack;
 mod problem;
 mod state;
+mod stream;
+mod workflow;
 
 pub use artifact::ArtifactView;
 pub use cell::{BusStatus, SchedulerView, StatusView, StoreStatus, WorkerList, WorkerTotals, WorkerView};
@@ -15,13 +18,28 @@ pub use job::{
     AttemptLog, BatchReply, BatchRequest, CancelReply, CancelRequest, DecisionView, JobList, JobView, LogsView, Priority,
     RawValue, Rejection, SubmitReply, SubmitRequest,
 };
+pub use pack::{PACK_MEDIA_TYPE, PackAction, PackChange, PackList, PackOutcome, PackPart, PackReply, PackView};
 pub use problem::{PROBLEM_MEDIA_TYPE, Problem};
 pub use state::{JobState, UnknownState};
+pub use stream::{
+    JobChange, RunChange, STREAM_FILTER_VALUES_MAX, SnapshotEnd, StepChange, StreamFilter, StreamFrame, StreamItem,
+    StreamRequest, StreamReset, stream_subjects,
+};
+pub use workflow::{
+    ItemsView, RunCancelReply, RunError, RunList, RunState, RunView, SaveReply, StartReply, StepError, StepState, StepView,
+    Timeline, TimelineItem, UnknownRunState, WorkflowList, WorkflowView,
+};
 
 /// The largest body of a request other than an artifact's, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest input of one job, in bytes.
 pub const INPUT_BYTES_MAX: usize = busbar_protocol::limits::PAYLOAD_BYTES_MAX;
+/// The largest document of a workflow, in bytes.
+pub const WORKFLOW_BYTES_MAX: usize = 256 * 1024;
+/// The most entries of a timeline's log that one call reads.
+pub const TIMELINE_ENTRIES_MAX: u64 = 1000;
+/// How many entries of a timeline's log are read when nobody says.
+pub const TIMELINE_ENTRIES_DEFAULT: u64 = 200;
 /// The largest result that a job's view carries within itself, in bytes.
 pub const INLINE_RESULT_BYTES_MAX: u64 = 256 * 1024;
 /// The most items that one page of a list holds.

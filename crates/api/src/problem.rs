@@ -4,12 +4,15 @@ use std::fmt;
 
 use busbar_protocol::codes::Code;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// The media type of every error's body.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
 /// Why a request was refused, or did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A URN that ends in the code.
     #[serde(rename = "type")]
@@ -21,11 +24,26 @@ pub struct Problem {
     /// What is wrong in this case.
     pub detail: String,
     /// The stable code: `ctl explain CODE` tells more.
+    #[schema(value_type = ErrorCode)]
     pub code: String,
     /// When asking again makes sense, in milliseconds; absent where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
+
+/// How the OpenAPI document names the codes: those of today, and whatever a later version adds.
+pub(crate) struct ErrorCode;
+
+impl PartialSchema for ErrorCode {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let known = text().enum_values(Some(Code::ALL.iter().map(|code| code.as_str())));
+        let open = AnyOfBuilder::new().item(known).item(text());
+        open.description(Some("A stable code. `docs/errors` has a page about each; later versions may add some.")).into()
+    }
+}
+
+impl ToSchema for ErrorCode {}
 
 impl Problem {
     /// A problem with the status that belongs to its code.

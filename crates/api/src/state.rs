@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use busbar_protocol::busbar;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The ten states of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobState {
     /// Admitted, not yet decided.

@@ -64,6 +64,8 @@ codes! {
     StoreUnavailable = "store_unavailable", 503;
     /// NATS did not answer in time.
     BusUnavailable = "bus_unavailable", 503;
+    /// The gateway has no place for one more call of this kind, or is ending.
+    GatewayBusy = "gateway_busy", 503;
     /// Redis is near its memory limit, so that no new work is taken.
     MemoryShort = "memory_short", 503;
     /// The cell holds as many live jobs as it is allowed to.
@@ -84,6 +86,10 @@ codes! {
     ArtifactNotFound = "artifact_not_found", 404;
     /// The cursor was not made by this service.
     CursorInvalid = "cursor_invalid", 400;
+    /// A message on the live stream is not one that a client may send.
+    FrameInvalid = "frame_invalid", 400;
+    /// As many clients follow the live stream as may at a time.
+    StreamFull = "stream_full", 503;
     /// The job has ended already, so that the call has nothing to change.
     JobTerminal = "job_terminal", 409;
     /// The policy denies the job.
@@ -136,10 +142,40 @@ codes! {
     ModuleDigestMismatch = "module_digest_mismatch", 500;
     /// An artifact that the input names could not be read, or is not what its record says.
     ArtifactUnavailable = "artifact_unavailable", 500;
+    /// The workflow document breaks a rule: the detail names the place and the rule.
+    WorkflowInvalid = "workflow_invalid", 422;
+    /// No workflow with this identifier, or not this version of it, is known to the tenant.
+    WorkflowNotFound = "workflow_not_found", 404;
+    /// The workflow cannot be taken away while runs of it are live.
+    WorkflowInUse = "workflow_in_use", 409;
+    /// No run with this identifier is known, or it belongs to another tenant, or it has expired.
+    RunNotFound = "run_not_found", 404;
+    /// The run has ended already, so that the call has nothing to change.
+    RunTerminal = "run_terminal", 409;
+    /// A run with this identifier, or for this idempotency key, exists already and is another one.
+    RunDuplicate = "run_duplicate", 409;
+    /// No workflow engine answered within five seconds.
+    EngineUnavailable = "engine_unavailable", 503;
+    /// The cell holds as many live runs as it is allowed to.
+    RunsFull = "runs_full", 429;
+    /// An expression of the workflow could not be evaluated with the values of this run.
+    ExpressionFailed = "expression_failed", 500;
+    /// The values that a run keeps for its expressions have become larger than a run may keep.
+    RunTooLarge = "run_too_large", 500;
+    /// A step of the run did not succeed; the detail names it.
+    StepFailed = "step_failed", 500;
     /// The policy bundle does not validate.
     BundleInvalid = "bundle_invalid", 422;
     /// The pack does not validate.
     PackInvalid = "pack_invalid", 422;
+    /// No pack with this identifier is installed.
+    PackNotFound = "pack_not_found", 404;
+    /// Another release of the pack is installed, or what it brings belongs to somebody else.
+    PackConflict = "pack_conflict", 409;
+    /// Live jobs belong to topics that would be taken away.
+    PackInUse = "pack_in_use", 409;
+    /// Another pack is being installed or taken away, or this one is not yet done.
+    PackBusy = "pack_busy", 503;
     /// The configuration has an unknown key or a value that is not allowed.
     ConfigInvalid = "config_invalid", 400;
     /// NATS or Redis is too old or is set up so that acknowledged work could be lost.

@@ -1,9 +1,21 @@
 //! Names of the records, indexes, logs and payloads in Redis.
 
+use crate::ports::CommitId;
+
 /// The log of job transitions.
 pub const LOG_JOBS: &str = "ev:jobs";
 /// How far the log of job transitions was told on the bus: a record that holds a cursor.
 pub const LOG_JOBS_RELAYED: &str = "ev:jobs:relayed";
+/// The log of changes of runs.
+pub const LOG_RUNS: &str = "ev:runs";
+/// How far the log of changes of runs was told on the bus: a record that holds a cursor.
+pub const LOG_RUNS_RELAYED: &str = "ev:runs:relayed";
+/// Live runs, scored by creation time.
+pub const INDEX_LIVE_RUNS: &str = "wf:live";
+/// Ended runs whose items have not all been made to expire yet, scored by the time of their end.
+pub const INDEX_RETIRING: &str = "wf:retiring";
+/// The lease of the active workflow engine.
+pub const LOCK_ENGINE: &str = "lock:workflow-engine";
 /// Live jobs, scored by creation time.
 pub const INDEX_LIVE: &str = "job:live";
 /// Dead letters, scored by the time of death.
@@ -12,6 +24,12 @@ pub const INDEX_DEAD: &str = "dlq:index";
 pub const LOCK_SCHEDULER: &str = "lock:scheduler";
 /// All topic documents.
 pub const TOPICS: &str = "cfg:topics";
+/// Ids of packs that are installed or on their way, scored by the time of the first installation.
+pub const INDEX_PACKS: &str = "cfg:packs";
+/// The lease of whoever installs a pack or takes one away.
+pub const LOCK_PACKS: &str = "lock:packs";
+/// Digests of API keys, scored by creation time.
+pub const INDEX_API_KEYS: &str = "key:index";
 /// Ids of published policy bundles, scored by publication time.
 pub const INDEX_BUNDLES: &str = "policy:bundles";
 
@@ -66,13 +84,128 @@ pub fn dead_letter(job_id: &str) -> String {
 /// Which job an idempotency key of a tenant stands for. The key is hashed, so that any text is a good key.
 #[must_use]
 pub fn idempotency(tenant_id: &str, key: &str) -> String {
+    hashed(format!("idem:{tenant_id}:"), key)
+}
+
+fn hashed(mut name: String, key: &str) -> String {
     use sha2::{Digest, Sha256};
     use std::fmt::Write as _;
-    let mut name = format!("idem:{tenant_id}:");
     for byte in &Sha256::digest(key.as_bytes())[..16] {
         let _ = write!(name, "{byte:02x}");
     }
     name
+}
+
+/// Whose a workflow is, as a part of its keys: a pack's workflows belong to every tenant. No tenant is called `*`.
+fn workflow_owner(tenant_id: &str) -> &str {
+    if tenant_id.is_empty() { "*" } else { tenant_id }
+}
+
+/// The newest version of a workflow. The tenant is empty for a pack's.
+#[must_use]
+pub fn workflow(tenant_id: &str, workflow_id: &str) -> String {
+    format!("wf:def:{}:{workflow_id}", workflow_owner(tenant_id))
+}
+
+/// One version of a workflow. The tenant is empty for a pack's.
+#[must_use]
+pub fn workflow_version(tenant_id: &str, workflow_id: &str, number: u32) -> String {
+    format!("wf:def:{}:{workflow_id}:{number}", workflow_owner(tenant_id))
+}
+
+/// Ids of a tenant's workflows, or of the packs' where the tenant is empty, scored by the time of the newest version.
+#[must_use]
+pub fn index_workflows(tenant_id: &str) -> String {
+    format!("wf:index:{}", workflow_owner(tenant_id))
+}
+
+/// The record of a run.
+#[must_use]
+pub fn run(run_id: &str) -> String {
+    format!("wf:run:{run_id}")
+}
+
+/// All runs of a tenant, scored by creation time.
+#[must_use]
+pub fn index_runs(tenant_id: &str) -> String {
+    format!("wf:runs:{tenant_id}")
+}
+
+/// A tenant's runs of one workflow, scored by creation time. Workflow ids hold no colon.
+#[must_use]
+pub fn index_runs_of(tenant_id: &str, workflow_id: &str) -> String {
+    format!("wf:runs-of:{tenant_id}:{workflow_id}")
+}
+
+/// A step of a run.
+#[must_use]
+pub fn step(run_id: &str, step_id: &str) -> String {
+    format!("wf:step:{run_id}:{step_id}")
+}
+
+/// An item of a `for_each` step of a run, counted from 0.
+#[must_use]
+pub fn step_item(run_id: &str, step_id: &str, item: u32) -> String {
+    format!("wf:step:{run_id}:{step_id}:{item}")
+}
+
+/// The input of a run.
+#[must_use]
+pub fn run_input(run_id: &str) -> String {
+    format!("wf:in:{run_id}")
+}
+
+/// The output of a run.
+#[must_use]
+pub fn run_output(run_id: &str) -> String {
+    format!("wf:out:{run_id}")
+}
+
+/// The output of a step.
+#[must_use]
+pub fn step_output(run_id: &str, step_id: &str) -> String {
+    format!("wf:out:{run_id}:{step_id}")
+}
+
+/// The output of an item of a `for_each` step, counted from 0.
+#[must_use]
+pub fn item_output(run_id: &str, step_id: &str, item: u32) -> String {
+    format!("wf:out:{run_id}:{step_id}:{item}")
+}
+
+/// A value on its way to the place where it will stand: the commit that speaks of it takes it there. The name is used once.
+#[must_use]
+pub fn staged(id: CommitId) -> String {
+    use std::fmt::Write as _;
+    let mut name = "wf:staged:".to_owned();
+    for byte in id.0 {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+/// What a `for_each` step goes over.
+#[must_use]
+pub fn step_items(run_id: &str, step_id: &str) -> String {
+    format!("wf:items:{run_id}:{step_id}")
+}
+
+/// The log of one run's changes.
+#[must_use]
+pub fn run_timeline(run_id: &str) -> String {
+    format!("wf:run:timeline:{run_id}")
+}
+
+/// Which run an idempotency key of a tenant stands for. The key is hashed, so that any text is a good key.
+#[must_use]
+pub fn run_idempotency(tenant_id: &str, key: &str) -> String {
+    hashed(format!("wf:idem:{tenant_id}:"), key)
+}
+
+/// A pack.
+#[must_use]
+pub fn pack(pack_id: &str) -> String {
+    format!("cfg:pack:{pack_id}")
 }
 
 /// A policy bundle.

@@ -1,9 +1,10 @@
 //! The words that every part of Busbar agrees on.
 //!
-//! - [`cap`] is the CAP v2 wire (package `cordum.agent.v1`), [`busbar`] our own messages (package `busbar.v1`); both are
-//!   generated from `proto/` by `cargo xtask protos` and committed.
+//! - [`cap`] is the CAP v2 wire (package `cordum.agent.v1`), [`busbar`] our own messages (package `busbar.v1`), [`cordum_api`] the
+//!   calls that users of Cordum know (package `cordum.v1`); all are generated from `proto/` by `cargo xtask protos` and committed.
 //! - [`envelope`] decodes, checks and builds the packets that CAP puts on the bus.
-//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`] and [`time`] are the names and values that travel in them.
+//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`time`] and [`trace`] are the names and values that travel
+//!   in them.
 //! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
 //!   production and inside the simulator.
 
@@ -17,6 +18,7 @@ pub mod ports;
 mod states;
 pub mod subjects;
 pub mod time;
+pub mod trace;
 
 mod generated {
     //! Code made from `proto/`; the modules mirror the packages because the code refers to itself by those paths.
@@ -33,6 +35,9 @@ mod generated {
                 include!("generated/cordum.agent.v1.rs");
             }
         }
+        pub mod v1 {
+            include!("generated/cordum.v1.rs");
+        }
     }
     pub mod busbar {
         pub mod v1 {
@@ -43,5 +48,8 @@ mod generated {
 
 pub use generated::busbar::v1 as busbar;
 pub use generated::cordum::agent::v1 as cap;
+pub use generated::cordum::v1 as cordum_api;
 /// The protobuf runtime, so that other crates encode and decode with the version that made the messages.
 pub use prost;
+/// The well-known types that the messages carry.
+pub use prost_types;

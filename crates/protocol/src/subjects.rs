@@ -29,6 +29,18 @@ pub const SCHEDULER_WORKERS: &str = "busbar.scheduler.workers";
 pub const BEAT: &str = "busbar.worker.beat";
 /// Ours: committed transitions in batches.
 pub const JOB_EVENT: &str = "busbar.job.event";
+/// Ours: save a workflow.
+pub const ENGINE_DEFINE: &str = "busbar.engine.define";
+/// Ours: take a workflow away.
+pub const ENGINE_REMOVE: &str = "busbar.engine.remove";
+/// Ours: start a run.
+pub const ENGINE_START: &str = "busbar.engine.start";
+/// Ours: cancel a run.
+pub const ENGINE_CANCEL: &str = "busbar.engine.cancel";
+/// Ours: the engine itself.
+pub const ENGINE_STATUS: &str = "busbar.engine.status";
+/// Ours: committed changes of runs in batches.
+pub const RUN_EVENT: &str = "busbar.run.event";
 /// Ours: a document changed.
 pub const CONFIG_CHANGED: &str = "busbar.config.changed";
 /// Ours: publish a policy bundle.
@@ -38,6 +50,9 @@ pub const KERNEL_SNAPSHOT: &str = "busbar.kernel.snapshot";
 
 /// The queue group of everything that one scheduler of a cell must get.
 pub const SCHEDULER_QUEUE: &str = "cordum-scheduler";
+
+/// The queue group of everything that one workflow engine of a cell must get.
+pub const ENGINE_QUEUE: &str = "busbar-workflow-engine";
 
 /// What the scheduler calls itself in `sender_id`.
 pub const SCHEDULER_SENDER: &str = "busbar-scheduler";

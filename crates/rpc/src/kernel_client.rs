@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use busbar_protocol::busbar::{CheckBatchRequest, CheckBatchResponse};
-use busbar_protocol::cap::{DecisionType, PolicyCheckRequest};
-use busbar_protocol::ports::{Judge, JudgeError};
+use busbar_protocol::cap::DecisionType;
+use busbar_protocol::ports::{Judge, JudgeError, Question};
 use busbar_protocol::prost::Message as _;
 use tonic::transport::{Channel, Endpoint};
 
@@ -89,10 +89,11 @@ impl KernelClient {
         Ok(Self { stub, deadline: options.deadline })
     }
 
-    async fn call(&self, requests: Vec<PolicyCheckRequest>) -> Result<CheckBatchResponse, JudgeError> {
-        let asked = requests.len();
+    async fn call(&self, questions: Vec<Question>) -> Result<CheckBatchResponse, JudgeError> {
+        let asked = questions.len();
+        let (requests, traceparents) = questions.into_iter().map(|question| (question.request, question.traceparent)).unzip();
         let mut stub = self.stub.clone();
-        let call = stub.check_batch(CheckBatchRequest { requests });
+        let call = stub.check_batch(CheckBatchRequest { requests, traceparents });
         let response = tokio::time::timeout(self.deadline, call)
             .await
             .map_err(|_| unavailable(format!("no answer within {:?}", self.deadline)))?
@@ -103,10 +104,10 @@ impl KernelClient {
     }
 
     /// Asks all calls; `None` when their answers are of different snapshots.
-    async fn calls(&self, calls: Vec<Vec<PolicyCheckRequest>>) -> Result<Option<CheckBatchResponse>, JudgeError> {
+    async fn calls(&self, calls: Vec<Vec<Question>>) -> Result<Option<CheckBatchResponse>, JudgeError> {
         let mut whole: Option<CheckBatchResponse> = None;
-        for requests in calls {
-            let part = self.call(requests).await?;
+        for questions in calls {
+            let part = self.call(questions).await?;
             match &mut whole {
                 None => whole = Some(part),
                 Some(whole) if whole.snapshot == part.snapshot => whole.responses.extend(part.responses),
@@ -118,8 +119,8 @@ impl KernelClient {
 }
 
 impl Judge for KernelClient {
-    async fn check(&self, requests: Vec<PolicyCheckRequest>) -> Result<CheckBatchResponse, JudgeError> {
-        let calls = split(requests);
+    async fn check(&self, questions: Vec<Question>) -> Result<CheckBatchResponse, JudgeError> {
+        let calls = split(questions);
         for _ in 1..SNAPSHOT_TRIES_MAX {
             if let Some(response) = self.calls(calls.clone()).await? {
                 return Ok(response);
@@ -133,18 +134,18 @@ fn unavailable(detail: String) -> JudgeError {
     JudgeError::Unavailable { detail }
 }
 
-/// Divides requests into calls of bounded count and size; at least one, because an empty question still asks for the snapshot.
-fn split(requests: Vec<PolicyCheckRequest>) -> Vec<Vec<PolicyCheckRequest>> {
+/// Divides questions into calls of bounded count and size; at least one, because an empty question still asks for the snapshot.
+fn split(questions: Vec<Question>) -> Vec<Vec<Question>> {
     let (mut calls, mut bytes) = (vec![Vec::new()], 0);
-    for request in requests {
-        let size = request.encoded_len();
-        let last: &mut Vec<PolicyCheckRequest> = calls.last_mut().expect("never empty");
+    for question in questions {
+        let size = question.request.encoded_len() + question.traceparent.len();
+        let last: &mut Vec<Question> = calls.last_mut().expect("never empty");
         if !last.is_empty() && (last.len() == CHECKS_MAX || bytes + size > CALL_BYTES_MAX) {
             bytes = 0;
             calls.push(Vec::new());
         }
         bytes += size;
-        calls.last_mut().expect("never empty").push(request);
+        calls.last_mut().expect("never empty").push(question);
     }
     calls
 }
@@ -174,7 +175,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use busbar_protocol::cap::PolicyCheckResponse;
+    use busbar_protocol::cap::{PolicyCheckRequest, PolicyCheckResponse};
     use tokio::net::TcpListener;
     use tokio::sync::oneshot;
     use tonic::service::Routes;
@@ -214,13 +215,15 @@ mod tests {
         let routes = Routes::new(KernelServer::new(Echo { calls: calls.clone(), deaf }));
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
-            crate::serve(listener, routes, async move { drop(stopped.await) }).await.expect("a clean end");
+            crate::serve(listener, routes, crate::ServeOptions::default(), async move { drop(stopped.await) })
+                .await
+                .expect("a clean end");
         });
         (calls, stop, server)
     }
 
-    fn requests(count: usize) -> Vec<PolicyCheckRequest> {
-        (0..count).map(|n| PolicyCheckRequest { job_id: n.to_string(), ..PolicyCheckRequest::default() }).collect()
+    fn questions(count: usize) -> Vec<Question> {
+        (0..count).map(|n| PolicyCheckRequest { job_id: n.to_string(), ..PolicyCheckRequest::default() }.into()).collect()
     }
 
     #[tokio::test]
@@ -229,7 +232,7 @@ mod tests {
         let address = listener.local_addr().expect("bound").to_string();
         let (calls, stop, server) = start(listener, false);
         let client = KernelClient::new(&address, KernelClientOptions::default()).expect("an address");
-        let response = client.check(requests(600)).await.expect("answered");
+        let response = client.check(questions(600)).await.expect("answered");
         assert_eq!(response.snapshot, "new");
         let order: Vec<String> = response.responses.into_iter().map(|answer| answer.reason).collect();
         assert_eq!(order, (0..600).map(|n| n.to_string()).collect::<Vec<_>>());
@@ -246,10 +249,10 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let client = KernelClient::new(&address.to_string(), KernelClientOptions::default()).expect("an address");
         let (_, stop, server) = start(listener, false);
-        assert!(client.check(requests(1)).await.is_ok());
+        assert!(client.check(questions(1)).await.is_ok());
         drop(stop);
         server.await.expect("no panic");
-        assert!(matches!(client.check(requests(1)).await, Err(JudgeError::Unavailable { .. })));
+        assert!(matches!(client.check(questions(1)).await, Err(JudgeError::Unavailable { .. })));
         // The same port again: the very next question may still meet the broken connection, a later one must not.
         let again = loop {
             match TcpListener::bind(address).await {
@@ -258,7 +261,7 @@ mod tests {
             }
         };
         let (_, _stop, _server) = start(again, false);
-        let found = async { while client.check(requests(1)).await.is_err() {} };
+        let found = async { while client.check(questions(1)).await.is_err() {} };
         tokio::time::timeout(Duration::from_secs(30), found).await.expect("found again");
     }
 
@@ -269,7 +272,7 @@ mod tests {
         let (_, _stop, _server) = start(listener, true);
         let options = KernelClientOptions { deadline: Duration::from_millis(50), ..KernelClientOptions::default() };
         let client = KernelClient::new(&address, options).expect("an address");
-        assert!(matches!(client.check(requests(1)).await, Err(JudgeError::Unavailable { .. })));
+        assert!(matches!(client.check(questions(1)).await, Err(JudgeError::Unavailable { .. })));
     }
 
     #[test]
@@ -294,8 +297,8 @@ mod tests {
 
     #[test]
     fn calls_are_bounded_by_count_and_size() {
-        assert_eq!(split(requests(600)).iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88]);
-        let large = |_| PolicyCheckRequest { input_content: vec![0; 1024 * 1024].into(), ..PolicyCheckRequest::default() };
+        assert_eq!(split(questions(600)).iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88]);
+        let large = |_| PolicyCheckRequest { input_content: vec![0; 1024 * 1024].into(), ..PolicyCheckRequest::default() }.into();
         assert!(split((0..10).map(large).collect()).iter().all(|call| call.len() <= 3));
         assert_eq!(split(vec![]).len(), 1);
     }

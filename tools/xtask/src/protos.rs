@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use protox::prost::Message as _;
+
 /// Every file of the contract, CAP's first.
 const FILES: &[&str] = &[
     "cordum/agent/v1/buspacket.proto",
@@ -15,7 +17,13 @@ const FILES: &[&str] = &[
     "busbar/v1/scheduler.proto",
     "busbar/v1/kernel.proto",
     "busbar/v1/config.proto",
+    "busbar/v1/workflow.proto",
+    "busbar/v1/gateway.proto",
+    "cordum/v1/api.proto",
 ];
+
+/// What clients of the gateway may ask for by reflection: these files and what they import.
+const REFLECTED: &[&str] = &["busbar/v1/gateway.proto", "cordum/v1/api.proto"];
 
 /// What to do with the generated code.
 #[derive(clap::Args)]
@@ -53,7 +61,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes `cordum.agent.v1.rs` and `busbar.v1.rs` into `messages`, and the gRPC stubs of the same names into `services`.
+/// Writes one file per package into `messages`, the gRPC stubs of the same names into `services`, and beside these
+/// `reflected.bin`, the descriptors that reflection tells.
 ///
 /// # Errors
 /// A contract file that does not compile, or a folder that cannot be written.
@@ -71,7 +80,9 @@ fn generate(proto: &Path, messages: &Path, services: &Path) -> Result<(), Box<dy
         .build_transport(false)
         .extern_path(".cordum.agent.v1", "::busbar_protocol::cap")
         .extern_path(".busbar.v1", "::busbar_protocol::busbar")
+        .extern_path(".cordum.v1", "::busbar_protocol::cordum_api")
         .out_dir(services)
         .compile_fds(descriptors)?;
+    std::fs::write(services.join("reflected.bin"), protox::compile(REFLECTED, [proto])?.encode_to_vec())?;
     Ok(())
 }

@@ -499,6 +499,7 @@ pub mod cancel_answer {
 /// `busbar.scheduler.list`: live jobs, newest first.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {
+    /// Empty means any tenant.
     #[prost(string, tag = "1")]
     pub tenant_id: ::prost::alloc::string::String,
     /// JOB_STATE_UNSPECIFIED means any live state.
@@ -514,6 +515,9 @@ pub struct ListRequest {
     pub before_ms: u64,
     #[prost(string, tag = "6")]
     pub before_id: ::prost::alloc::string::String,
+    /// Only topics that one of these patterns matches; none means any.
+    #[prost(string, repeated, tag = "7")]
+    pub topic_patterns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListReply {
@@ -647,6 +651,9 @@ pub struct CheckBatchRequest {
     pub requests: ::prost::alloc::vec::Vec<
         super::super::cordum::agent::v1::PolicyCheckRequest,
     >,
+    /// The W3C trace context of each request, in order; shorter where the rest has none.
+    #[prost(string, repeated, tag = "2")]
+    pub traceparents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One response per request, in order, all under one snapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -658,7 +665,7 @@ pub struct CheckBatchResponse {
     #[prost(string, tag = "2")]
     pub snapshot: ::prost::alloc::string::String,
 }
-/// `busbar.kernel.publish`: validate a bundle and make it part of the next snapshot, or refuse it whole.
+/// `busbar.kernel.publish`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishBundleRequest {
     #[prost(string, tag = "1")]
@@ -671,6 +678,8 @@ pub struct PublishBundleRequest {
     /// Topics that a bundle of tier PACK may speak of.
     #[prost(string, repeated, tag = "4")]
     pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "BundleAction", tag = "5")]
+    pub action: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishBundleReply {
@@ -730,6 +739,39 @@ impl BundleTier {
             "BUNDLE_TIER_CORE" => Some(Self::Core),
             "BUNDLE_TIER_TENANT" => Some(Self::Tenant),
             "BUNDLE_TIER_PACK" => Some(Self::Pack),
+            _ => None,
+        }
+    }
+}
+/// What is to be done with a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BundleAction {
+    /// Validate it and make it part of the next snapshot, or refuse it whole.
+    Publish = 0,
+    /// Only say whether it would be published.
+    Check = 1,
+    /// Take it out of the next snapshot, if it is there and of this tier. Content and topics say nothing.
+    Remove = 2,
+}
+impl BundleAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Publish => "BUNDLE_ACTION_PUBLISH",
+            Self::Check => "BUNDLE_ACTION_CHECK",
+            Self::Remove => "BUNDLE_ACTION_REMOVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BUNDLE_ACTION_PUBLISH" => Some(Self::Publish),
+            "BUNDLE_ACTION_CHECK" => Some(Self::Check),
+            "BUNDLE_ACTION_REMOVE" => Some(Self::Remove),
             _ => None,
         }
     }
@@ -825,4 +867,932 @@ pub struct ApiKeyRecord {
     pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "5")]
     pub created_ms: u64,
+}
+/// The value of `cfg:pack:<id>`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PackRecord {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub pack_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "PackState", tag = "3")]
+    pub state: i32,
+    /// What is installed; while APPLYING, what is to be.
+    #[prost(message, optional, tag = "4")]
+    pub release: ::core::option::Option<PackRelease>,
+    /// While APPLYING: what was in force before.
+    #[prost(message, optional, tag = "5")]
+    pub replaced: ::core::option::Option<PackRelease>,
+    /// The change could not be carried out and is being taken back.
+    #[prost(bool, tag = "6")]
+    pub undoing: bool,
+    /// Blobs (SHA-256, hex) of earlier releases, which jobs admitted then may still name: they go with the pack.
+    #[prost(string, repeated, tag = "7")]
+    pub retired_blobs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What one version of a pack brings.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PackRelease {
+    #[prost(string, tag = "1")]
+    pub pack_version: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub description: ::prost::alloc::string::String,
+    /// SHA-256 (hex) of names and contents of its files.
+    #[prost(string, tag = "4")]
+    pub digest: ::prost::alloc::string::String,
+    /// The blob (SHA-256, hex) that holds the archive as it came.
+    #[prost(string, tag = "5")]
+    pub archive: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "6")]
+    pub parts: ::prost::alloc::vec::Vec<PackPart>,
+    #[prost(uint64, tag = "7")]
+    pub installed_ms: u64,
+    #[prost(string, tag = "8")]
+    pub installed_by: ::prost::alloc::string::String,
+}
+/// One thing that a pack owns.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PackPart {
+    #[prost(enumeration = "PackPartKind", tag = "1")]
+    pub kind: i32,
+    /// Of a module: its name in the pack; of a policy: the bundle; else the topic or the workflow.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// SHA-256 (hex). Of a module: the blob.
+    #[prost(string, tag = "3")]
+    pub sha256: ::prost::alloc::string::String,
+}
+/// How far a pack is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PackState {
+    Unspecified = 0,
+    /// It is being put in force: whoever finds it so and holds `lock:packs` goes on with it.
+    Applying = 1,
+    Active = 2,
+    /// It is being taken away: likewise.
+    Removing = 3,
+}
+impl PackState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PACK_STATE_UNSPECIFIED",
+            Self::Applying => "PACK_STATE_APPLYING",
+            Self::Active => "PACK_STATE_ACTIVE",
+            Self::Removing => "PACK_STATE_REMOVING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PACK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PACK_STATE_APPLYING" => Some(Self::Applying),
+            "PACK_STATE_ACTIVE" => Some(Self::Active),
+            "PACK_STATE_REMOVING" => Some(Self::Removing),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PackPartKind {
+    Unspecified = 0,
+    Module = 1,
+    Topic = 2,
+    Policy = 3,
+    Workflow = 4,
+}
+impl PackPartKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PACK_PART_KIND_UNSPECIFIED",
+            Self::Module => "PACK_PART_KIND_MODULE",
+            Self::Topic => "PACK_PART_KIND_TOPIC",
+            Self::Policy => "PACK_PART_KIND_POLICY",
+            Self::Workflow => "PACK_PART_KIND_WORKFLOW",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PACK_PART_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "PACK_PART_KIND_MODULE" => Some(Self::Module),
+            "PACK_PART_KIND_TOPIC" => Some(Self::Topic),
+            "PACK_PART_KIND_POLICY" => Some(Self::Policy),
+            "PACK_PART_KIND_WORKFLOW" => Some(Self::Workflow),
+            _ => None,
+        }
+    }
+}
+/// The newest version of a workflow: the value of `wf:def:<owner>:<workflow>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkflowHead {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub workflow_id: ::prost::alloc::string::String,
+    /// Empty where every tenant may start it: it came with a pack.
+    #[prost(string, tag = "3")]
+    pub tenant_id: ::prost::alloc::string::String,
+    /// The newest version; versions are counted from 1.
+    #[prost(uint32, tag = "4")]
+    pub newest: u32,
+    /// SHA-256 of the newest document as it is kept.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub sha256: ::prost::bytes::Bytes,
+    #[prost(string, tag = "6")]
+    pub title: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub description: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub pack_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "9")]
+    pub created_ms: u64,
+    #[prost(uint64, tag = "10")]
+    pub updated_ms: u64,
+}
+/// One version of a workflow, for ever as it was saved: the value of `wf:def:<owner>:<workflow>:<version>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkflowVersion {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub workflow_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub number: u32,
+    /// The document as JSON.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub document: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "6")]
+    pub created_ms: u64,
+    #[prost(string, tag = "7")]
+    pub created_by: ::prost::alloc::string::String,
+}
+/// `busbar.engine.define`: save a document as the newest version, unless it equals the newest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DefineRequest {
+    /// The document as JSON; it names its own id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub document: ::prost::bytes::Bytes,
+    /// Empty for a workflow that belongs to a pack and is there for every tenant.
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub pack_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub requested_by: ::prost::alloc::string::String,
+    /// Only say whether it would be saved.
+    #[prost(bool, tag = "5")]
+    pub check_only: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DefineReply {
+    #[prost(string, tag = "1")]
+    pub workflow_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub number: u32,
+    /// A new version came to be.
+    #[prost(bool, tag = "3")]
+    pub created: bool,
+    #[prost(message, optional, tag = "4")]
+    pub problem: ::core::option::Option<Problem>,
+}
+/// `busbar.engine.remove`: take a workflow away with all its versions. Refused while runs of it are live.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRequest {
+    #[prost(string, tag = "1")]
+    pub workflow_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    /// Only if it belongs to this pack; empty only if it belongs to none.
+    #[prost(string, tag = "3")]
+    pub pack_id: ::prost::alloc::string::String,
+    /// Only say whether it would be removed.
+    #[prost(bool, tag = "4")]
+    pub check_only: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveReply {
+    #[prost(message, optional, tag = "1")]
+    pub problem: ::core::option::Option<Problem>,
+}
+/// One run without its steps: the value of `wf:run:<run>`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunRecord {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub workflow_id: ::prost::alloc::string::String,
+    /// The version to which the run is pinned, and whose it is: empty for a pack's.
+    #[prost(uint32, tag = "5")]
+    pub workflow_version: u32,
+    #[prost(string, tag = "6")]
+    pub workflow_tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub trace_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub traceparent: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub requested_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub idempotency_key: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "11")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(uint64, tag = "12")]
+    pub created_ms: u64,
+    #[prost(uint64, tag = "13")]
+    pub updated_ms: u64,
+    #[prost(uint64, tag = "14")]
+    pub input_bytes: u64,
+    /// Absolute time; 0 means none.
+    #[prost(uint64, tag = "15")]
+    pub deadline_at_ms: u64,
+    /// The ids of its steps, in the order in which they can run.
+    #[prost(string, repeated, tag = "16")]
+    pub steps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "RunState", tag = "17")]
+    pub state: i32,
+    /// How the run will end once the attempts that are still out are over; unset while it goes on.
+    #[prost(message, optional, tag = "18")]
+    pub ending: ::core::option::Option<RunEnd>,
+    /// Set once it has ended.
+    #[prost(uint64, tag = "19")]
+    pub ended_ms: u64,
+    /// Size of the output at `wf:out:<run>`; 0 means that there is none.
+    #[prost(uint64, tag = "20")]
+    pub output_bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunEnd {
+    /// A terminal state.
+    #[prost(enumeration = "RunState", tag = "1")]
+    pub state: i32,
+    #[prost(string, tag = "2")]
+    pub error_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub error_message: ::prost::alloc::string::String,
+    /// The step that decided it, if one did.
+    #[prost(string, tag = "4")]
+    pub step_id: ::prost::alloc::string::String,
+}
+/// One step of a run, or one item of a `for_each` step: the value of `wf:step:<run>:<step>` or `wf:step:<run>:<step>:<item>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StepRecord {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub step_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "StepState", tag = "4")]
+    pub state: i32,
+    /// The jobs that were submitted for it, the present one included.
+    #[prost(uint32, tag = "5")]
+    pub attempt: u32,
+    /// The present or last job.
+    #[prost(string, tag = "6")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Not before this time, where it is WAITING.
+    #[prost(uint64, tag = "7")]
+    pub not_before_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub started_ms: u64,
+    #[prost(uint64, tag = "9")]
+    pub ended_ms: u64,
+    #[prost(string, tag = "11")]
+    pub error_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "12")]
+    pub error_message: ::prost::alloc::string::String,
+    /// Size of the output at `wf:out:<run>:<step>\[:<item>\]`; 0 means that there is none.
+    #[prost(uint64, tag = "13")]
+    pub output_bytes: u64,
+    /// Of a `for_each` step.
+    #[prost(message, optional, tag = "14")]
+    pub items: ::core::option::Option<Items>,
+}
+/// How far a `for_each` step has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Items {
+    #[prost(uint32, tag = "1")]
+    pub total: u32,
+    /// Items below this one have been started.
+    #[prost(uint32, tag = "2")]
+    pub next: u32,
+    #[prost(uint32, tag = "3")]
+    pub succeeded: u32,
+    #[prost(uint32, tag = "4")]
+    pub failed: u32,
+}
+/// `busbar.engine.start`. The input stands at `wf:in:<run>`, where the start makes it stay.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub workflow_id: ::prost::alloc::string::String,
+    /// 0 means the newest.
+    #[prost(uint32, tag = "4")]
+    pub workflow_version: u32,
+    #[prost(string, tag = "5")]
+    pub idempotency_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub trace_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub traceparent: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "8")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(uint64, tag = "9")]
+    pub input_bytes: u64,
+    #[prost(string, tag = "10")]
+    pub requested_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartReply {
+    #[prost(oneof = "start_reply::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<start_reply::Answer>,
+}
+/// Nested message and enum types in `StartReply`.
+pub mod start_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "1")]
+        Started(super::Started),
+        #[prost(message, tag = "2")]
+        Rejected(super::Problem),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Started {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub workflow_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub workflow_version: u32,
+    #[prost(enumeration = "RunState", tag = "4")]
+    pub state: i32,
+    /// The idempotency key named a run that existed already; this is that run.
+    #[prost(bool, tag = "5")]
+    pub existing: bool,
+}
+/// The value of `wf:idem:<tenant>:<hash>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunIdempotencyRecord {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub workflow_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub workflow_version: u32,
+}
+/// `busbar.engine.cancel`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunCancelRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    /// Empty means any tenant (operators).
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub requested_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunCancelReply {
+    #[prost(oneof = "run_cancel_reply::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<run_cancel_reply::Answer>,
+}
+/// Nested message and enum types in `RunCancelReply`.
+pub mod run_cancel_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        /// The state after the commit: RUNNING while attempts are still out.
+        #[prost(enumeration = "super::RunState", tag = "1")]
+        State(i32),
+        #[prost(message, tag = "2")]
+        Rejected(super::Problem),
+    }
+}
+/// `busbar.engine.status`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EngineStatusRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EngineStatus {
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub live_runs: u64,
+    #[prost(uint64, tag = "4")]
+    pub started_ms: u64,
+}
+/// One committed change of one run: an entry of the log `ev:runs` and of the run's own timeline.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunEvent {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub workflow_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub trace_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub at_ms: u64,
+    /// The run's state after the change.
+    #[prost(enumeration = "RunState", tag = "7")]
+    pub state: i32,
+    /// Set by the change that decided how the run ends, and again by the one that ended it.
+    #[prost(message, optional, tag = "8")]
+    pub ending: ::core::option::Option<RunEnd>,
+    #[prost(message, repeated, tag = "9")]
+    pub changes: ::prost::alloc::vec::Vec<StepChange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StepChange {
+    #[prost(string, tag = "1")]
+    pub step_id: ::prost::alloc::string::String,
+    /// Of a `for_each` step's item: its place plus one; 0 means the step itself.
+    #[prost(uint32, tag = "2")]
+    pub item: u32,
+    #[prost(enumeration = "StepState", tag = "3")]
+    pub state: i32,
+    #[prost(uint32, tag = "4")]
+    pub attempt: u32,
+    #[prost(string, tag = "5")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub error_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub error_message: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "8")]
+    pub items: ::core::option::Option<Items>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunEventEntry {
+    /// The log entry's id: the event's sequence.
+    #[prost(string, tag = "1")]
+    pub cursor: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub event: ::core::option::Option<RunEvent>,
+}
+/// What travels on `busbar.run.event`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunEventBatch {
+    /// The cursor of the entry just before the first one: a follower that was elsewhere reads the log.
+    #[prost(string, tag = "1")]
+    pub after: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<RunEventEntry>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RunState {
+    Unspecified = 0,
+    Running = 1,
+    Succeeded = 2,
+    Failed = 3,
+    Cancelled = 4,
+    Timeout = 5,
+}
+impl RunState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RUN_STATE_UNSPECIFIED",
+            Self::Running => "RUN_STATE_RUNNING",
+            Self::Succeeded => "RUN_STATE_SUCCEEDED",
+            Self::Failed => "RUN_STATE_FAILED",
+            Self::Cancelled => "RUN_STATE_CANCELLED",
+            Self::Timeout => "RUN_STATE_TIMEOUT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RUN_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RUN_STATE_RUNNING" => Some(Self::Running),
+            "RUN_STATE_SUCCEEDED" => Some(Self::Succeeded),
+            "RUN_STATE_FAILED" => Some(Self::Failed),
+            "RUN_STATE_CANCELLED" => Some(Self::Cancelled),
+            "RUN_STATE_TIMEOUT" => Some(Self::Timeout),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum StepState {
+    Unspecified = 0,
+    /// Its next attempt begins later.
+    Waiting = 1,
+    Running = 2,
+    Succeeded = 3,
+    Failed = 4,
+    Cancelled = 5,
+    Timeout = 6,
+    Skipped = 7,
+}
+impl StepState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STEP_STATE_UNSPECIFIED",
+            Self::Waiting => "STEP_STATE_WAITING",
+            Self::Running => "STEP_STATE_RUNNING",
+            Self::Succeeded => "STEP_STATE_SUCCEEDED",
+            Self::Failed => "STEP_STATE_FAILED",
+            Self::Cancelled => "STEP_STATE_CANCELLED",
+            Self::Timeout => "STEP_STATE_TIMEOUT",
+            Self::Skipped => "STEP_STATE_SKIPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STEP_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "STEP_STATE_WAITING" => Some(Self::Waiting),
+            "STEP_STATE_RUNNING" => Some(Self::Running),
+            "STEP_STATE_SUCCEEDED" => Some(Self::Succeeded),
+            "STEP_STATE_FAILED" => Some(Self::Failed),
+            "STEP_STATE_CANCELLED" => Some(Self::Cancelled),
+            "STEP_STATE_TIMEOUT" => Some(Self::Timeout),
+            "STEP_STATE_SKIPPED" => Some(Self::Skipped),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmitJobRequest {
+    /// What kind of work it is, for example `job.echo`. Required.
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// What the job works on: one JSON value in UTF-8, kept byte for byte (so numbers stay exact); at most 1 MiB. Required.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub input_json: ::prost::bytes::Bytes,
+    #[prost(enumeration = "Priority", tag = "3")]
+    pub priority: i32,
+    /// At most 50; names up to 128 bytes, values up to 1,024.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Capabilities that the worker must have; at most 32.
+    #[prost(string, repeated, tag = "5")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Two submissions of a tenant with the same key are one job; at most 256 bytes.
+    #[prost(string, optional, tag = "6")]
+    pub idempotency_key: ::core::option::Option<::prost::alloc::string::String>,
+    /// Milliseconds from admission to the end. Without it, what the topic says.
+    #[prost(uint64, optional, tag = "7")]
+    pub deadline_ms: ::core::option::Option<u64>,
+    /// 1 to 100. Without it, what the topic says.
+    #[prost(uint32, optional, tag = "8")]
+    pub max_attempts: ::core::option::Option<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubmitJobReply {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// The trace that it belongs to: that of the metadata `traceparent`, or a new one.
+    #[prost(string, tag = "2")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// Its state as admitted. A job that the policy denies is accepted, in JOB_STATE_DENIED.
+    #[prost(enumeration = "JobState", tag = "3")]
+    pub state: i32,
+    /// The idempotency key named this job, which existed already.
+    #[prost(bool, tag = "4")]
+    pub existing: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmitJobsRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub jobs: ::prost::alloc::vec::Vec<SubmitJobRequest>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmitJobsReply {
+    /// One answer per job, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<SubmitJobAnswer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubmitJobAnswer {
+    #[prost(oneof = "submit_job_answer::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<submit_job_answer::Answer>,
+}
+/// Nested message and enum types in `SubmitJobAnswer`.
+pub mod submit_job_answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "1")]
+        Accepted(super::SubmitJobReply),
+        #[prost(message, tag = "2")]
+        Rejected(super::Refusal),
+    }
+}
+/// Why something was refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refusal {
+    /// The stable code.
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    /// What is wrong in this case.
+    #[prost(string, tag = "2")]
+    pub detail: ::prost::alloc::string::String,
+    /// When asking again makes sense, in milliseconds; 0 where it does not.
+    #[prost(uint64, tag = "3")]
+    pub retry_after_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetJobRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WaitJobRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// How long to wait, in milliseconds; at most 60,000. Keep it below the deadline of the call.
+    #[prost(uint64, tag = "2")]
+    pub timeout_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Job {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobState", tag = "2")]
+    pub state: i32,
+    #[prost(string, tag = "3")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// Attempts that were sent to workers, and how many it gets at most.
+    #[prost(uint32, tag = "6")]
+    pub attempts: u32,
+    #[prost(uint32, tag = "7")]
+    pub max_attempts: u32,
+    /// The worker of the present or last attempt; empty where there is none.
+    #[prost(string, tag = "8")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "9")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its state last changed.
+    #[prost(message, optional, tag = "10")]
+    pub updated_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Not sent to a worker before this time.
+    #[prost(message, optional, tag = "11")]
+    pub not_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ends at the latest.
+    #[prost(message, optional, tag = "12")]
+    pub deadline_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where the result stands; empty where there is none.
+    #[prost(string, tag = "13")]
+    pub result_ptr: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "14")]
+    pub result_bytes: u64,
+    /// The result, where it is JSON of at most 256 KiB; empty otherwise, and in lists.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub result_json: ::prost::bytes::Bytes,
+    /// How long the worker took, in milliseconds, as it says.
+    #[prost(int64, tag = "16")]
+    pub execution_ms: i64,
+    /// Why it did not succeed, or why the last attempt did not.
+    #[prost(string, tag = "17")]
+    pub error_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "18")]
+    pub error_message: ::prost::alloc::string::String,
+    #[prost(enumeration = "Priority", tag = "19")]
+    pub priority: i32,
+    #[prost(btree_map = "string, string", tag = "20")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, repeated, tag = "21")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How far it is, in percent, while it runs.
+    #[prost(int32, optional, tag = "22")]
+    pub percent: ::core::option::Option<i32>,
+    /// The wasm module that it runs, `sha256:<hex>`.
+    #[prost(string, tag = "23")]
+    pub module: ::prost::alloc::string::String,
+    /// Somebody asked to cancel it, and a worker still holds it.
+    #[prost(bool, tag = "24")]
+    pub cancel_requested: bool,
+    /// What the safety kernel decided; absent while it has not.
+    #[prost(message, optional, tag = "25")]
+    pub decision: ::core::option::Option<Decision>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Decision {
+    /// `ALLOW`, `DENY`, `REQUIRE_HUMAN`, `THROTTLE`, `ALLOW_WITH_CONSTRAINTS`, `QUARANTINE` or `REDACT`.
+    #[prost(string, tag = "1")]
+    pub decision: ::prost::alloc::string::String,
+    /// The rule that decided; empty where none matched.
+    #[prost(string, tag = "2")]
+    pub rule_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// The policy snapshot that it was decided under.
+    #[prost(string, tag = "4")]
+    pub snapshot: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchJobsRequest {
+    /// One job; empty means all jobs of the tenant that fit.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// The cursor of the last reply that was taken: nothing after it is missed. Empty means from now.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Only jobs of this topic, exact or with the wildcards of NATS; not together with `job_id`.
+    #[prost(string, tag = "3")]
+    pub topic: ::prost::alloc::string::String,
+    /// Only changes into one of these states; none means all. The end of the one job is always told.
+    #[prost(enumeration = "JobState", repeated, tag = "4")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchJobsReply {
+    /// Where to go on after a broken connection. Opaque.
+    #[prost(string, tag = "1")]
+    pub cursor: ::prost::alloc::string::String,
+    #[prost(oneof = "watch_jobs_reply::What", tags = "2, 3, 4, 5")]
+    pub what: ::core::option::Option<watch_jobs_reply::What>,
+}
+/// Nested message and enum types in `WatchJobsReply`.
+pub mod watch_jobs_reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum What {
+        /// The one job as it is: first, unless a cursor was given, and again as the last message, with its result.
+        #[prost(message, tag = "2")]
+        Job(super::Job),
+        #[prost(message, tag = "3")]
+        Change(super::JobChange),
+        /// From the worker as it comes, for one job only; may be lost.
+        #[prost(message, tag = "4")]
+        Progress(super::JobProgressed),
+        /// The tenant's changes are told from this cursor on. Always the first message when no cursor was given.
+        #[prost(message, tag = "5")]
+        Begins(super::WatchBegins),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchBegins {
+    /// The given cursor, or what a slow reader had not yet taken, is no longer kept: changes were missed. List tells how things are.
+    #[prost(bool, tag = "1")]
+    pub missed: bool,
+}
+/// One committed change.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobChange {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// Every state that the job passed through, the last one being the present.
+    #[prost(enumeration = "JobState", repeated, tag = "4")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+    #[prost(message, optional, tag = "5")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(uint32, tag = "6")]
+    pub attempt: u32,
+    #[prost(string, tag = "7")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub error_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub error_message: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub result_ptr: ::prost::alloc::string::String,
+    /// Milliseconds, as the worker says.
+    #[prost(int64, tag = "11")]
+    pub execution_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobProgressed {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub percent: i32,
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelJobRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Why, for those who look at the job later; at most 500 characters are kept.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelJobReply {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Its state after the call. A live one means that the worker was told and has a short time to answer.
+    #[prost(enumeration = "JobState", tag = "2")]
+    pub state: i32,
+    /// Why nothing changed, where nothing did.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListJobsRequest {
+    /// JOB_STATE_UNSPECIFIED means any.
+    #[prost(enumeration = "JobState", tag = "1")]
+    pub state: i32,
+    /// Exact; empty means any.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// 1 to 200; 0 means 50.
+    #[prost(uint32, tag = "3")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListJobsReply {
+    /// Without their results.
+    #[prost(message, repeated, tag = "1")]
+    pub jobs: ::prost::alloc::vec::Vec<Job>,
+    /// Empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Which of two waiting jobs goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Priority {
+    /// As INTERACTIVE.
+    Unspecified = 0,
+    Batch = 1,
+    Interactive = 2,
+    Critical = 3,
+}
+impl Priority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PRIORITY_UNSPECIFIED",
+            Self::Batch => "PRIORITY_BATCH",
+            Self::Interactive => "PRIORITY_INTERACTIVE",
+            Self::Critical => "PRIORITY_CRITICAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PRIORITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "PRIORITY_BATCH" => Some(Self::Batch),
+            "PRIORITY_INTERACTIVE" => Some(Self::Interactive),
+            "PRIORITY_CRITICAL" => Some(Self::Critical),
+            _ => None,
+        }
+    }
 }

@@ -1,19 +1,24 @@
 //! The ports: what a shell may do to the world.
 //!
 //! Shells are generic over [`Bus`], [`Records`], [`Clock`] and, where they need judgement, [`Judge`]. Production gives them
-//! NATS, Redis, the system's clock and a gRPC client; the simulator gives them seeded models of the same.
+//! NATS, Redis, the system's clock and a gRPC client; the simulator gives them seeded models of the same. A [`Tracer`] tells of
+//! the way that a piece of work takes through all of them.
 
 mod bus;
 mod clock;
+mod commit;
 mod judge;
 mod records;
+mod spans;
 mod units;
 
 pub use bus::{Bus, BusError, Connection, Delivery, Headers, Message, PullConsumer, Settlement, Subscription, TRACEPARENT};
 pub use clock::{Clock, SystemClock};
-pub use judge::{Judge, JudgeError};
+pub use commit::{COMMIT_RETRY, commit_all};
+pub use judge::{Judge, JudgeError, Question};
 pub use records::{
     Answer, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
     Write,
 };
+pub use spans::{Span, SpanKind, SpanSink, SpanValue, Tracer, ago};
 pub use units::unit_fault;
