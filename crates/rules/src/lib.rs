@@ -4,11 +4,15 @@
 //! - [`glob`]: the patterns of policy rules.
 //! - [`schema`]: JSON Schemas of inputs and outputs.
 //! - [`constraints`]: limits that only ever get tighter.
+//! - [`expr`]: expressions and templates of workflows.
 //! - [`job_hash`]: what an approval is bound to.
+//! - [`pack`]: what a pack may be.
 
 pub mod constraints;
+pub mod expr;
 pub mod glob;
 pub mod job_hash;
+pub mod pack;
 pub mod schema;
 pub mod topics;
 

@@ -1,0 +1,148 @@
+//! `topics.yaml`: the topics of a pack, and the topic documents that follow from them.
+
+use busbar_protocol::busbar::TopicDocument;
+use serde::{Deserialize, Serialize};
+
+use super::manifest::in_pack;
+use super::names::check_topic;
+use super::{Broken, Module};
+use crate::Schema;
+
+/// `topics.yaml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TopicsFile {
+    /// The pack's topics.
+    pub(super) topics: Vec<TopicEntry>,
+}
+
+/// One topic of a pack. What is left out has the scheduler's default.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TopicEntry {
+    /// Exact, or with `*` for one token, or ending in `>` for the rest.
+    pub(super) topic: String,
+    /// Pools that serve it.
+    pools: Vec<String>,
+    /// A module of the pack; none means a handler of the worker's own.
+    module: Option<String>,
+    /// The file with the JSON Schema of the input.
+    pub(super) input_schema: Option<String>,
+    /// The file with the JSON Schema of the output.
+    pub(super) output_schema: Option<String>,
+    /// How long things may take.
+    #[serde(default)]
+    timeouts: Timeouts,
+    /// What happens when an attempt does not succeed.
+    #[serde(default)]
+    retries: Retries,
+    /// What a guest may use.
+    limits: Option<Limits>,
+    /// How long results stay, in milliseconds.
+    #[serde(default)]
+    result_ttl_ms: u64,
+    /// Reach workers through the topic's queue group only.
+    #[serde(default)]
+    queue_only: bool,
+    /// How many attempts may be in flight through the queue group.
+    #[serde(default)]
+    queue_in_flight_max: u32,
+}
+
+/// How long things may take, in milliseconds; 0 means the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Timeouts {
+    schedule_to_start_ms: u64,
+    start_to_close_ms: u64,
+    deadline_ms: u64,
+}
+
+/// What happens when an attempt does not succeed; 0 means the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Retries {
+    max_attempts: u32,
+    backoff_initial_ms: u64,
+    backoff_max_ms: u64,
+}
+
+/// What a guest may use; what is left out has the sandbox's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wall_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tmp_bytes: Option<u64>,
+}
+
+impl TopicsFile {
+    /// The files that its topics name.
+    pub(super) fn schemas(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().flat_map(|entry| [&entry.input_schema, &entry.output_schema]).flatten().map(String::as_str)
+    }
+
+    /// Refuses files that do not lie in the pack.
+    pub(super) fn check_paths(&self) -> Result<(), Broken> {
+        self.schemas().try_for_each(|file| in_pack(&format!("topics.yaml: {file}"), file))
+    }
+}
+
+impl TopicEntry {
+    /// The topic document that it stands for, with the texts of its schemas.
+    pub(super) fn document(
+        &self,
+        pack_id: &str,
+        modules: &[Module],
+        [input_schema, output_schema]: [Option<&str>; 2],
+    ) -> Result<TopicDocument, Broken> {
+        let place = |member: &str| format!("topics.yaml: {}: {member}", self.topic);
+        check_topic(pack_id, &self.topic)?;
+        if self.pools.is_empty() || self.pools.iter().any(String::is_empty) {
+            return Err(Broken::new(place("pools"), "must name at least one pool"));
+        }
+        for (member, schema) in [("input_schema", input_schema), ("output_schema", output_schema)] {
+            if let Some(text) = schema {
+                Schema::compile(text).map_err(|error| Broken::new(place(member), error.to_string()))?;
+            }
+        }
+        Ok(TopicDocument {
+            topic: self.topic.clone(),
+            pools: self.pools.clone(),
+            module: self.module_of(modules)?,
+            input_schema: input_schema.unwrap_or_default().to_owned(),
+            output_schema: output_schema.unwrap_or_default().to_owned(),
+            schedule_to_start_ms: self.timeouts.schedule_to_start_ms,
+            start_to_close_ms: self.timeouts.start_to_close_ms,
+            deadline_ms: self.timeouts.deadline_ms,
+            max_attempts: self.retries.max_attempts,
+            backoff_initial_ms: self.retries.backoff_initial_ms,
+            backoff_max_ms: self.retries.backoff_max_ms,
+            limits: self.limits.as_ref().map(limits_json).unwrap_or_default(),
+            pack_id: pack_id.to_owned(),
+            result_ttl_ms: self.result_ttl_ms,
+            queue_only: self.queue_only,
+            queue_in_flight_max: self.queue_in_flight_max,
+        })
+    }
+
+    fn module_of(&self, modules: &[Module]) -> Result<String, Broken> {
+        let Some(name) = &self.module else { return Ok(String::new()) };
+        let module = modules.iter().find(|module| module.name == *name).ok_or_else(|| {
+            let rule = format!("{name:?} is not among the modules of pack.yaml");
+            Broken::new(format!("topics.yaml: {}: module", self.topic), rule)
+        })?;
+        Ok(format!("sha256:{}", module.sha256))
+    }
+}
+
+fn limits_json(limits: &Limits) -> String {
+    serde_json::to_string(limits).expect("numbers under text keys are always JSON")
+}
