@@ -87,9 +87,9 @@ where
 /// own blocking calls ever wait behind them.
 async fn on_thread(work: impl FnOnce() -> Result<Bytes, Failure> + Send + 'static) -> Result<Bytes, Failure> {
     let (tell, told) = oneshot::channel();
-    let runtime = Handle::current();
+    let (runtime, lines) = (Handle::current(), tracing::Span::current());
     let run = move || {
-        let _inside = runtime.enter();
+        let (_inside, _lines) = (runtime.enter(), lines.entered());
         // Nobody may listen any more: then the worker has ended.
         let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
     };

@@ -39,6 +39,8 @@ mod worker;
 pub use artifacts::Artifacts;
 pub use busbar_protocol::codes::Code;
 pub use busbar_protocol::pointers::Sha256Hex;
+pub use busbar_protocol::ports::{Span, SpanKind, SpanSink, SpanValue, Tracer, ago};
+pub use busbar_protocol::trace::TraceContext;
 pub use checkpoints::{CheckpointSender, Checkpoints, Keeping};
 pub use client::{Client, ClientError, ClientOptions, Finished, JobState, Refusal, Submission, Submitted};
 pub use context::{Context, Recorder};

@@ -6,7 +6,7 @@
 //!  Redis ───────┘              ▲ │
 //!    policy:bundle:<id>        │ └────► `busbar.kernel.snapshot` (we decide under a new snapshot from now on)
 //!        ▲                     │
-//!        └── commit ◄── validate ◄── `busbar.kernel.publish` (gateway)
+//!        └── commit ◄── validate ◄── `busbar.kernel.publish`: publish, check, remove (gateway)
 //! ```
 //!
 //! - A bundle is validated before it is committed: a bad one is refused whole, and the last good snapshot stays.

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use busbar_protocol::busbar::{BundleRecord, BundleTier, Problem, PublishBundleRequest};
+use busbar_protocol::busbar::{BundleAction, BundleRecord, BundleTier, Problem, PublishBundleRequest};
 use busbar_protocol::codes::Code;
-use busbar_protocol::keys;
 use busbar_protocol::ports::{Answer, CommitClass, CommitId, Guard, IndexRange, Records, StoreError, Stored, Unit, Write};
 use busbar_protocol::prost::Message as _;
+use busbar_protocol::{ids, keys};
 
 use crate::core::bundle::{BUNDLE_BYTES_MAX, Bundle, BundleError, Source, Tier};
 use crate::core::snapshot::Snapshot;
@@ -118,14 +118,28 @@ fn tier(wire: i32) -> Option<Tier> {
     }
 }
 
-/// Validates a bundle and commits it, replacing the one of the same name.
+/// Does with a bundle what the request says: publishes it, replacing the one of the same name; only checks it; or removes it.
 ///
 /// # Errors
 /// [`Problem`] with a stable code: `bundle_invalid`, or `store_unavailable` when it should be tried again.
 pub async fn publish<R: Records>(records: &R, request: PublishBundleRequest) -> Result<(), Problem> {
+    let action = BundleAction::try_from(request.action).map_err(|_| invalid("an unknown action"))?;
     let tier = tier(request.tier).ok_or_else(|| invalid("the tier must be core, tenant or pack"))?;
     let source = Source { tier, id: request.bundle_id, content: request.content, topics: request.topics };
-    let bundle = Bundle::compile(source).map_err(|error| invalid(&error.to_string()))?;
+    match action {
+        BundleAction::Publish | BundleAction::Check => {
+            let source = Bundle::compile(source).map_err(|error| invalid(&error.to_string()))?.source;
+            commit(records, &source, action).await
+        }
+        BundleAction::Remove => {
+            ids::check(&source.id).map_err(|error| invalid(&error.to_string()))?;
+            commit(records, &source, action).await
+        }
+    }
+}
+
+/// Tries until the store has answered.
+async fn commit<R: Records>(records: &R, source: &Source, action: BundleAction) -> Result<(), Problem> {
     // One id for all tries: a unit whose answer was lost is then answered "already" instead of being applied twice.
     let commit = CommitId::generate();
     let mut last = StoreError::Unavailable { detail: "the record keeps changing".to_owned() };
@@ -133,7 +147,12 @@ pub async fn publish<R: Records>(records: &R, request: PublishBundleRequest) -> 
         if attempt > 0 {
             tokio::time::sleep(COMMIT_PAUSE).await;
         }
-        match commit_bundle(records, &bundle.source, commit).await {
+        let tried = match action {
+            BundleAction::Publish => commit_bundle(records, source, commit).await,
+            BundleAction::Check => may_replace(records, source).await.map(drop),
+            BundleAction::Remove => remove_bundle(records, source, commit).await,
+        };
+        match tried {
             Ok(()) => return Ok(()),
             Err(Refused::Other(error)) => last = error,
             Err(Refused::Problem(problem)) => return Err(problem),
@@ -159,29 +178,54 @@ impl From<StoreError> for Refused {
     }
 }
 
-async fn commit_bundle<R: Records>(records: &R, source: &Source, commit: CommitId) -> Result<(), Refused> {
+/// The bundle of this name as it stands, with its revision; refused where it is of another tier.
+async fn present<R: Records>(records: &R, source: &Source) -> Result<Option<(Source, u64)>, Refused> {
     let key = keys::bundle(&source.id);
-    let stored = records.read(vec![key.clone()]).await?.into_iter().next().flatten();
-    if let Some(stored) = &stored {
-        let present = decode(&key, stored)?;
-        if present == *source {
-            return Ok(());
-        }
-        if present.tier != source.tier {
-            let problem =
-                format!("{} is a bundle of tier {}: another tier must not replace it", source.id, present.tier.as_str());
-            return Err(Refused::Problem(invalid(&problem)));
-        }
-    } else if bundle_ids(records).await?.len() >= BUNDLES_MAX {
+    let Some(stored) = records.read(vec![key.clone()]).await?.into_iter().next().flatten() else { return Ok(None) };
+    let present = decode(&key, &stored)?;
+    if present.tier != source.tier {
+        let problem = format!("{} is a bundle of tier {}: another tier must not touch it", source.id, present.tier.as_str());
+        return Err(Refused::Problem(invalid(&problem)));
+    }
+    Ok(Some((present, stored.revision)))
+}
+
+/// What would be replaced, if it may be.
+async fn may_replace<R: Records>(records: &R, source: &Source) -> Result<Option<(Source, u64)>, Refused> {
+    let present = present(records, source).await?;
+    if present.is_none() && bundle_ids(records).await?.len() >= BUNDLES_MAX {
         return Err(Refused::Problem(invalid(&format!("there are {BUNDLES_MAX} bundles already"))));
     }
+    Ok(present)
+}
+
+async fn commit_bundle<R: Records>(records: &R, source: &Source, commit: CommitId) -> Result<(), Refused> {
+    let present = may_replace(records, source).await?;
+    if present.as_ref().is_some_and(|(present, _)| present == source) {
+        return Ok(());
+    }
     let published_ms = records.time().await?.millis();
-    let unit = unit(&key, stored.map_or(0, |stored| stored.revision), source, published_ms, commit);
+    let key = keys::bundle(&source.id);
+    let unit = unit(&key, present.map_or(0, |(_, revision)| revision), source, published_ms, commit);
     // Policy gets through when memory is short: it may be what stops the flood.
-    match records.commit(CommitClass::Advance, vec![unit]).await?.first() {
+    applied(&key, records.commit(CommitClass::Advance, vec![unit]).await?.first())
+}
+
+/// Takes a bundle away; one that is not there is as good.
+async fn remove_bundle<R: Records>(records: &R, source: &Source, commit: CommitId) -> Result<(), Refused> {
+    let Some((_, revision)) = present(records, source).await? else { return Ok(()) };
+    let key = keys::bundle(&source.id);
+    let index = Write::IndexRemove { index: keys::INDEX_BUNDLES.to_owned(), member: source.id.clone() };
+    let guards = vec![Guard::Revision { key: key.clone(), revision }];
+    let unit = Unit { id: commit, guards, writes: vec![Write::Delete { key: key.clone() }, index] };
+    applied(&key, records.commit(CommitClass::Advance, vec![unit]).await?.first())
+}
+
+fn applied(key: &str, answer: Option<&Answer>) -> Result<(), Refused> {
+    match answer {
         Some(Answer::Applied { .. } | Answer::Already) => Ok(()),
         Some(Answer::Conflict { .. } | Answer::GuardFailed { .. }) => Err(Refused::Changed),
-        None => Err(Refused::Other(corrupt(&key, "no answer to a commit"))),
+        None => Err(Refused::Other(corrupt(key, "no answer to a commit"))),
     }
 }
 

@@ -2,19 +2,22 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use busbar_protocol::busbar::{CheckBatchRequest, CheckBatchResponse};
 use busbar_protocol::cap::{ListSnapshotsRequest, ListSnapshotsResponse, PolicyCheckRequest, PolicyCheckResponse};
+use busbar_protocol::ports::{Span, SpanKind, Tracer};
+use busbar_protocol::trace::TraceContext;
 use busbar_rpc::busbar::kernel_server::{Kernel, KernelServer};
 use busbar_rpc::cap::safety_kernel_server::{SafetyKernel, SafetyKernelServer};
 use busbar_rpc::tonic::service::Routes;
 use busbar_rpc::tonic::{self, Request, Response, Status};
 use busbar_rpc::{CHECKS_MAX, MESSAGE_BYTES_MAX};
-use busbar_service::Metrics;
-use busbar_service::telemetry::{Counters, Histograms};
+use busbar_service::Telemetry;
+use busbar_service::telemetry::{Counters, Histograms, millis};
 use tokio::sync::watch;
 
+use crate::core::bundle::Tier;
 use crate::core::evaluate::{evaluate, explain};
 use crate::core::snapshot::Snapshot;
 
@@ -49,14 +52,17 @@ struct Answers {
     current: watch::Receiver<Current>,
     decisions: Counters,
     duration_ms: Histograms,
+    tracer: Tracer,
 }
 
 /// The services, ready to be served.
-pub(crate) fn routes(current: watch::Receiver<Current>, metrics: &Metrics) -> Routes {
+pub(crate) fn routes(current: watch::Receiver<Current>, telemetry: &Telemetry) -> Routes {
+    let metrics = &telemetry.metrics;
     let answers = Answers {
         current,
-        decisions: metrics.counters("kernel_decisions", "Decisions by what was decided"),
+        decisions: metrics.counters("kernel_decisions", "Decisions by what was decided, and by the tier whose rule decided"),
         duration_ms: metrics.histograms_ms("kernel_call_ms", "Time that a call took in the kernel"),
+        tracer: telemetry.tracer.clone(),
     };
     let batch = KernelServer::new(answers.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -74,15 +80,36 @@ impl Answers {
 
     fn decide(&self, snapshot: &Snapshot, request: &PolicyCheckRequest) -> PolicyCheckResponse {
         let judgement = evaluate(snapshot, request);
-        self.decisions.get_or_create(&vec![("decision", judgement.decision.as_str().to_owned())]).inc();
+        let tier = judgement.tier.map_or("none", Tier::as_str);
+        let labels = vec![("decision", judgement.decision.as_str().to_owned()), ("tier", tier.to_owned())];
+        self.decisions.get_or_create(&labels).inc();
         judgement.to_wire(snapshot, request)
+    }
+
+    /// Decides, and tells of it where somebody wants to see it.
+    fn decide_traced(&self, snapshot: &Snapshot, request: &PolicyCheckRequest, traceparent: &str) -> PolicyCheckResponse {
+        let wanted = TraceContext::parse(traceparent).filter(|parent| self.tracer.is_on() && parent.is_sampled());
+        let Some(parent) = wanted else { return self.decide(snapshot, request) };
+        let started = SystemTime::now();
+        let response = self.decide(snapshot, request);
+        // The same job is asked about again under the next snapshot.
+        let own = parent.child(&format!("check {}", snapshot.id()));
+        let span = Span::over("check", SpanKind::Server, parent, own, started)
+            .text("busbar.job_id", &request.job_id)
+            .text("busbar.tenant_id", &request.tenant)
+            .text("busbar.topic", &request.topic)
+            .text("busbar.decision", response.decision().as_str_name())
+            .text("busbar.rule_id", &response.rule_id)
+            .text("busbar.snapshot", snapshot.id());
+        self.tracer.tell(span);
+        response
     }
 
     fn timed<T>(&self, call: &str, work: impl FnOnce() -> T) -> Response<T> {
         let begun = Instant::now();
         let answer = work();
         let labels = vec![("call", call.to_owned())];
-        self.duration_ms.get_or_create(&labels).observe(begun.elapsed().as_secs_f64() * 1000.0);
+        self.duration_ms.get_or_create(&labels).observe(millis(begun.elapsed()));
         Response::new(answer)
     }
 }
@@ -90,7 +117,7 @@ impl Answers {
 #[tonic::async_trait]
 impl Kernel for Answers {
     async fn check_batch(&self, request: Request<CheckBatchRequest>) -> Result<Response<CheckBatchResponse>, Status> {
-        let requests = request.into_inner().requests;
+        let CheckBatchRequest { requests, traceparents } = request.into_inner();
         if requests.len() > CHECKS_MAX {
             return Err(Status::invalid_argument(format!(
                 "{} requests are more than the {CHECKS_MAX} of one call",
@@ -100,7 +127,9 @@ impl Kernel for Answers {
         Ok(self.timed("check_batch", || {
             // One snapshot for the whole batch, however soon the next one comes.
             let snapshot = self.snapshot();
-            let responses = requests.iter().map(|request| self.decide(&snapshot, request)).collect();
+            let places = traceparents.iter().map(String::as_str).chain(std::iter::repeat(""));
+            let responses =
+                requests.iter().zip(places).map(|(request, place)| self.decide_traced(&snapshot, request, place)).collect();
             CheckBatchResponse { responses, snapshot: snapshot.id().to_owned() }
         }))
     }

@@ -4,14 +4,14 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use busbar_protocol::busbar::{Problem, PublishBundleReply, PublishBundleRequest, SnapshotChanged};
+use busbar_protocol::busbar::{BundleAction, Problem, PublishBundleReply, PublishBundleRequest, SnapshotChanged};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{Bus, Headers, Message, Records, StoreError, Subscription};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
-use busbar_rpc::ServeError;
-use busbar_service::telemetry::Metrics;
-use busbar_service::{Readiness, Shutdown};
+use busbar_rpc::{ServeError, ServeOptions};
+use busbar_service::telemetry::{Counter, Gauge};
+use busbar_service::{Metrics, Readiness, Shutdown, Telemetry};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
@@ -73,6 +73,7 @@ struct Kernel<B, R> {
     records: R,
     policy_path: Option<PathBuf>,
     current: watch::Sender<Current>,
+    meters: Meters,
     /// The present snapshot could not be announced yet.
     announcement_due: bool,
 }
@@ -87,23 +88,26 @@ pub async fn run<B: Bus, R: Records>(
     records: R,
     listener: TcpListener,
     readiness: Readiness,
-    metrics: Metrics,
+    telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> Result<(), KernelError> {
     readiness.set(READY_POLICY, false);
     readiness.set(READY_BUS, false);
     let Some(first) = until(&shutdown, first_snapshot(&records, &config)).await else { return Ok(()) };
     let current = watch::Sender::new(Current::new(first?));
+    let meters = Meters::register(&telemetry.metrics);
+    meters.snapshot(&current.borrow().snapshot);
     tell(&current.borrow().snapshot, "deciding");
 
     // Decisions need no bus: the server answers as soon as there is a snapshot. Dropping the set ends it.
     let mut server = JoinSet::new();
     let ended = shutdown.clone();
-    let routes = server::routes(current.subscribe(), &metrics);
-    server.spawn(busbar_rpc::serve(listener, routes, async move { ended.triggered().await }));
+    let routes = server::routes(current.subscribe(), &telemetry);
+    server.spawn(busbar_rpc::serve(listener, routes, ServeOptions::default(), async move { ended.triggered().await }));
     readiness.set(READY_POLICY, true);
 
-    let mut kernel = Kernel { bus, records, policy_path: config.policy_path.clone(), current, announcement_due: true };
+    let policy_path = config.policy_path.clone();
+    let mut kernel = Kernel { bus, records, policy_path, current, meters, announcement_due: true };
     let subscribe = kernel.subscribe();
     let Some((publish, announced)) = until(&shutdown, subscribe).await else { return finish(server).await };
     readiness.set(READY_BUS, true);
@@ -142,8 +146,38 @@ async fn first_snapshot<R: Records>(records: &R, config: &KernelConfig) -> Resul
     }
 }
 
+/// What is counted about the policy itself.
+#[derive(Debug)]
+struct Meters {
+    bundles: Gauge,
+    rules: Gauge,
+    snapshots: Counter,
+    load_failures: Counter,
+}
+
+impl Meters {
+    fn register(metrics: &Metrics) -> Self {
+        Self {
+            bundles: metrics.gauge("kernel_bundles", "Bundles that are decided by"),
+            rules: metrics.gauge("kernel_rules", "Rules that are decided by"),
+            snapshots: metrics.counter("kernel_snapshots", "Snapshots that were decided by so far"),
+            load_failures: metrics.counter("kernel_load_failures", "How often the policy could not be read and stayed as it was"),
+        }
+    }
+
+    fn snapshot(&self, snapshot: &Snapshot) {
+        self.bundles.set(i64::try_from(snapshot.bundles().len()).unwrap_or(i64::MAX));
+        self.rules.set(i64::try_from(rules(snapshot)).unwrap_or(i64::MAX));
+        self.snapshots.inc();
+    }
+}
+
+fn rules(snapshot: &Snapshot) -> usize {
+    snapshot.bundles().iter().map(|bundle| bundle.rules.len()).sum()
+}
+
 fn tell(snapshot: &Snapshot, what: &'static str) {
-    let rules: usize = snapshot.bundles().iter().map(|bundle| bundle.rules.len()).sum();
+    let rules = rules(snapshot);
     let default = snapshot.default_decision().as_str();
     tracing::info!(snapshot = snapshot.id(), bundles = snapshot.bundles().len(), rules, default, "{what}");
 }
@@ -227,12 +261,15 @@ impl<B: Bus, R: Records> Kernel<B, R> {
             detail: format!("not a PublishBundleRequest: {error}"),
             retry_after_ms: 0,
         })?;
-        let bundle = request.bundle_id.clone();
+        let (bundle, action) = (request.bundle_id.clone(), request.action());
         perform::publish(&self.records, request).await?;
+        if action == BundleAction::Check {
+            return Ok(self.id());
+        }
         match perform::load(&self.records, self.policy_path.as_deref()).await {
             Ok(snapshot) => {
                 self.replace(snapshot);
-                tracing::info!(bundle, snapshot = self.id(), "published");
+                tracing::info!(bundle, snapshot = self.id(), action = action.as_str_name(), "the bundles are changed");
                 Ok(self.id())
             }
             // Committed, but not in force here; a repetition finds it committed and loads again.
@@ -254,7 +291,10 @@ impl<B: Bus, R: Records> Kernel<B, R> {
         match perform::load(&self.records, self.policy_path.as_deref()).await {
             Ok(snapshot) => self.replace(snapshot),
             Err(error @ LoadError::Store(StoreError::Unavailable { .. })) => tracing::debug!(%error, "the policy stays as it is"),
-            Err(error) => tracing::error!(%error, "the policy cannot be read and stays as it is"),
+            Err(error) => {
+                self.meters.load_failures.inc();
+                tracing::error!(%error, "the policy cannot be read and stays as it is");
+            }
         }
     }
 
@@ -263,6 +303,7 @@ impl<B: Bus, R: Records> Kernel<B, R> {
             return;
         }
         tell(&snapshot, "deciding by a new snapshot");
+        self.meters.snapshot(&snapshot);
         self.current.send_modify(|current| current.replace(snapshot));
         self.announcement_due = true;
     }

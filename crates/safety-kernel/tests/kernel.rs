@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use busbar_bus::{BusConfig, NatsBus};
-use busbar_protocol::busbar::{BundleTier, PublishBundleReply, PublishBundleRequest, SnapshotChanged};
+use busbar_protocol::busbar::{BundleAction, BundleTier, PublishBundleReply, PublishBundleRequest, SnapshotChanged};
 use busbar_protocol::cap::{DecisionType, ListSnapshotsRequest, PolicyCheckRequest};
 use busbar_protocol::ports::{Bus as _, Headers, Judge as _, Subscription};
 use busbar_protocol::prost::Message as _;
@@ -13,7 +13,7 @@ use busbar_rpc::cap::safety_kernel_client::SafetyKernelClient;
 use busbar_rpc::{KernelClient, KernelClientOptions, tonic};
 use busbar_safety_kernel::{KernelConfig, KernelError, LoadError, run};
 use busbar_servers::Stack;
-use busbar_service::{Metrics, Readiness, Shutdown};
+use busbar_service::{Metrics, Readiness, Shutdown, Telemetry};
 use busbar_store::{Store, StoreConfig};
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
@@ -43,7 +43,8 @@ impl Servers {
         let address = listener.local_addr().expect("bound").to_string();
         let (readiness, metrics, shutdown) = (Readiness::new(), Metrics::new(), Shutdown::new());
         readiness.set("started", false);
-        let kernel = run(config, bus, store, listener, readiness.clone(), metrics.clone(), shutdown.clone());
+        let telemetry = Telemetry { metrics: metrics.clone(), ..Telemetry::default() };
+        let kernel = run(config, bus, store, listener, readiness.clone(), telemetry, shutdown.clone());
         let task = tokio::spawn(kernel);
         Running { address, readiness, metrics, shutdown, task }
     }
@@ -55,8 +56,18 @@ impl Servers {
     }
 
     async fn publish(&self, id: &str, tier: BundleTier, content: &str, topics: &[&str]) -> PublishBundleReply {
+        self.act(BundleAction::Publish, id, tier, content, topics).await
+    }
+
+    async fn act(&self, action: BundleAction, id: &str, tier: BundleTier, content: &str, topics: &[&str]) -> PublishBundleReply {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let request = PublishBundleRequest { bundle_id: id.into(), tier: tier.into(), content: content.into(), topics };
+        let request = PublishBundleRequest {
+            bundle_id: id.into(),
+            tier: tier.into(),
+            content: content.into(),
+            topics,
+            action: action.into(),
+        };
         self.ask(request.encode_to_vec()).await
     }
 
@@ -97,7 +108,7 @@ impl Running {
     /// Decision, rule and snapshot.
     async fn decide(&self, topic: &str) -> (DecisionType, String, String) {
         let request = PolicyCheckRequest { job_id: "j".into(), topic: topic.into(), ..PolicyCheckRequest::default() };
-        let response = self.client().check(vec![request]).await.expect("decided");
+        let response = self.client().check(vec![request.into()]).await.expect("decided");
         let answer = &response.responses[0];
         (answer.decision(), answer.rule_id.clone(), response.snapshot)
     }
@@ -155,7 +166,7 @@ async fn what_is_published_is_decided_by_announced_and_kept() {
     assert_eq!(explained.reason, "fine\na/a-allow (allow): matches\ndefault: deny");
     let snapshots = cap.list_snapshots(ListSnapshotsRequest {}).await.expect("listed").into_inner().snapshots;
     assert_eq!(snapshots, [reply.snapshot.clone(), empty]);
-    assert!(kernel.metrics.render().contains("busbar_kernel_decisions_total{decision=\"allow\"}"));
+    assert!(kernel.metrics.render().contains("busbar_kernel_decisions_total{decision=\"allow\",tier=\"pack\"}"));
     kernel.stop().await;
 
     let next = servers.kernel(KernelConfig::default()).await.ready().await;
@@ -187,8 +198,35 @@ async fn a_bad_bundle_is_refused_whole() {
 
     let too_many = vec![PolicyCheckRequest::default(); 257];
     let mut stub = busbar_rpc::busbar::kernel_client::KernelClient::new(kernel.channel());
-    let refused = stub.check_batch(busbar_protocol::busbar::CheckBatchRequest { requests: too_many }).await.expect_err("refused");
+    let refused = stub
+        .check_batch(busbar_protocol::busbar::CheckBatchRequest { requests: too_many, traceparents: Vec::new() })
+        .await
+        .expect_err("refused");
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    kernel.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_checked_without_a_trace_and_removed_without_one() {
+    let servers = Servers::start().await;
+    let kernel = servers.kernel(KernelConfig::default()).await.ready().await;
+    let empty = kernel.decide("job.a.x").await.2;
+    let act = async |action, tier, content: &str| servers.act(action, "a", tier, content, &["job.a.x"]).await;
+
+    let checked = act(BundleAction::Check, BundleTier::Pack, ALLOW_A).await;
+    assert_eq!((checked.problem, checked.snapshot), (None, empty.clone()));
+    let bad = act(BundleAction::Check, BundleTier::Pack, "rules: [{id: x, decision: maybe}]").await;
+    assert_eq!(bad.problem.expect("refused").code, "bundle_invalid");
+    let nothing = act(BundleAction::Remove, BundleTier::Pack, "").await;
+    assert_eq!((nothing.problem, nothing.snapshot), (None, empty.clone()), "what is not there is as good as removed");
+
+    assert_eq!(act(BundleAction::Publish, BundleTier::Pack, ALLOW_A).await.problem, None);
+    assert_eq!(kernel.decide("job.a.x").await.0, DecisionType::Allow);
+    let wrong_tier = act(BundleAction::Remove, BundleTier::Core, "").await;
+    assert_eq!(wrong_tier.problem.expect("refused").code, "bundle_invalid");
+    let removed = act(BundleAction::Remove, BundleTier::Pack, "").await;
+    assert_eq!((removed.problem, removed.snapshot), (None, empty.clone()));
+    assert_eq!(kernel.decide("job.a.x").await, (DecisionType::Deny, String::new(), empty));
     kernel.stop().await;
 }
 
@@ -220,8 +258,12 @@ async fn replicas_agree_and_survive_their_servers() {
 
     // The kernels reconnect in their own time: until then nobody answers, or the store is not yet back.
     let content = "rules: [{id: stop, match: {topics: ['job.a.*']}, decision: deny}]";
-    let request =
-        PublishBundleRequest { bundle_id: "stop".into(), tier: BundleTier::Core.into(), content: content.into(), topics: vec![] };
+    let request = PublishBundleRequest {
+        bundle_id: "stop".into(),
+        tier: BundleTier::Core.into(),
+        content: content.into(),
+        ..PublishBundleRequest::default()
+    };
     let published = async {
         loop {
             let request = request.encode_to_vec().into();

@@ -4,7 +4,7 @@
 //! sends. What arrives during a flush waits for the next turn, so that flushes grow with the load and no timer is needed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,10 +17,12 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
-    Answer, Bus, Clock, CommitClass, Connection, Delivery, Headers, Judge, Records, Settlement, StoreError, UNITS_MAX, Unit,
+    Answer, Bus, COMMIT_RETRY, Clock, CommitClass, Connection, Delivery, Headers, Judge, Records, Settlement, UNITS_MAX, Unit,
+    Write, commit_all,
 };
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
+use busbar_rules::TopicPattern;
 
 use crate::Ports;
 use crate::admission::{self, Fate, Verdict};
@@ -33,6 +35,8 @@ use crate::input::{Admit, Input, Origin, Reported};
 use crate::intake::{self, Prepared};
 use crate::library::Library;
 use crate::listen::Ears;
+use crate::meters::RelayProgress;
+use crate::observer::{Instruments, Observer};
 use crate::office::{Office, Proof};
 use crate::perform;
 use crate::relay::Relay;
@@ -49,8 +53,6 @@ const TURN: Duration = Duration::from_millis(100);
 const LIST_BYTES_MAX: usize = 700 << 10;
 /// What a job in a list takes beside its record: tag and length.
 const LISTED_BYTES: usize = 6;
-/// How long a commit is repeated at first after the store was away.
-const COMMIT_RETRY: Duration = Duration::from_millis(50);
 /// A turn that took longer than this was deaf: silence in it proves nothing.
 const DEAF: Duration = Duration::from_millis(500);
 
@@ -69,6 +71,7 @@ pub(crate) enum Left {
 pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     config: &SchedulerConfig,
     ports: &Ports<B, R, C, J>,
+    instruments: &Instruments,
     office: Office,
     known: &mut Workers,
     stopping: watch::Receiver<bool>,
@@ -85,10 +88,19 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     let (inputs, arrived) = mpsc::channel(4 * INPUTS_MAX);
     let (shelf, shelved) = watch::channel(Arc::clone(&library));
     let relay_wake = Arc::new(Notify::new());
-    let relay = Relay { bus: ports.bus.clone(), records: ports.records.clone(), clock: ports.clock.clone(), epoch };
+    let progress = Arc::<RelayProgress>::default();
+    let observer = Observer::begin(instruments.clone(), Arc::clone(&progress), epoch);
+    let relay = Relay {
+        bus: ports.bus.clone(),
+        records: ports.records.clone(),
+        clock: ports.clock.clone(),
+        epoch,
+        meters: instruments.meters.clone(),
+        progress,
+    };
     let wake = Arc::clone(&relay_wake);
     tasks.spawn(async move { relay.run(&wake).await });
-    tasks.spawn(tasks::keep_lease(ports.clone(), config.clone(), Arc::clone(&proven), inputs.clone()));
+    tasks.spawn(tasks::keep_lease(ports.clone(), config.clone(), epoch, Arc::clone(&proven), inputs.clone()));
     tasks.spawn(tasks::watch_connection(ports.bus.connection(), inputs.clone()));
     tasks::watch_config(ports, inputs.clone(), &mut tasks).await?;
     tasks::watch_snapshot(ports, inputs.clone(), &mut tasks).await?;
@@ -99,6 +111,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         library: shelved,
         limits: config.settings.limits,
         inbox: inbox.clone(),
+        instruments: instruments.clone(),
     };
     Arc::new(ears).start(&mut tasks).await?;
 
@@ -107,6 +120,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     let term = Term {
         config,
         ports,
+        observer,
         cell,
         library,
         shelf,
@@ -133,6 +147,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
 struct Term<'a, B, R, C, J> {
     config: &'a SchedulerConfig,
     ports: &'a Ports<B, R, C, J>,
+    observer: Observer,
     cell: Cell,
     library: Arc<Library>,
     shelf: watch::Sender<Arc<Library>>,
@@ -184,6 +199,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             return Some(Left::Replaced);
         }
         self.perform(after).await;
+        self.observer.look(&self.cell, &self.config.settings.patience, after);
         None
     }
 
@@ -286,7 +302,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     }
 
     fn reported(&mut self, mut reported: Reported, now: Timestamp) {
-        let Reported { job: id, report, delivery, checked } = &mut reported;
+        let Reported { job: id, report, delivery, checked, received } = &mut reported;
         report.attempt = report.attempt.or_else(|| self.cell.workers().attempt_of(&report.worker_id, id));
         let current = self.cell.job(id).filter(|job| job.hold().is_some() && report.attempt.is_none_or(|a| a == job.attempt));
         if let Some(job) = current.filter(|job| !*checked && tasks::needs_check(job, report, &self.library)) {
@@ -297,8 +313,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         if let Some(attempt) = report.attempt {
             self.cell.free_slot(&report.worker_id.clone(), &(id.clone(), attempt));
         }
-        if let Err(rejected) = self.cell.apply(id, &Event::Reported(report.clone()), now) {
-            tracing::debug!(job = %id, worker = report.worker_id, %rejected, "a result changes nothing");
+        match self.cell.apply(id, &Event::Reported(report.clone()), now) {
+            Ok(()) => self.observer.received(id, *received),
+            Err(rejected) => {
+                tracing::debug!(job_id = %id, worker_id = report.worker_id, %rejected, "a result changes nothing");
+            }
         }
         self.settle.push((delivery.clone(), Settlement::Ack));
     }
@@ -333,12 +352,15 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             .then(|| JobId::parse(request.before_id.clone()).ok().map(|id| (Timestamp::from_millis(request.before_ms), id)))
             .flatten();
         let wanted = request.state();
+        let patterns: Vec<TopicPattern> =
+            request.topic_patterns.iter().filter_map(|pattern| TopicPattern::parse(pattern).ok()).collect();
         let fitting = self
             .cell
             .newest_before(before.as_ref())
             .filter(|job| request.tenant_id.is_empty() || job.tenant_id == request.tenant_id)
             .filter(|job| wanted == JobState::Unspecified || job.state.tag() == wanted)
             .filter(|job| request.topic.is_empty() || job.topic == request.topic)
+            .filter(|job| request.topic_patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&job.topic)))
             .take(usize::try_from(request.limit.min(1000)).unwrap_or(1000));
         let mut reply = ListReply::default();
         let mut bytes = 0;
@@ -371,7 +393,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     fn ask_undecided(&mut self) {
         let jobs = self.cell.take_undecided(UNITS_MAX);
         if !jobs.is_empty() {
-            self.tasks.spawn(tasks::ask(self.ports.clone(), jobs, self.inputs.clone()));
+            let traces = self.observer.instruments().traces.clone();
+            self.tasks.spawn(tasks::ask(self.ports.clone(), traces, jobs, self.inputs.clone()));
         }
     }
 
@@ -386,8 +409,13 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             return Ok(());
         }
         let ports = self.ports;
-        let (admitted, advanced) =
-            tokio::join!(flush(ports, CommitClass::Admit, units), flush(ports, CommitClass::Advance, advances));
+        let log_entries =
+            units.iter().chain(&advances).filter(|unit| matches!(unit.writes.last(), Some(Write::Append { .. }))).count();
+        let begun = Instant::now();
+        let (admitted, advanced) = tokio::join!(
+            commit_all(&ports.records, &ports.clock, CommitClass::Admit, units),
+            commit_all(&ports.records, &ports.clock, CommitClass::Advance, advances)
+        );
         for answer in advanced.map_err(|_| Left::Reload)? {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
@@ -398,10 +426,13 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 None => return Err(Left::Reload),
             }
         }
+        self.observer.committed(begun.elapsed(), log_entries);
+        let now = self.ports.clock.now();
+        let facts = self.cell.take_facts();
+        self.observer.tell(facts, &self.cell, now);
         for id in &ids {
             self.cell.committed(id);
         }
-        let now = self.ports.clock.now();
         let outcomes: Vec<Fate> = admitted
             .map_err(|_| Left::Reload)?
             .iter()
@@ -441,19 +472,25 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     /// Answers submissions; `fates` are those of the units, in the same order. What got no unit found the cell full.
     fn answer_admits(&mut self, admits: Vec<Admit>, fates: &[Fate]) {
         let mut fates = fates.iter();
-        for Admit { outcomes, origin } in admits {
+        for Admit { outcomes, origin, received } in admits {
             let mut doubtful = false;
             let answers: Vec<Verdict> = outcomes
                 .into_iter()
                 .map(|outcome| match outcome {
-                    Err(problem) => Verdict::Known(admit_answer::Answer::Rejected(problem)),
+                    Err(problem) => {
+                        let verdict = Verdict::Known(admit_answer::Answer::Rejected(problem));
+                        self.observer.answered(None, &verdict, received);
+                        verdict
+                    }
                     Ok(prepared) => {
-                        let verdict = admission::verdict(prepared, fates.next());
+                        let verdict = admission::verdict(&prepared, fates.next());
+                        self.observer.answered(Some(&prepared.job), &verdict, received);
                         doubtful |= matches!(verdict, Verdict::Doubtful(_));
                         verdict
                     }
                 })
                 .collect();
+            self.observer.instruments().meters.answered(received.elapsed());
             match origin {
                 Origin::Asked { reply } if doubtful => {
                     self.tasks.spawn(tasks::resolve_duplicates(self.ports.clone(), answers, reply));
@@ -479,7 +516,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
         }
         for order in self.cell.take_orders() {
-            perform::send(bus, &order, self.cell.job(&order.job), &self.inbox, now).await;
+            perform::send(bus, &self.observer.instruments().traces, &order, self.cell.job(&order.job), &self.inbox, now).await;
         }
         for (delivery, settlement) in self.settle.drain(..) {
             if let Err(error) = bus.settle(&delivery, settlement).await {
@@ -487,30 +524,4 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
         }
     }
-}
-
-/// Commits units in order, repeating what the store did not answer: a repeated unit is recognised and not applied twice. A unit
-/// that was refused for want of memory has no answer; where it may have been applied all the same, nothing is certain.
-async fn flush<B: Bus, R: Records, C: Clock, J: Judge>(
-    ports: &Ports<B, R, C, J>,
-    class: CommitClass,
-    units: Vec<Unit>,
-) -> Result<Vec<Option<Answer>>, StoreError> {
-    let mut answers = Vec::with_capacity(units.len());
-    for chunk in units.chunks(UNITS_MAX) {
-        let mut doubtful = false;
-        loop {
-            match ports.records.commit(class, chunk.to_vec()).await {
-                Ok(some) => break answers.extend(some.into_iter().map(Some)),
-                Err(StoreError::Unavailable { detail }) => {
-                    tracing::debug!(detail, "a commit is repeated");
-                    doubtful = true;
-                    ports.clock.sleep(COMMIT_RETRY).await;
-                }
-                Err(StoreError::MemoryShort) if !doubtful => break answers.extend(chunk.iter().map(|_| None)),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(answers)
 }

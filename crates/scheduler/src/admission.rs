@@ -74,16 +74,16 @@ pub(crate) fn duplicate(job: &Job) -> admit_answer::Answer {
 }
 
 /// What is to be said about a submission whose unit had this fate; without one, there was no room for it.
-pub(crate) fn verdict(prepared: Prepared, fate: Option<&Fate>) -> Verdict {
+pub(crate) fn verdict(prepared: &Prepared, fate: Option<&Fate>) -> Verdict {
     let refuse = |problem: Problem| Verdict::Known(admit_answer::Answer::Rejected(problem));
     match fate {
         Some(Fate::Admitted) => Verdict::Known(admit_answer::Answer::Admitted(Admitted {
             job_id: prepared.job.id.to_string(),
-            trace_id: prepared.job.trace_id,
+            trace_id: prepared.job.trace_id.clone(),
             state: prepared.job.state.tag().into(),
             existing: false,
         })),
-        Some(Fate::JobExists | Fate::KeyUsed) => Verdict::Doubtful(Box::new(prepared.job)),
+        Some(Fate::JobExists | Fate::KeyUsed) => Verdict::Doubtful(Box::new(prepared.job.clone())),
         Some(Fate::MemoryShort) => refuse(intake::problem(Code::MemoryShort, "the store takes no new work")),
         Some(Fate::InputGone) => {
             refuse(intake::problem(Code::PayloadMissing, format!("there is nothing at redis://ctx:{}", prepared.job.id)))

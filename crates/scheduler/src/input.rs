@@ -1,6 +1,7 @@
 //! Everything that can happen to the active scheduler, as one closed list: the event loop handles nothing else.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use busbar_protocol::busbar::{CancelItem, ListRequest, Problem, WorkerBeat};
 use busbar_protocol::cap::{Handshake, Heartbeat};
@@ -52,6 +53,8 @@ pub(crate) struct Admit {
     pub outcomes: Vec<Result<Prepared, Problem>>,
     /// Who wants to know.
     pub origin: Origin,
+    /// When they arrived.
+    pub received: Instant,
 }
 
 /// Where submissions came from.
@@ -72,4 +75,6 @@ pub(crate) struct Reported {
     pub delivery: Delivery,
     /// Its payload was read and found to be in order.
     pub checked: bool,
+    /// When it arrived.
+    pub received: Instant,
 }

@@ -24,6 +24,7 @@ use crate::core::queue::Class;
 use crate::core::transition::{self, Event, Limits};
 use crate::core::verdict;
 use crate::library::Library;
+use crate::traces::Traces;
 
 /// How long an undecided job waits before the kernel is asked again, in milliseconds.
 const UNDECIDED_RETRY_MS: u64 = 1_000;
@@ -81,12 +82,13 @@ pub(crate) async fn prepare<R: Records, J: Judge>(
     library: &Library,
     records: &R,
     judge: &J,
+    traces: &Traces,
     limits: &Limits,
     now: Timestamp,
 ) -> Result<Vec<Outcome>, StoreError> {
     let mut outcomes: Vec<Outcome> = items.iter().map(|item| form(item, library, now)).collect();
     check_inputs(&mut outcomes, library, records).await?;
-    decide(&mut outcomes, judge, limits, now).await;
+    decide(&mut outcomes, judge, traces, limits, now).await;
     Ok(outcomes)
 }
 
@@ -230,8 +232,8 @@ fn check_input(prepared: &Prepared, library: &Library, input: Option<Bytes>) -> 
 }
 
 /// Asks the kernel about everything that is in order. Where it does not answer, the jobs stay undecided.
-async fn decide<J: Judge>(outcomes: &mut [Outcome], judge: &J, limits: &Limits, now: Timestamp) {
-    let questions: Vec<_> = outcomes.iter().flatten().map(|prepared| verdict::question(&prepared.job)).collect();
+async fn decide<J: Judge>(outcomes: &mut [Outcome], judge: &J, traces: &Traces, limits: &Limits, now: Timestamp) {
+    let questions: Vec<_> = outcomes.iter().flatten().map(|prepared| traces.question(&prepared.job)).collect();
     if questions.is_empty() {
         return;
     }

@@ -15,6 +15,8 @@
 //! One replica of a cell is active, the others stand by for its lease. Whatever the active one writes carries its epoch, so that
 //! a replica that was replaced while it slept can change nothing. Its memory is a copy of what it has committed; when a commit
 //! does not go through as expected, the copy is thrown away and read again.
+//!
+//! What it tells of itself follows from facts that are durable: `observer` turns them into counts, spans and log lines.
 
 mod active;
 mod admission;
@@ -24,12 +26,15 @@ mod input;
 mod intake;
 mod library;
 mod listen;
+mod meters;
+mod observer;
 mod office;
 mod perform;
 mod relay;
 mod service;
 mod takeover;
 mod tasks;
+mod traces;
 
 pub use config::SchedulerConfig;
 pub use service::{Ports, SchedulerError, run};

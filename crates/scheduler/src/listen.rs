@@ -3,7 +3,7 @@
 //! Whatever cannot be understood is told on `sys.alert` and dropped; nothing that arrives can hurt anything else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +31,7 @@ use crate::core::transition::{Limits, Report, Reported as Outcome};
 use crate::input::{Admit, Input, Origin, Reported};
 use crate::intake;
 use crate::library::Library;
+use crate::observer::Instruments;
 use crate::perform;
 
 /// The most submissions or results of one pull.
@@ -49,6 +50,7 @@ pub(crate) struct Ears<B, R, C, J> {
     pub library: watch::Receiver<Arc<Library>>,
     pub limits: Limits,
     pub inbox: String,
+    pub instruments: Instruments,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
@@ -159,6 +161,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
 
     async fn complain(&self, subject: &str, error: &PacketError) {
         tracing::debug!(subject, %error, "a message was not taken");
+        self.instruments.meters.packet_refused(error.code());
         perform::alert(&self.ports.bus, subject, error, self.ports.clock.now()).await;
     }
 
@@ -185,6 +188,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
 
     async fn admit(&self, message: Message) {
         let Some(reply) = message.reply else { return };
+        let received = Instant::now();
         let refuse =
             |code: Code, detail: String| AdmitReply { answers: Vec::new(), problem: Some(intake::problem(code, detail)) };
         let request = match AdmitRequest::decode(message.payload) {
@@ -196,7 +200,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             return self.answer(&reply, &refuse(Code::BatchTooLarge, detail)).await;
         }
         match self.prepare(&request.items).await {
-            Ok(outcomes) => self.send(Input::Admit(Admit { outcomes, origin: Origin::Asked { reply } })).await,
+            Ok(outcomes) => self.send(Input::Admit(Admit { outcomes, origin: Origin::Asked { reply }, received })).await,
             Err(error) => self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
         }
     }
@@ -204,7 +208,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
     async fn prepare(&self, items: &[AdmitItem]) -> Result<Vec<intake::Outcome>, busbar_protocol::ports::StoreError> {
         let library = Arc::clone(&self.library.borrow());
         let Ports { records, clock, judge, .. } = &self.ports;
-        intake::prepare(items, &library, records, judge, &self.limits, clock.now()).await
+        intake::prepare(items, &library, records, judge, &self.instruments.traces, &self.limits, clock.now()).await
     }
 
     /// Reads a stream for ever.
@@ -249,6 +253,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
     }
 
     async fn take_submissions(&self, deliveries: Vec<Delivery>) {
+        let received = Instant::now();
         let mut items = Vec::with_capacity(deliveries.len());
         let mut kept = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
@@ -271,7 +276,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 let now = self.ports.clock.now();
                 let outcomes =
                     outcomes.into_iter().zip(&items).map(|(outcome, item)| intake::from_bus(outcome, item, now)).collect();
-                self.send(Input::Admit(Admit { outcomes, origin: Origin::Queue { deliveries: kept } })).await;
+                self.send(Input::Admit(Admit { outcomes, origin: Origin::Queue { deliveries: kept }, received })).await;
             }
             Err(_) => {
                 for delivery in kept {
@@ -299,7 +304,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             return self.settle(&delivery, Settlement::Ack).await;
         }
         match (JobId::parse(result.job_id.clone()), report(result)) {
-            (Ok(job), Some(report)) => self.send(Input::Reported(Reported { job, report, delivery, checked: false })).await,
+            (Ok(job), Some(report)) => {
+                let received = Instant::now();
+                self.send(Input::Reported(Reported { job, report, delivery, checked: false, received })).await;
+            }
             (_, _) => self.settle(&delivery, Settlement::Term).await,
         }
     }

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{AlertSeverity, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
 use busbar_protocol::envelope::{self, PacketError};
-use busbar_protocol::ports::{Bus, Headers, TRACEPARENT};
+use busbar_protocol::ports::{Bus, BusError, Headers, TRACEPARENT};
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
 use crate::core::cell::Order;
 use crate::core::job::Job;
 use crate::core::transition::Command;
+use crate::traces::Traces;
 
 /// The identity of an attempt: the same for every sending of it.
 #[must_use]
@@ -42,9 +43,12 @@ pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, now: Timestamp) -> Byt
 
 /// Sends what a job's change demands. Failures are not handled here: an attempt that nobody got is sent again when its worker
 /// does not show it, and a stop that was lost leaves the worker to finish in vain.
-pub(crate) async fn send<B: Bus>(bus: &B, order: &Order, job: Option<&Job>, inbox: &str, now: Timestamp) {
+pub(crate) async fn send<B: Bus>(bus: &B, traces: &Traces, order: &Order, job: Option<&Job>, inbox: &str, now: Timestamp) {
     let outcome = match (&order.command, job) {
-        (Command::Dispatch, Some(job)) => dispatch(bus, job, &order.worker_id, inbox, now).await,
+        (Command::Dispatch, Some(job)) => {
+            let sending = Sending { job, worker_id: &order.worker_id, inbox, traceparent: traces.of_dispatch(job) };
+            dispatch(bus, sending, now).await
+        }
         (Command::Dispatch, None) => Ok(()),
         (Command::Stop { attempt, reason, requested_by }, _) => {
             let cancel = JobCancel {
@@ -60,26 +64,33 @@ pub(crate) async fn send<B: Bus>(bus: &B, order: &Order, job: Option<&Job>, inbo
             };
             let trace = job.map_or_else(|| order.job.to_string(), |job| job.trace_id.clone());
             let packet = envelope::packet(&trace, subjects::SCHEDULER_SENDER, now, Payload::JobCancel(cancel));
-            bus.publish(subjects::CANCEL, Headers::new(), packet).await
+            let headers = job.map(|job| traced(job.traceparent.clone())).unwrap_or_default();
+            bus.publish(subjects::CANCEL, headers, packet).await
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(job = %order.job, %error, "a command was not sent; it follows again from the record");
+        tracing::debug!(job_id = %order.job, %error, "a command was not sent; it follows again from the record");
     }
 }
 
-async fn dispatch<B: Bus>(
-    bus: &B,
-    job: &Job,
-    worker_id: &str,
-    inbox: &str,
-    now: Timestamp,
-) -> Result<(), busbar_protocol::ports::BusError> {
+/// An attempt on its way to whoever does it.
+struct Sending<'a> {
+    job: &'a Job,
+    worker_id: &'a str,
+    inbox: &'a str,
+    traceparent: String,
+}
+
+/// The headers that name a place in a trace, if there is one.
+fn traced(traceparent: String) -> Headers {
+    let named = (!traceparent.is_empty()).then(|| (TRACEPARENT.to_owned(), traceparent));
+    named.into_iter().collect()
+}
+
+async fn dispatch<B: Bus>(bus: &B, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
+    let Sending { job, worker_id, inbox, traceparent } = sending;
     let packet = dispatch_packet(job, worker_id, now);
-    let mut headers = Headers::new();
-    if !job.traceparent.is_empty() {
-        headers.insert(TRACEPARENT.to_owned(), job.traceparent.clone());
-    }
+    let headers = traced(traceparent);
     if worker_id.is_empty() {
         // The reply subject names the attempt, so that word of an empty queue group finds its way back.
         let reply = format!("{inbox}.{}.{}", job.attempt, hex_name(job.id.as_str()));

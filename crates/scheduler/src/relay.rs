@@ -7,6 +7,7 @@
 //!         ◀──cursor, once the server has it all──
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::busbar::{JobEvent, JobEventBatch, JobEventEntry, JobState};
@@ -21,6 +22,8 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 use tokio::sync::Notify;
+
+use crate::meters::{Meters, RelayProgress};
 
 /// The most entries of one batch.
 const BATCH: u64 = 256;
@@ -45,6 +48,8 @@ pub(crate) struct Relay<B, R, C> {
     pub records: R,
     pub clock: C,
     pub epoch: u64,
+    pub meters: Meters,
+    pub progress: Arc<RelayProgress>,
 }
 
 struct Position {
@@ -79,9 +84,14 @@ impl<B: Bus, R: Records, C: Clock> Relay<B, R, C> {
         }
         let Some(at) = position else { return Ok(()) };
         loop {
+            let (mark, now) = (self.progress.mark(), self.clock.now());
             let entries = self.records.log_after(keys::LOG_JOBS, &at.cursor, BATCH).await?;
-            let Some(last) = entries.last().map(|entry| entry.cursor.clone()) else { break };
+            let Some(last) = entries.last().map(|entry| entry.cursor.clone()) else {
+                self.progress.caught_up(mark, now);
+                break;
+            };
             self.tell(&at.cursor, &entries).await?;
+            self.measure(&entries);
             at.cursor = last;
             at.unsaved += entries.len();
             if at.unsaved >= SAVE_EVERY {
@@ -89,6 +99,13 @@ impl<B: Bus, R: Records, C: Clock> Relay<B, R, C> {
             }
         }
         if at.unsaved > 0 { self.save(at).await } else { Ok(()) }
+    }
+
+    fn measure(&self, entries: &[LogEntry]) {
+        let now = self.clock.now();
+        let times = || entries.iter().map(|entry| written(&entry.cursor));
+        times().for_each(|at| self.meters.relayed(now.since(at)));
+        self.progress.told(entries.len(), times().next_back().unwrap_or(now));
     }
 
     async fn load(&self) -> Result<Position, RelayError> {
@@ -149,6 +166,12 @@ impl<B: Bus, R: Records, C: Clock> Relay<B, R, C> {
         }
         Ok(())
     }
+}
+
+/// When an entry was written: its cursor begins with the milliseconds.
+fn written(cursor: &str) -> Timestamp {
+    let millis = cursor.split_once('-').map_or(cursor, |(millis, _)| millis);
+    Timestamp::from_millis(millis.parse().unwrap_or(0))
 }
 
 /// The result that tells of an end, as CAP consumers expect it.

@@ -5,11 +5,14 @@ use std::pin::pin;
 
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus, BusError, Clock, Judge, Records, StoreError};
+use busbar_service::Telemetry;
 use tokio::sync::watch;
 
 use crate::active::{self, Left};
 use crate::config::SchedulerConfig;
 use crate::core::workers::Workers;
+use crate::meters::Measured;
+use crate::observer::Instruments;
 use crate::office::Office;
 
 /// The world, as the scheduler needs it.
@@ -49,11 +52,15 @@ pub(crate) enum TermError {
 pub async fn run<B: Bus, R: Records, C: Clock, J: Judge>(
     config: SchedulerConfig,
     ports: Ports<B, R, C, J>,
+    telemetry: Telemetry,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), SchedulerError> {
+    let instruments = Instruments::new(&telemetry);
+    let judge = Measured { judge: ports.judge, meters: instruments.meters.clone() };
+    let ports = Ports { bus: ports.bus, records: ports.records, clock: ports.clock, judge };
     let (stop, stopping) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
-    let mut serve = pin!(serve(&config, &ports, stopping));
+    let mut serve = pin!(serve(&config, &ports, &instruments, stopping));
     tokio::select! {
         biased;
         outcome = &mut serve => return outcome,
@@ -70,6 +77,7 @@ pub async fn run<B: Bus, R: Records, C: Clock, J: Judge>(
 async fn serve<B: Bus, R: Records, C: Clock, J: Judge>(
     config: &SchedulerConfig,
     ports: &Ports<B, R, C, J>,
+    instruments: &Instruments,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), SchedulerError> {
     let mut known = Workers::default();
@@ -81,7 +89,7 @@ async fn serve<B: Bus, R: Records, C: Clock, J: Judge>(
                 tracing::info!(owner = config.owner, epoch = lease.epoch, "active");
                 term += 1;
                 let office = Office { epoch: lease.epoch, term, since: asked };
-                match active::term(config, ports, office, &mut known, stopping.clone()).await {
+                match active::term(config, ports, instruments, office, &mut known, stopping.clone()).await {
                     Ok(Left::Stopped) => return Ok(()),
                     Ok(Left::Replaced) => tracing::info!(epoch = lease.epoch, "standing by"),
                     Ok(Left::Reload) => tracing::warn!(epoch = lease.epoch, "memory is read again from the store"),

@@ -24,6 +24,7 @@ use crate::core::verdict;
 use crate::input::{Input, Reported};
 use crate::library::Library;
 use crate::office::Proof;
+use crate::traces::Traces;
 
 /// How often what is announced on the bus is asked for all the same, since an announcement can be lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -32,10 +33,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a read is repeated after the store was away.
 const READ_RETRY: Duration = Duration::from_millis(100);
 
-/// Renews the lease until somebody else has it.
+/// Renews the lease until somebody else has it, or has had it: a lease that ran out and came back is one of another epoch, and
+/// what happened in between is not in memory.
 pub(crate) async fn keep_lease<B: Bus, R: Records, C: Clock, J: Judge>(
     ports: Ports<B, R, C, J>,
     config: SchedulerConfig,
+    epoch: u64,
     proven: Arc<Proof>,
     inputs: mpsc::Sender<Input>,
 ) {
@@ -43,7 +46,7 @@ pub(crate) async fn keep_lease<B: Bus, R: Records, C: Clock, J: Judge>(
         ports.clock.sleep(config.lease_poll).await;
         let asked = ports.clock.now();
         match ports.records.lease(keys::LOCK_SCHEDULER, &config.owner, config.lease_ttl).await {
-            Ok(lease) if !lease.held => {
+            Ok(lease) if !lease.held || lease.epoch != epoch => {
                 let _ = inputs.send(Input::LeaseLost).await;
                 return;
             }
@@ -73,7 +76,8 @@ pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
     let mut words = ports.bus.subscribe(subjects::CONFIG_CHANGED, None).await?;
     let (records, clock) = (ports.records.clone(), ports.clock.clone());
     tasks.spawn(async move {
-        let mut revision = None;
+        // The commit and not the revision: a record that was removed and written anew begins with revision 1 again.
+        let mut commit = None;
         loop {
             tokio::select! {
                 biased;
@@ -81,13 +85,13 @@ pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
                 () = clock.sleep(LOOK_AGAIN) => {}
             }
             let Ok(mut stored) = records.read(vec![keys::TOPICS.to_owned()]).await else { continue };
-            let found = stored.pop().flatten().map(|stored| stored.revision);
-            if found == revision {
+            let found = stored.pop().flatten().map(|stored| stored.commit);
+            if found == commit {
                 continue;
             }
             match Library::load(&records).await {
                 Ok(library) => {
-                    revision = found;
+                    commit = found;
                     if inputs.send(Input::Topics(library)).await.is_err() {
                         return;
                     }
@@ -129,10 +133,11 @@ pub(crate) async fn watch_snapshot<B: Bus, R: Records, C: Clock, J: Judge>(
 /// Asks the kernel about jobs that are undecided.
 pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
     ports: Ports<B, R, C, J>,
+    traces: Traces,
     jobs: Vec<Job>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let answers = match ports.judge.check(jobs.iter().map(verdict::question).collect()).await {
+    let answers = match ports.judge.check(jobs.iter().map(|job| traces.question(job)).collect()).await {
         Ok(answers) if answers.responses.len() == jobs.len() => answers.responses.into_iter().map(Some).collect(),
         Ok(_) | Err(_) => {
             ports.clock.sleep(ASK_AGAIN).await;

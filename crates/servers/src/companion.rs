@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::folder::Folder;
@@ -17,12 +18,15 @@ pub struct CompanionOptions {
     pub binary: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Its whole environment; none means that of this process.
+    pub env: Option<Vec<(OsString, OsString)>>,
     /// A folder of its own: its working folder, log and pid file.
     pub dir: PathBuf,
+    /// Whether to start it again when it dies without being asked to.
+    pub supervised: bool,
 }
 
-/// A companion: started again when it dies without being asked to. Dropping it kills it;
-/// [`Companion::stop`] ends it in order.
+/// A running companion. Dropping it kills it; [`Companion::stop`] ends it in order.
 #[derive(Debug)]
 pub struct Companion {
     process: Process,
@@ -35,16 +39,34 @@ impl Companion {
     /// # Errors
     /// The folder is in use or unusable, or no thread can be started.
     pub fn start(options: CompanionOptions) -> Result<Self, Error> {
-        let CompanionOptions { program, binary, args, dir } = options;
+        let CompanionOptions { program, binary, args, env, dir, supervised } = options;
         let folder = Folder::open(&dir, program)?;
         let make = Box::new(move || {
             let mut command = Command::new(&binary);
             command.args(&args);
+            if let Some(env) = &env {
+                command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+            }
             command
         });
         let process = Process::start(program, folder, make)?;
-        process.supervise();
+        if supervised {
+            process.supervise();
+        }
         Ok(Self { process })
+    }
+
+    /// Asks again and again until there is an answer.
+    ///
+    /// # Errors
+    /// It ended and is not supervised, or there was no answer in time.
+    pub fn until_ready<T>(&self, within: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T, Error> {
+        self.process.until_ready(within, |_| ask())
+    }
+
+    /// From now on it is started again when it dies without being asked to.
+    pub fn supervise(&self) {
+        self.process.supervise();
     }
 
     /// The id of the running process, if there is one now.
@@ -68,7 +90,7 @@ impl Companion {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use rustix::process::{Pid, Signal, kill_process};
 
@@ -79,7 +101,9 @@ mod tests {
             program: "sleeper",
             binary: "/bin/sleep".into(),
             args: vec!["600".into()],
+            env: None,
             dir: dir.to_path_buf(),
+            supervised: true,
         };
         Companion::start(options).expect("started")
     }

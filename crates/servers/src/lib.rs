@@ -29,6 +29,6 @@ mod stack;
 pub use companion::{Companion, CompanionOptions};
 pub use error::{Error, Tried};
 pub use nats::{Nats, NatsOptions};
-pub use redis::{Durability, Redis, RedisOptions};
+pub use redis::{Durability, Redis, RedisOptions, free_port};
 pub use search::{Binary, NATS_MINIMUM, REDIS_MINIMUM, Search, Version};
 pub use stack::{Stack, StackOptions};

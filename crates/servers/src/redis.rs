@@ -180,7 +180,7 @@ const IN_USE: &str = "Address already in use";
 fn first_free(start: impl Fn(u16) -> Result<Redis, Error>) -> Result<Redis, Error> {
     let mut tries_left = PORTS_TRIED_MAX;
     loop {
-        match start(next_free_port()?) {
+        match start(free_port()?) {
             Err(Error::PortInUse { .. }) if tries_left > 0 => tries_left -= 1,
             other => return other,
         }
@@ -201,9 +201,13 @@ fn start_on(port: u16, folder: Folder, make: MakeCommand, ready_within: Duration
     }
 }
 
-/// The next port of the range that nobody listens on now. The first one differs between processes,
-/// so that test programs that start together seldom meet.
-fn next_free_port() -> Result<u16, Error> {
+/// A port that nobody listens on now, below the range that the kernel gives to outgoing connections: another one with each call.
+///
+/// The first one differs between processes, so that test programs that start together seldom meet.
+///
+/// # Errors
+/// [`Error::PortInUse`] when many in a row are taken.
+pub fn free_port() -> Result<u16, Error> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let scatter = scatter();
     for _ in 0..PORTS_TRIED_MAX {

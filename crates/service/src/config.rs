@@ -29,7 +29,11 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Environment variables that users of such systems know, and the keys that they set.
 pub const FAMILIAR: &[(&str, &str)] = &[
     ("BLOBS_URL", "blobs.url"),
+    ("GATEWAY_GRPC_ADDR", "grpc.listen"),
+    ("GRPC_TLS_CERT", "grpc.tls_certificate_file"),
+    ("GRPC_TLS_KEY", "grpc.tls_key_file"),
     ("NATS_URL", "nats.url"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"),
     ("POOL_CONFIG_PATH", "scheduler.pool_config_path"),
     ("REDIS_URL", "redis.url"),
     ("SAFETY_KERNEL_ADDR", "safety_kernel.addr"),

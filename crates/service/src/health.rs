@@ -65,6 +65,12 @@ impl Readiness {
         self.checks.borrow().clone()
     }
 
+    /// Says whenever a check changed; read [`Readiness::is_ready`] then.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<BTreeMap<String, bool>> {
+        self.checks.subscribe()
+    }
+
     /// Waits until every check holds.
     pub async fn ready(&self) {
         let mut checks = self.checks.subscribe();

@@ -1,7 +1,7 @@
 //! The process kit: what every service does in the same way. The list of modules is closed.
 //!
 //! - [`config`]: typed configuration from defaults, a file, the environment and flags.
-//! - [`telemetry`]: log lines and metrics.
+//! - [`telemetry`]: log lines, metrics, and spans.
 //! - [`clock`]: the time.
 //! - [`tasks`]: named tasks; when one ends that should not, the whole service ends, with the reason.
 //! - [`health`]: `/healthz`, `/readyz` and `/metrics`.
@@ -24,4 +24,4 @@ pub use config::Secret;
 pub use health::{HealthServer, Readiness};
 pub use shutdown::Shutdown;
 pub use tasks::{TaskError, TaskSet};
-pub use telemetry::Metrics;
+pub use telemetry::{Metrics, Telemetry};

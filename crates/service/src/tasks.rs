@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
@@ -69,12 +69,12 @@ impl TaskSet {
     }
 
     /// Starts a task. It should run until the shutdown, and then end with `Ok`.
-    pub fn spawn<E: Display + Send + 'static>(
+    pub fn spawn<E: Error + Send + 'static>(
         &mut self,
         name: impl Into<String>,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let handle = self.tasks.spawn(async move { task.await.map_err(|error| error.to_string()) });
+        let handle = self.tasks.spawn(async move { task.await.map_err(|error| in_full(&error)) });
         self.names.insert(handle.id(), name.into());
     }
 
@@ -141,6 +141,17 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
+/// An error and everything that caused it: whoever reads it can do something only about the last.
+fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -148,6 +159,10 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(30);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no luck")]
+    struct NoLuck(#[source] std::io::Error);
 
     fn set() -> TaskSet {
         let mut tasks = TaskSet::new(Shutdown::new());
@@ -169,8 +184,8 @@ mod tests {
     #[tokio::test]
     async fn one_that_fails_ends_panics_brings_all_down() {
         let mut tasks = set();
-        tasks.spawn("failing", async { Err::<(), _>("no luck") });
-        let expected = TaskError::Failed { task: "failing".into(), reason: "no luck".into() };
+        tasks.spawn("failing", async { Err::<(), _>(NoLuck(std::io::Error::other("rain"))) });
+        let expected = TaskError::Failed { task: "failing".into(), reason: "no luck: rain".into() };
         assert_eq!(tasks.join(GRACE).await, Err(expected));
 
         let mut tasks = set();

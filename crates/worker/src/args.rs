@@ -1,15 +1,15 @@
 //! The command line.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use busbar_sdk::WorkerOptions;
+use busbar_service::telemetry::{DEFAULT_FILTER, LogConfig, LogFormat, TraceConfig};
 use clap::{Parser, ValueEnum};
 
-/// What is logged when nothing else is said.
-const DEFAULT_FILTER: &str = "info";
 /// The topic that needs no module.
 pub(crate) const ECHO: &str = "job.echo";
 /// The capability that says: any topic with a module, whatever its name.
@@ -32,13 +32,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "BLOBS_URL", hide_env_values = true)]
     pub(crate) blobs: String,
     /// The pool that it belongs to.
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", env = "WORKER_POOL", default_value = "default")]
     pub(crate) pool: String,
     /// How many jobs run at once; one for each processor unless given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "WORKER_MAX_PARALLEL")]
     pub(crate) max_parallel: Option<NonZero<u16>>,
-    /// Its name: no other living worker's, without dots, `*`, `>` and white space.
-    #[arg(long, value_name = "ID")]
+    /// Its name: no other living worker's, without dots, `*`, `>` and white space. The name of the host up to its first dot unless
+    /// given, which does where each worker has a host of its own, as in containers.
+    #[arg(long, value_name = "ID", env = "WORKER_ID", default_value_t = host_name(), hide_default_value = true)]
     pub(crate) id: String,
     /// What jobs may demand of their worker; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
@@ -48,22 +49,28 @@ pub(crate) struct Args {
     pub(crate) capability: Vec<String>,
     /// Where tasks have their private folders, on the file system of the blobs if possible; below the folder of the blobs unless
     /// given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "WORKER_SCRATCH")]
     pub(crate) scratch: Option<PathBuf>,
     /// How long a drain may take, in seconds; what is still held then is cancelled.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", env = "WORKER_DRAIN_WITHIN", default_value_t = 300)]
     pub(crate) drain_within: u32,
     /// What is logged, for example `info,busbar_sdk=debug`.
     #[arg(long, value_name = "FILTER", env = "WORKER_LOG", default_value = DEFAULT_FILTER)]
     pub(crate) log: String,
     /// How a log line looks.
     #[arg(long, value_name = "FORMAT", env = "WORKER_LOG_FORMAT", default_value = "text")]
-    pub(crate) log_format: LogFormat,
+    pub(crate) log_format: Lines,
+    /// Where it answers `/healthz`, `/readyz` and `/metrics`, for example `127.0.0.1:9091`; nowhere unless given.
+    #[arg(long, value_name = "ADDR", env = "WORKER_HEALTH_LISTEN")]
+    pub(crate) health_listen: Option<SocketAddr>,
+    /// Where traces go: a collector that takes OTLP over gRPC, for example `http://127.0.0.1:4317`; nowhere unless given.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub(crate) enum Lines {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -75,6 +82,21 @@ impl Args {
     pub(crate) fn slots(&self) -> usize {
         let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
         self.max_parallel.map_or_else(processors, |slots| usize::from(slots.get()))
+    }
+
+    /// What is logged, and how.
+    pub(crate) fn log_config(&self) -> LogConfig {
+        let format = match self.log_format {
+            Lines::Text => LogFormat::Text,
+            Lines::Json => LogFormat::Json,
+        };
+        LogConfig { format, filter: self.log.clone() }
+    }
+
+    /// Where traces go. Whether one is told, its beginner has decided.
+    pub(crate) fn trace_config(&self) -> TraceConfig {
+        let otlp_endpoint = self.otlp_endpoint.clone().filter(|url| !url.is_empty());
+        TraceConfig { otlp_endpoint, ..TraceConfig::default() }
     }
 
     /// What the SDK is told. It announces one topic, because others have workers of their own; those with a module reach it by
@@ -94,6 +116,11 @@ impl Args {
             ..WorkerOptions::default()
         }
     }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -130,8 +157,16 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_without_an_id_is_called_like_its_host() {
+        let args = Args::try_parse_from(&NEEDED[..7]).expect("enough");
+        assert!(!args.id.is_empty() && !args.id.contains('.'), "{}", args.id);
+    }
+
+    #[test]
     fn nonsense_is_refused() {
-        for more in [["--max-parallel", "0"], ["--label", "zone"], ["--label", "=x"], ["--frobnicate", "1"]] {
+        for more in
+            [["--max-parallel", "0"], ["--label", "zone"], ["--label", "=x"], ["--frobnicate", "1"], ["--health-listen", "here"]]
+        {
             assert!(Args::try_parse_from(NEEDED.into_iter().chain(more)).is_err(), "{more:?}");
         }
     }

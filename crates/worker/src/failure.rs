@@ -2,18 +2,26 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use busbar_blobs::BlobError;
 use busbar_sandbox::SandboxError;
 use busbar_sdk::WorkerError;
+use busbar_service::telemetry::TelemetryError;
 
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fatal {
-    #[error("the log filter {filter:?} cannot be read: {detail}")]
-    Filter { filter: String, detail: String },
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the health server cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("no runtime")]
     Runtime(#[source] io::Error),
     #[error("signals cannot be listened for")]
@@ -47,7 +55,7 @@ impl Fatal {
     /// 2 for what the caller got wrong on the command line, else 1.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Filter { .. }
+            Self::Telemetry(TelemetryError::Filter { .. } | TelemetryError::Traces { .. })
             | Self::Blobs(BlobError::UrlInvalid { .. } | BlobError::SchemeUnsupported { .. })
             | Self::Worker(WorkerError::Id { .. }) => ExitCode::from(2),
             _ => ExitCode::FAILURE,

@@ -1,16 +1,20 @@
 //! Running a job as a guest: module, limits and artifacts in, output or failure out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use busbar_blobs::{BlobError, Blobs};
-use busbar_sandbox::{Artifact, GuestEvents, Limits, ModuleError, Sandbox, Task};
-use busbar_sdk::{Artifacts, CheckpointSender, Checkpoints, Code, Context, Failure, Request, Sha256Hex};
+use busbar_sandbox::{Artifact, GuestEvents, Limits, ModuleError, Sandbox, Task, Usage};
+use busbar_sdk::{
+    Artifacts, CheckpointSender, Checkpoints, Code, Context, Failure, Request, Sha256Hex, Span, SpanKind, Tracer, ago,
+};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::in_full;
 use crate::input::artifact_ids;
+use crate::meters::Meters;
 use crate::threads::{Panicked, Threads};
 
 /// The entry of the environment that names the module: `sha256:<hex>`.
@@ -31,6 +35,8 @@ pub(crate) struct Guests {
     pub(crate) blobs: Blobs,
     pub(crate) artifacts: Artifacts,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) meters: Meters,
+    pub(crate) tracer: Tracer,
 }
 
 impl Guests {
@@ -49,10 +55,13 @@ impl Guests {
         let cancelling = cancel.clone();
         context.on_cancel(move || cancelling.cancel());
         let keeping = self.checkpoints.keep(&context);
+        let about = context.clone();
         let events = Box::new(Telling { context, checkpoints: keeping.sender() });
         let task = Task { limits, artifacts, checkpoint, events, cancel, ..Task::new(request.input) };
         let (guests, runtime) = (Arc::clone(&self), Handle::current());
-        let ran = self.threads.run(move || guests.load_and_run(&digest, task, &runtime)).await;
+        let lines = tracing::Span::current();
+        let work = move || lines.in_scope(|| guests.load_and_run(&digest, task, &about, &runtime));
+        let ran = self.threads.run(work).await;
         // Before the result is told: the next attempt may follow at once.
         keeping.finish().await;
         ran.unwrap_or_else(|panicked: Panicked| Err(Failure::of(Code::Internal, panicked.to_string())))
@@ -79,21 +88,57 @@ impl Guests {
     }
 
     /// Blocks for as long as the guest runs: only for the threads that are kept for this.
-    fn load_and_run(&self, digest: &Sha256Hex, task: Task, runtime: &Handle) -> Result<Bytes, Failure> {
+    fn load_and_run(&self, digest: &Sha256Hex, task: Task, about: &Context, runtime: &Handle) -> Result<Bytes, Failure> {
         let fetch = || runtime.block_on(self.blobs.read(digest, MODULE_BYTES_MAX));
         let module = self.sandbox.load(digest, fetch).map_err(|error| module_failure(&error))?;
+        let (began, limits) = (Instant::now(), task.limits);
+        let tell = |usage: &Usage, code: Option<Code>| {
+            self.meters.guest(usage, code);
+            self.trace(about, &Ran { digest, limits, usage, code, began });
+        };
         match self.sandbox.run(&module, task) {
             Ok(output) => {
                 let (cpu, wall, memory_bytes) = (output.usage.cpu, output.usage.wall, output.usage.memory_bytes_peak);
                 tracing::debug!(module = %digest, ?cpu, ?wall, memory_bytes, "a guest has succeeded");
+                tell(&output.usage, None);
                 Ok(output.stdout)
             }
             Err(failure) => {
                 let (code, retryable) = (failure.kind.code(), failure.kind.is_retryable());
                 tracing::debug!(module = %digest, %code, usage = ?failure.usage, "a guest has failed");
+                tell(&failure.usage, Some(code));
                 Err(Failure { retryable, ..Failure::of(code, fitted(&failure.message)) })
             }
         }
+    }
+}
+
+/// A guest that has run.
+struct Ran<'a> {
+    digest: &'a Sha256Hex,
+    limits: Limits,
+    usage: &'a Usage,
+    code: Option<Code>,
+    began: Instant,
+}
+
+impl Guests {
+    /// Tells of a guest as a span below the attempt's.
+    fn trace(&self, about: &Context, ran: &Ran<'_>) {
+        let Some(parent) = self.tracer.place(about.traceparent().unwrap_or_default(), about.trace_id()) else { return };
+        let span = Span::over("guest", SpanKind::Internal, parent, parent.child("guest"), ago(ran.began.elapsed()))
+            .text("busbar.job_id", about.job_id())
+            .text("busbar.module", &format!("sha256:{}", ran.digest))
+            .number("busbar.cpu_ms", ran.usage.cpu.as_millis())
+            .number("busbar.cpu_ms_max", ran.limits.cpu_ms)
+            .number("busbar.wall_ms", ran.usage.wall.as_millis())
+            .number("busbar.wall_ms_max", ran.limits.wall_ms)
+            .number("busbar.memory_bytes", ran.usage.memory_bytes_peak)
+            .number("busbar.memory_bytes_max", ran.limits.memory_bytes);
+        self.tracer.tell(match ran.code {
+            Some(code) => span.failed(code.as_str()),
+            None => span,
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! `worker`: our reference worker. It runs WebAssembly guests for whatever topic names a module, and echoes.
 //!
-//! It uses nothing but the SDK, the sandbox and the blob store, and could live in another repository:
+//! It uses nothing but the SDK, the sandbox, the blob store and the process kit, and could live in another repository:
 //!
 //! ```text
 //!  worker.<id>.jobs ─► SDK ─► BUSBAR_MODULE in env? ── no ──► job.echo gives its input back
@@ -15,6 +15,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use busbar_service::telemetry::{self, Process, SpanExport};
 use clap::Parser as _;
 
 use crate::args::Args;
@@ -25,12 +26,14 @@ mod args;
 mod failure;
 mod guests;
 mod input;
-mod logging;
+mod meters;
 mod scratch;
 mod serve;
 mod signals;
 mod threads;
 
+/// What log lines and traces say of this program.
+const PROCESS: Process = Process { role: "worker", version: env!("CARGO_PKG_VERSION") };
 /// How long work of the runtime may hold up the end of the process.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
@@ -46,15 +49,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Fatal> {
-    logging::init(&args.log, args.log_format)?;
+    telemetry::init(&args.log_config(), PROCESS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Fatal::Runtime)?;
     let ended = runtime.block_on(async {
         let signals = Signals::listen().map_err(Fatal::Signals)?;
-        tokio::select! {
+        let mut export = SpanExport::default();
+        let tracer = export.tracer(&args.trace_config(), PROCESS)?;
+        let ended = tokio::select! {
             biased;
             () = signals.second() => Err(Fatal::CutShort),
-            ended = serve::serve(args, &signals) => ended,
-        }
+            ended = serve::serve(args, tracer, &signals) => ended,
+        };
+        export.finish().await;
+        ended
     });
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ended

@@ -4,18 +4,26 @@ use std::sync::Arc;
 
 use busbar_blobs::Blobs;
 use busbar_sandbox::{Sandbox, SandboxConfig};
-use busbar_sdk::{Code, Context, Failure, Request, Worker, WorkerError, WorkerOptions};
+use busbar_sdk::{Code, Context, Failure, Request, Tracer, Worker, WorkerError, WorkerOptions};
+use busbar_service::Metrics;
 use bytes::Bytes;
 
 use crate::args::{Args, ECHO};
 use crate::failure::{Fatal, in_full};
 use crate::guests::{Guests, MODULE};
+use crate::meters::{Health, Meters};
 use crate::scratch::Scratch;
 use crate::signals::Signals;
 use crate::threads::Threads;
 
 /// Serves until a signal, then drains.
-pub(crate) async fn serve(args: &Args, signals: &Signals) -> Result<(), Fatal> {
+pub(crate) async fn serve(args: &Args, tracer: Tracer, signals: &Signals) -> Result<(), Fatal> {
+    let metrics = Metrics::new();
+    let meters = Meters::register(&metrics, args.slots());
+    let health = match args.health_listen {
+        Some(address) => Some(Health::start(address, metrics.clone()).await?),
+        None => None,
+    };
     let blobs = Blobs::open(&args.blobs).map_err(Fatal::Blobs)?;
     let scratch = Scratch::open(args.scratch.as_deref(), blobs.folder(), &args.id)?;
     let sandbox = Sandbox::new(SandboxConfig::new(scratch.tasks()))?;
@@ -26,8 +34,12 @@ pub(crate) async fn serve(args: &Args, signals: &Signals) -> Result<(), Fatal> {
         () = signals.first() => return Ok(()),
         worker = connect(&options) => worker?,
     };
+    if let Some(health) = &health {
+        health.look(&worker, &metrics);
+    }
+    let worker = worker.with_tracer(tracer.clone());
     let (artifacts, checkpoints) = (worker.artifacts(), worker.checkpoints());
-    let guests = Arc::new(Guests { sandbox, threads, blobs, artifacts, checkpoints });
+    let guests = Arc::new(Guests { sandbox, threads, blobs, artifacts, checkpoints, meters, tracer });
     with_handlers(worker, &guests).run(signals.first()).await?;
     Ok(())
 }
@@ -47,15 +59,15 @@ fn with_handlers(mut worker: Worker, guests: &Arc<Guests>) -> Worker {
     let echoing = Arc::clone(guests);
     worker.handle_any(ECHO, move |context, request| {
         let guests = Arc::clone(&echoing);
-        async move {
+        guests.meters.clone().attempt(async move {
             match request.env.contains_key(MODULE) {
                 true => guests.run(context, request).await,
                 false => Ok(request.input),
             }
-        }
+        })
     });
     let others = Arc::clone(guests);
-    worker.handle_any("job.>", move |context, request| any(Arc::clone(&others), context, request));
+    worker.handle_any("job.>", move |context, request| others.meters.clone().attempt(any(Arc::clone(&others), context, request)));
     worker
 }
 

@@ -6,17 +6,19 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{JobResult, JobStatus};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
-use busbar_protocol::ports::{Bus, Clock, Headers, Records, TRACEPARENT};
+use busbar_protocol::ports::{Bus, Clock, Headers, Records, Span, SpanKind, TRACEPARENT, ago};
+use busbar_protocol::trace::TraceContext;
 use bytes::Bytes;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::report::Reporter;
 use super::run::{Shared, Slot, Told};
@@ -47,8 +49,25 @@ impl Outcome {
 
 /// Does an accepted attempt, tells its result and lets go of it.
 pub(super) async fn work<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, dispatch: Dispatch, cancel: CancelFlag, slot: Slot) {
+    let lines = tracing::error_span!(
+        "attempt",
+        trace_id = dispatch.trace_id,
+        job_id = dispatch.key.job_id,
+        tenant_id = dispatch.request.tenant_id,
+        attempt = dispatch.key.attempt
+    );
+    do_and_tell(shared, dispatch, cancel, slot).instrument(lines).await;
+}
+
+async fn do_and_tell<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, mut dispatch: Dispatch, cancel: CancelFlag, slot: Slot) {
+    let accepted = Instant::now();
+    let place = shared.place(&mut dispatch);
     let outcome = shared.execute(&dispatch, &cancel, slot).await;
     shared.desk.ledger().end(&dispatch.key);
+    if let Some((parent, own)) = place {
+        shared.tracer.tell(outcome.span(parent, own, ago(accepted.elapsed()), &dispatch, &shared.worker_id));
+    }
+    tracing::debug!(outcome = outcome.end.word(), execution = ?outcome.execution, "an attempt has ended");
     let told = shared.compose(&dispatch, outcome);
     shared.tell(&format!("{}/{}/result", dispatch.key.job_id, dispatch.key.attempt), &told).await;
     shared.desk.ledger().finish(dispatch.key, told);
@@ -56,6 +75,15 @@ pub(super) async fn work<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, dispatch
 }
 
 impl<B: Bus, R: Records> Shared<B, R> {
+    /// The place of an attempt in its trace, and of what is above it, if anybody wants to see it. What is said about the attempt
+    /// from now on is said below its place.
+    fn place(&self, dispatch: &mut Dispatch) -> Option<(TraceContext, TraceContext)> {
+        let parent = self.tracer.place(dispatch.traceparent.as_deref().unwrap_or_default(), &dispatch.trace_id)?;
+        let own = parent.child(&format!("run {} {}", dispatch.key.job_id, dispatch.key.attempt));
+        dispatch.traceparent = Some(own.to_string());
+        Some((parent, own))
+    }
+
     async fn execute(&self, dispatch: &Dispatch, cancel: &CancelFlag, slot: Slot) -> Outcome {
         let cancelled = || Outcome::unstarted(End::Cancelled(cancel.reason().unwrap_or_default()));
         let slot = tokio::select! {
@@ -95,7 +123,8 @@ impl<B: Bus, R: Records> Shared<B, R> {
         let request = Request { topic: dispatch.request.topic.clone(), env: dispatch.request.env.clone(), input };
         let started = Instant::now();
         // A task of its own: a panic ends the handler, not the worker.
-        let mut running = AbortOnDropHandle::new(tokio::spawn(handler(context.clone(), request)));
+        let work = handler(context.clone(), request).in_current_span();
+        let mut running = AbortOnDropHandle::new(tokio::spawn(work));
         let mut reporter = Reporter::new(self, dispatch, context.report());
         let joined = loop {
             tokio::select! {
@@ -128,6 +157,21 @@ impl<B: Bus, R: Records> Shared<B, R> {
 }
 
 impl Outcome {
+    fn span(&self, parent: TraceContext, own: TraceContext, started: SystemTime, dispatch: &Dispatch, worker_id: &str) -> Span {
+        let span = Span::over("run", SpanKind::Consumer, parent, own, started)
+            .text("busbar.job_id", &dispatch.key.job_id)
+            .text("busbar.tenant_id", &dispatch.request.tenant_id)
+            .text("busbar.topic", &dispatch.request.topic)
+            .number("busbar.attempt", dispatch.key.attempt)
+            .text("busbar.worker_id", worker_id)
+            .number("busbar.execution_ms", self.execution.as_millis())
+            .text("busbar.outcome", self.end.word());
+        match &self.end {
+            End::Failed(failure) => span.failed(failure.code.clone()),
+            End::Succeeded(_) | End::Cancelled(_) => span,
+        }
+    }
+
     /// A handler that gave up after a cancellation was cancelled; one that succeeded nevertheless has succeeded.
     fn heeding(self, cancel: &CancelFlag) -> Self {
         match (self.end, cancel.reason()) {
@@ -138,6 +182,14 @@ impl Outcome {
 }
 
 impl End {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) => "succeeded",
+            Self::Failed(_) => "failed",
+            Self::Cancelled(_) => "cancelled",
+        }
+    }
+
     fn write(self, result: &mut JobResult) {
         let (status, failure) = match self {
             Self::Succeeded(Placed::Pointer(pointer, reference)) => {

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use busbar_blobs::{BlobError, Blobs};
 use busbar_bus::{BusConfig, ConnectError, NatsBus};
-use busbar_protocol::ports::{Bus, BusError, Records, StoreError};
+use busbar_protocol::ports::{Bus, BusError, Connection, Records, StoreError, Tracer};
 use busbar_protocol::{ids, subjects};
 use busbar_store::{Store, StoreConfig};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::artifacts::Artifacts;
 use crate::checkpoints::Checkpoints;
@@ -157,6 +158,7 @@ pub struct Worker<B = NatsBus, R = Store> {
     payloads: Payloads<R>,
     beats: BeatConnect<B>,
     routes: Routes,
+    tracer: Tracer,
 }
 
 impl Worker {
@@ -197,7 +199,19 @@ impl<B: Bus, R: Records> Worker<B, R> {
         check_id(&options.id)?;
         let options = WorkerOptions { max_parallel: options.max_parallel.max(1), ..options };
         let payloads = Payloads { records: ports.records, blobs: ports.blobs };
-        Ok(Self { options, bus: ports.bus, payloads, beats: ports.beats, routes: Routes::default() })
+        Ok(Self { options, bus: ports.bus, payloads, beats: ports.beats, routes: Routes::default(), tracer: Tracer::off() })
+    }
+
+    /// Tells of every attempt as a span, below which handlers may tell more: [`Context::traceparent`] is its place.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// How the connection of dispatches and results is.
+    #[must_use]
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.bus.connection()
     }
 
     /// Registers an async handler for a topic or pattern (`*` one token, `>` the rest). Input and output are JSON in types of

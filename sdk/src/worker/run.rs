@@ -7,7 +7,7 @@ use std::time::Duration;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{ComponentRole, Handshake};
 use busbar_protocol::envelope;
-use busbar_protocol::ports::{Bus, Clock, Headers, Message, Records, SystemClock};
+use busbar_protocol::ports::{Bus, Clock, Headers, Message, Records, SystemClock, Tracer};
 use busbar_protocol::{ids, subjects};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -72,6 +72,7 @@ pub(super) struct Shared<B, R> {
     pub(super) slots: Arc<Semaphore>,
     pub(super) desk: Arc<Desk>,
     pub(super) clock: SystemClock,
+    pub(super) tracer: Tracer,
 }
 
 impl<B: Bus, R: Records> Worker<B, R> {
@@ -82,7 +83,7 @@ impl<B: Bus, R: Records> Worker<B, R> {
     /// # Errors
     /// [`WorkerError`]: the bus could not be used at the start or was closed, or the drain took too long.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
-        let Self { options, bus, payloads, beats, routes } = self;
+        let Self { options, bus, payloads, beats, routes, tracer } = self;
         let desk = Arc::new(Desk::new(&options, &routes));
         let shared = Arc::new(Shared {
             worker_id: options.id.clone(),
@@ -92,6 +93,7 @@ impl<B: Bus, R: Records> Worker<B, R> {
             slots: Arc::new(Semaphore::new(options.max_parallel.min(Semaphore::MAX_PERMITS))),
             desk: Arc::clone(&desk),
             clock: SystemClock::start(),
+            tracer,
         });
         let mut jobs = shared.bus.subscribe(&subjects::worker_jobs(&options.id), None).await?;
         let mut cancels = shared.bus.subscribe(subjects::CANCEL, None).await?;

@@ -9,6 +9,7 @@ use busbar_protocol::cap::{PolicyCheckRequest, PolicyCheckResponse, PolicyRemedi
 use busbar_rules::{Constraints, Glob};
 use serde::Deserialize;
 
+use crate::core::bundle::Tier;
 use crate::core::decision::Decision;
 use crate::core::document::McpDocument;
 use crate::core::facts::Facts;
@@ -28,6 +29,8 @@ pub struct Judgement {
     pub decision: Decision,
     /// Whose word it is; empty where no rule spoke.
     pub rule_id: String,
+    /// Of which tier's bundle; `None` where no bundle spoke.
+    pub tier: Option<Tier>,
     /// Why.
     pub reason: String,
     /// Within which limits.
@@ -41,6 +44,7 @@ struct Word<'a> {
     decision: Decision,
     id: String,
     bundle: &'a str,
+    tier: Option<Tier>,
     reason: String,
     remediations: &'a [PolicyRemediation],
 }
@@ -143,6 +147,7 @@ fn no_topic(reason: &str) -> Judgement {
     Judgement {
         decision: Decision::Deny,
         rule_id: String::new(),
+        tier: None,
         reason: reason.to_owned(),
         constraints: Constraints::default(),
         remediations: Vec::new(),
@@ -154,13 +159,14 @@ fn words<'a>(snapshot: &'a Snapshot, facts: &Facts<'_>) -> (Vec<Word<'a>>, Const
     let mut words = Vec::new();
     let mut constraints = Constraints::default();
     for bundle in snapshot.bundles() {
-        let name = bundle.source.id.as_str();
+        let (name, tier) = (bundle.source.id.as_str(), Some(bundle.source.tier));
         for rule in bundle.rules.iter().filter(|rule| rule.mismatch(facts, &bundle.scope).is_none()) {
             constraints = constraints.tighten(&rule.constraints);
             words.push(Word {
                 decision: rule.decision,
                 id: rule.id.clone(),
                 bundle: name,
+                tier,
                 reason: rule.reason.clone(),
                 remediations: &rule.remediations,
             });
@@ -171,6 +177,7 @@ fn words<'a>(snapshot: &'a Snapshot, facts: &Facts<'_>) -> (Vec<Word<'a>>, Const
                 decision: word.decision,
                 id: word.id,
                 bundle: name,
+                tier,
                 reason: word.reason,
                 remediations: &[],
             }));
@@ -190,6 +197,7 @@ fn judge(snapshot: &Snapshot, facts: &Facts<'_>, words: Vec<Word<'_>>, constrain
         reason: if word.reason.is_empty() { format!("rule {}: {}", word.id, word.decision.as_str()) } else { word.reason },
         decision: word.decision,
         rule_id: word.id,
+        tier: word.tier,
         remediations: word.remediations.to_vec(),
         constraints,
     };
@@ -203,7 +211,7 @@ fn by_default(snapshot: &Snapshot, facts: &Facts<'_>, constraints: Constraints) 
         Decision::Deny => format!("no rule allows topic {} for tenant {}", facts.topic, facts.tenant),
         other => format!("no rule speaks of topic {}; the default is {}", facts.topic, other.as_str()),
     };
-    let mut judgement = Judgement { decision, rule_id: String::new(), reason, constraints, remediations: Vec::new() };
+    let mut judgement = Judgement { decision, rule_id: String::new(), tier: None, reason, constraints, remediations: Vec::new() };
     finish(&mut judgement);
     judgement
 }
@@ -248,7 +256,7 @@ fn effective_config(request: &PolicyCheckRequest, facts: &Facts<'_>) -> Option<W
         Ok(safety) => safety.denial(facts)?,
         Err(problem) => format!("effective_config cannot be read: {problem}"),
     };
-    Some(Word { decision: Decision::Deny, id: "effective_config".into(), bundle: "", reason, remediations: &[] })
+    Some(Word { decision: Decision::Deny, id: "effective_config".into(), bundle: "", tier: None, reason, remediations: &[] })
 }
 
 fn read_safety(json: &[u8]) -> Result<Safety, String> {

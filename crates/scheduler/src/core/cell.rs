@@ -16,6 +16,7 @@ use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicTable;
 
 use super::commit::{self, Change, Retention};
+use super::fact::{self, Fact};
 use super::job::{Hold, Job, State};
 use super::place::{self, Placement, Problem};
 use super::queue::{Class, Queue, Rank};
@@ -84,6 +85,7 @@ pub struct Cell {
     resting: BTreeMap<String, Timestamp>,
     dirty: BTreeSet<JobId>,
     orders: Vec<Order>,
+    facts: Vec<Fact>,
     /// Jobs or slots came since placement last looked.
     fresh: bool,
 }
@@ -110,6 +112,7 @@ impl Cell {
             resting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             orders: Vec::new(),
+            facts: Vec::new(),
             fresh: false,
         }
     }
@@ -160,6 +163,12 @@ impl Cell {
     #[must_use]
     pub const fn live(&self) -> &BTreeMap<JobState, u64> {
         &self.live
+    }
+
+    /// The classes of jobs that could run now and wait for a worker: how many they are, and since when the first one is there.
+    pub fn waiting(&self) -> impl Iterator<Item = (&Class, Timestamp, usize)> {
+        let classes = self.queue.ranks().flat_map(|(_, classes)| classes);
+        classes.filter_map(|(class, jobs)| Some((class.as_ref(), jobs.first()?.0, jobs.len())))
     }
 
     /// A live job.
@@ -383,6 +392,11 @@ impl Cell {
         self.jobs.remove(id);
     }
 
+    /// What has happened to jobs since the last call.
+    pub fn take_facts(&mut self) -> Vec<Fact> {
+        std::mem::take(&mut self.facts)
+    }
+
     /// What must be sent, now that everything is durable. A command whose attempt is over by now is left out.
     pub fn take_orders(&mut self) -> Vec<Order> {
         let mut orders = std::mem::take(&mut self.orders);
@@ -401,6 +415,7 @@ impl Cell {
     /// Brings slots, counters and what must be written in step with a job that has just changed.
     fn follow(&mut self, id: &JobId, before: &Job, now: Timestamp) {
         let entry = self.jobs.get_mut(id).expect("the caller has just changed it");
+        self.facts.extend(fact::of_step(before, &entry.job));
         let (old, new) = (before.state.tag(), entry.job.state.tag());
         if old != new {
             entry.passed.push(new);

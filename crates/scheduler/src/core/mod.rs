@@ -4,10 +4,12 @@
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
 //! - [`queue`], [`workers`] and [`place`] say who runs what next.
+//! - [`fact`] is what happened, for those who measure.
 //! - [`cell`] holds all of it together: everything that the active scheduler knows.
 
 pub mod cell;
 pub mod commit;
+pub mod fact;
 pub mod job;
 pub mod place;
 pub mod queue;
