@@ -1,0 +1,123 @@
+//! What has become of the jobs of steps, as their records say it.
+
+use std::time::Duration;
+
+use busbar_protocol::busbar::{Ended, JobRecord, JobState, job_record};
+use busbar_protocol::codes::Code;
+use busbar_protocol::keys;
+use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::ports::{Bus, Clock, Records, StoreError};
+use busbar_rules::expr::Value;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::core::run::Outcome;
+use crate::core::transition::JobOutcome;
+use crate::input::{Found, Input, What};
+use crate::library::decode;
+use crate::service::Ports;
+
+/// How many records are read at once.
+const PAGE: usize = 256;
+/// How long a read is repeated after the store was away.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Looks at jobs, and tells the loop what is over or unknown.
+pub(crate) async fn look<B: Bus, R: Records, C: Clock>(ports: Ports<B, R, C>, job_ids: Vec<String>, inputs: mpsc::Sender<Input>) {
+    for page in job_ids.chunks(PAGE) {
+        loop {
+            match find(&ports.records, page).await {
+                Ok(found) if found.is_empty() => break,
+                Ok(found) => {
+                    if inputs.send(Input::Found(found)).await.is_err() {
+                        return;
+                    }
+                    break;
+                }
+                Err(StoreError::Unavailable { .. }) => ports.clock.sleep(RETRY).await,
+                Err(error) => {
+                    tracing::error!(%error, "the jobs of runs cannot be looked at");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>, StoreError> {
+    let names: Vec<String> = job_ids.iter().map(|job_id| keys::job(job_id)).collect();
+    let stored = records.read(names.clone()).await?;
+    let mut found = Vec::new();
+    let mut results: Vec<(String, String)> = Vec::new();
+    for ((job_id, key), stored) in job_ids.iter().zip(&names).zip(stored) {
+        let Some(stored) = stored else {
+            found.push(Found { job_id: job_id.clone(), what: What::Unknown });
+            continue;
+        };
+        let record: JobRecord = decode(key, &stored.value)?;
+        let Some(job_record::State::Ended(ended)) = record.state else { continue };
+        match result_key(&ended) {
+            Ok(Some(key)) => results.push((job_id.clone(), key)),
+            Err(outcome) => found.push(Found { job_id: job_id.clone(), what: What::Over(outcome) }),
+            Ok(None) => found.push(Found { job_id: job_id.clone(), what: What::Over(without_result(&ended)) }),
+        }
+    }
+    let payloads = if results.is_empty() {
+        Vec::new()
+    } else {
+        records.payloads(results.iter().map(|(_, key)| key.clone()).collect()).await?
+    };
+    for ((job_id, key), payload) in results.into_iter().zip(payloads) {
+        found.push(Found { job_id, what: What::Over(with_result(key, payload)) });
+    }
+    Ok(found)
+}
+
+/// Where the result of a job that succeeded stands, if it has one; or how the job counts whose result a run cannot keep.
+fn result_key(ended: &Ended) -> Result<Option<String>, JobOutcome> {
+    if ended.state() != JobState::Succeeded || ended.result_ptr.is_empty() {
+        return Ok(None);
+    }
+    match Pointer::parse(&ended.result_ptr) {
+        Ok(Pointer::Redis(key)) => Ok(Some(key)),
+        Ok(Pointer::Blob(_)) => Err(unusable(
+            Code::RunTooLarge,
+            format!("the job's result stands in a blob, and a run keeps results of at most {PAYLOAD_BYTES_MAX} bytes"),
+        )),
+        Err(error) => Err(unusable(Code::OutputInvalid, error.to_string())),
+    }
+}
+
+/// A job that succeeded, with a result of which nothing can be made.
+fn unusable(code: Code, message: String) -> JobOutcome {
+    JobOutcome::NotSucceeded { outcome: Outcome::Failed, code: code.as_str().to_owned(), message, retryable: false }
+}
+
+fn without_result(ended: &Ended) -> JobOutcome {
+    let (outcome, retryable) = match ended.state() {
+        // A job without a result has done what it should and says nothing.
+        JobState::Succeeded => return JobOutcome::Succeeded { output: Value::null(), bytes: 0, key: String::new() },
+        JobState::Timeout => (Outcome::Timeout, true),
+        JobState::Cancelled => (Outcome::Cancelled, false),
+        JobState::Denied => (Outcome::Failed, false),
+        JobState::Failed
+        | JobState::Unspecified
+        | JobState::Pending
+        | JobState::ApprovalRequired
+        | JobState::Scheduled
+        | JobState::Dispatched
+        | JobState::Running => (Outcome::Failed, true),
+    };
+    JobOutcome::NotSucceeded { outcome, code: ended.error_code.clone(), message: ended.error_message.clone(), retryable }
+}
+
+fn with_result(key: String, payload: Option<Bytes>) -> JobOutcome {
+    let Some(payload) = payload else {
+        return unusable(Code::PayloadMissing, format!("the job succeeded, but its result at {key} has expired"));
+    };
+    match serde_json::from_slice::<serde_json::Value>(&payload) {
+        Ok(value) => JobOutcome::Succeeded { output: Value::from_json(&value), bytes: payload.len() as u64, key },
+        Err(error) => unusable(Code::OutputInvalid, format!("the job's result is no JSON: {error}")),
+    }
+}
