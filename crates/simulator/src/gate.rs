@@ -21,12 +21,13 @@ use busbar_protocol::time::Timestamp;
 
 use crate::chaos::Chaos;
 
-/// Where processes crashed, counted over one run: `port.method before|after`.
+/// Where processes crashed, counted over one run: `role port.method before|after`.
 pub type CrashPoints = BTreeMap<String, u64>;
 
 #[derive(Debug)]
 struct Inner {
     chaos: Chaos,
+    role: &'static str,
     crash_per_mille: AtomicU32,
     frozen: AtomicBool,
     /// Wakes in the order of arrival; a watch channel would wake in an order that no seed fixes.
@@ -42,12 +43,12 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// An open gate; what crashes there is counted in `points`.
+    /// An open gate of a process in this role; what crashes there is counted in `points`.
     #[must_use]
-    pub fn new(chaos: Chaos, points: Arc<Mutex<CrashPoints>>) -> Self {
+    pub fn new(chaos: Chaos, role: &'static str, points: Arc<Mutex<CrashPoints>>) -> Self {
         let (crash_per_mille, frozen) = (AtomicU32::new(0), AtomicBool::new(false));
         let (thawed, crashed) = (Notify::new(), Notify::new());
-        Self { inner: Arc::new(Inner { chaos, crash_per_mille, frozen, thawed, crashed, points }) }
+        Self { inner: Arc::new(Inner { chaos, role, crash_per_mille, frozen, thawed, crashed, points }) }
     }
 
     /// How often an effect is a crash.
@@ -74,7 +75,7 @@ impl Gate {
         }
         let per_mille = self.inner.crash_per_mille.load(Ordering::Relaxed);
         if self.inner.chaos.chance(per_mille) {
-            self.count(format!("{point} {side}"));
+            self.count(format!("{} {point} {side}", self.inner.role));
             self.inner.crashed.notify_one();
             std::future::pending::<()>().await;
         }

@@ -1,4 +1,4 @@
-//! Runs the real scheduler against seeded models of the bus and the store.
+//! Runs the real scheduler and workflow engine against seeded models of the bus and the store.
 
 pub mod chaos;
 pub mod gate;

@@ -6,30 +6,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use busbar_simulator::world::{Broken, EXPECTED, Story, simulate};
+use busbar_simulator::world::{Broken, EXPECTED, EXPECTED_OF_RUNS, Story, simulate};
 use clap::Parser;
 
 /// A run of so many seeds must have seen every change of state and a crash at every effect, or it proves too little.
 const COVERING: u64 = 5_000;
 
-/// The effects of a scheduler at which it must have crashed.
+/// The effects at which a scheduler or an engine must have crashed.
 const CRASH_POINTS: &[&str] = &[
-    "bus.consume",
-    "bus.publish",
-    "bus.publish_durable",
-    "bus.publish_with_reply",
-    "bus.round_trip",
-    "bus.settle",
-    "bus.subscribe",
-    "store.commit",
-    "store.index",
-    "store.lease",
-    "store.log_after",
-    "store.payloads",
-    "store.read",
+    "engine bus.publish",
+    "engine bus.request",
+    "engine bus.round_trip",
+    "engine bus.subscribe",
+    "engine store.commit",
+    "engine store.index",
+    "engine store.lease",
+    "engine store.log_after",
+    "engine store.payloads",
+    "engine store.put_payload",
+    "engine store.read",
+    "scheduler bus.consume",
+    "scheduler bus.publish",
+    "scheduler bus.publish_durable",
+    "scheduler bus.publish_with_reply",
+    "scheduler bus.round_trip",
+    "scheduler bus.settle",
+    "scheduler bus.subscribe",
+    "scheduler store.commit",
+    "scheduler store.index",
+    "scheduler store.lease",
+    "scheduler store.log_after",
+    "scheduler store.payloads",
+    "scheduler store.read",
 ];
 
-/// Runs the real scheduler against seeded models of the bus and the store.
+/// Runs the real scheduler and workflow engine against seeded models of the bus and the store.
 #[derive(Parser)]
 struct Arguments {
     /// How many seeds.
@@ -73,7 +84,11 @@ fn main() -> ExitCode {
 
 /// What a covering run should have seen and has not.
 fn missed(story: &Story) -> Vec<String> {
-    let changes = EXPECTED.iter().filter(|name| !story.transitions.contains_key(**name)).map(|name| (*name).to_owned());
+    let changes = EXPECTED
+        .iter()
+        .chain(EXPECTED_OF_RUNS)
+        .filter(|name| !story.transitions.contains_key(**name))
+        .map(|name| (*name).to_owned());
     let points = CRASH_POINTS.iter().flat_map(|point| ["before", "after"].map(|side| format!("{point} {side}")));
     changes.chain(points.filter(|point| !story.crash_points.contains_key(point))).collect()
 }
@@ -97,6 +112,7 @@ fn add(sum: &mut Story, story: Story) {
     sum.events += story.events;
     sum.faults += story.faults;
     sum.jobs += story.jobs;
+    sum.runs += story.runs;
     for (name, count) in story.transitions {
         *sum.transitions.entry(name).or_default() += count;
     }
@@ -107,7 +123,8 @@ fn add(sum: &mut Story, story: Story) {
 
 #[expect(clippy::print_stdout, reason = "this program reports on its standard output")]
 fn report(story: &Story, seeds: u64, seconds: f64) {
-    println!("{seeds} seeds in {seconds:.1} s: {} events, {} faults, {} jobs", story.events, story.faults, story.jobs);
+    let Story { events, faults, jobs, runs, .. } = story;
+    println!("{seeds} seeds in {seconds:.1} s: {events} events, {faults} faults, {jobs} jobs, {runs} runs");
     let list = |title: &str, counts: &BTreeMap<String, u64>| {
         println!("{title}:");
         for (name, count) in counts {
@@ -115,5 +132,5 @@ fn report(story: &Story, seeds: u64, seconds: f64) {
         }
     };
     list("changes of state", &story.transitions);
-    list("crashes of a scheduler", &story.crash_points);
+    list("crashes", &story.crash_points);
 }

@@ -122,9 +122,10 @@ impl ModelStore {
         self.at_once(|state, now| state.epoch(now, lock))
     }
 
-    /// Everything whose key begins so, in the order of the keys, and whether it will expire; past every fault.
+    /// Everything whose key begins so, in the order of the keys, and when it expires, in milliseconds since 1970; past every
+    /// fault.
     #[must_use]
-    pub fn contents(&self, prefix: &str) -> Vec<(String, Content, bool)> {
+    pub fn contents(&self, prefix: &str) -> Vec<(String, Content, Option<u64>)> {
         self.at_once(|state, now| state.contents(now, prefix))
     }
 

@@ -386,10 +386,10 @@ impl State {
         }
     }
 
-    pub(super) fn contents(&mut self, now: u64, prefix: &str) -> Vec<(String, Content, bool)> {
+    pub(super) fn contents(&mut self, now: u64, prefix: &str) -> Vec<(String, Content, Option<u64>)> {
         self.keys.retain(|_, entry| !entry.expired(now));
         let from = self.keys.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        from.map(|(key, entry)| (key.clone(), entry.content.clone(), entry.expires_at.is_some())).collect()
+        from.map(|(key, entry)| (key.clone(), entry.content.clone(), entry.expires_at)).collect()
     }
 
     fn get(&mut self, now: u64, key: &str) -> Option<&Content> {

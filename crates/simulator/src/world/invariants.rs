@@ -11,7 +11,7 @@ use busbar_protocol::subjects;
 use busbar_scheduler::core::job::Job;
 use tokio::time::Instant;
 
-use super::{Story, World};
+use super::{Story, World, run_invariants, scheduler};
 
 /// Every change of state that the life of a job allows.
 const ALLOWED: &[(JobState, &[JobState])] = {
@@ -57,29 +57,32 @@ pub(crate) async fn come_to_rest(world: &World, end: Instant) -> Result<(), Stri
     loop {
         let live = world.store.members(keys::INDEX_LIVE).len();
         let queued = world.bus.stream_len(subjects::Stream::Submissions) + world.bus.stream_len(subjects::Stream::Results);
-        let relayed = relayed(world);
+        let relayed = relayed(world, keys::LOG_JOBS, keys::LOG_JOBS_RELAYED);
         let asked = probe.request(subjects::SCHEDULER_WORKERS, Headers::new(), Vec::new().into(), Duration::from_secs(2)).await;
         let view = asked.ok().and_then(|message| WorkersReply::decode(message.payload).ok()).unwrap_or_default();
         let taken: u32 = view.workers.iter().map(|worker| worker.in_flight).sum();
         let calm = !world.troubled() && view.scheduler.is_some();
-        if calm && live == 0 && queued == 0 && relayed && taken == 0 {
+        let runs = run_invariants::unrest(world, &probe).await;
+        if calm && live == 0 && queued == 0 && relayed && taken == 0 && runs.is_none() {
             return Ok(());
         }
         if Instant::now() > end {
             let members: Vec<String> =
                 world.store.members(keys::INDEX_LIVE).into_iter().take(5).map(|entry| entry.member).collect();
             return Err(format!(
-                "the world does not come to rest: {live} live ({members:?}), {queued} in streams, relay caught up: {relayed}, slots taken: {taken}, active scheduler: {}",
-                view.scheduler.is_some()
+                "the world does not come to rest: {live} live ({members:?}), {queued} in streams, relay caught up: {relayed}, slots taken: {taken}, active scheduler: {}, {}",
+                view.scheduler.is_some(),
+                runs.unwrap_or_default()
             ));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-fn relayed(world: &World) -> bool {
-    let last = world.store.logged(keys::LOG_JOBS).last().map(|entry| entry.cursor.clone());
-    let told = world.store.records(keys::LOG_JOBS_RELAYED).first().map(|(_, stored)| stored.value.clone());
+/// Whether everything that a log holds was told.
+pub(crate) fn relayed(world: &World, log: &str, cursor: &str) -> bool {
+    let last = world.store.logged(log).last().map(|entry| entry.cursor.clone());
+    let told = world.store.records(cursor).first().map(|(_, stored)| stored.value.clone());
     last.is_none_or(|last| told.is_some_and(|told| told == last.as_bytes()))
 }
 
@@ -112,12 +115,13 @@ pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) 
             broken.push(format!("{job} was denied and ran"));
         }
     }
+    let frozen = ledger.frozen.get(scheduler::ROLE.name).copied().unwrap_or(0);
     for (job, count) in executions {
         let attempts = records.get(job).map_or(0, |record| record.attempt);
         let held = ledger.held_at_kill.get(job).copied().unwrap_or(0);
         // A scheduler that was stopped between commit and sending sends late, perhaps to a new start of the worker, which has no
         // memory of the attempt.
-        if count > attempts + held + ledger.frozen {
+        if count > attempts + held + frozen {
             broken.push(format!("{job} ran {count} times in {attempts} attempts, {held} of them in workers that were killed"));
         }
     }

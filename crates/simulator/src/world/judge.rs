@@ -2,7 +2,7 @@
 
 use busbar_protocol::busbar::CheckBatchResponse;
 use busbar_protocol::cap::{DecisionType, PolicyCheckRequest, PolicyCheckResponse};
-use busbar_protocol::ports::{Clock as _, Judge, JudgeError};
+use busbar_protocol::ports::{Clock as _, Judge, JudgeError, Question};
 
 use super::World;
 
@@ -13,7 +13,7 @@ pub(crate) struct ModelJudge {
 }
 
 impl Judge for ModelJudge {
-    async fn check(&self, requests: Vec<PolicyCheckRequest>) -> Result<CheckBatchResponse, JudgeError> {
+    async fn check(&self, questions: Vec<Question>) -> Result<CheckBatchResponse, JudgeError> {
         tokio::time::sleep(self.world.pause(std::time::Duration::from_millis(3))).await;
         if self.world.troubled() && self.world.chaos.chance(50) {
             return Err(JudgeError::Unavailable { detail: "the simulation says so".to_owned() });
@@ -21,7 +21,7 @@ impl Judge for ModelJudge {
         // The policy changes every ten seconds.
         let age = self.world.clock.now().since(super::START).as_secs() / 10;
         let snapshot = if self.world.troubled() { format!("snapshot-{age}") } else { "snapshot-final".to_owned() };
-        let responses = requests.iter().map(|request| self.decide(request, &snapshot)).collect();
+        let responses = questions.iter().map(|question| self.decide(&question.request, &snapshot)).collect();
         Ok(CheckBatchResponse { responses, snapshot })
     }
 }

@@ -1,21 +1,28 @@
-//! The simulated world: real schedulers, model workers, clients, a model kernel; faults for a while, then peace, then judgement.
+//! The simulated world: real schedulers and, for some seeds, workflow engines; model workers, clients, a model kernel; faults
+//! for a while, then peace, then judgement.
 
 mod client;
+mod engine;
 mod invariants;
 mod judge;
+mod process;
+mod run_invariants;
 mod scheduler;
+mod starter;
 mod worker;
+mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use busbar_protocol::busbar::{TopicDocument, TopicDocuments};
+use busbar_protocol::busbar::{RunState, TopicDocument, TopicDocuments};
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Clock, CommitClass, CommitId, Guard, Records as _, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
+use busbar_scheduler::core::job::Job;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -25,6 +32,7 @@ use crate::model_bus::{BusFaults, ModelBus};
 use crate::model_store::{ModelStore, StoreFaults};
 
 pub use invariants::EXPECTED;
+pub use run_invariants::EXPECTED as EXPECTED_OF_RUNS;
 
 /// The time at which every simulation begins.
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -34,6 +42,9 @@ const TROUBLE: Duration = Duration::from_secs(30);
 
 /// How long the world has afterwards to come to rest, in virtual time.
 const PEACE: Duration = Duration::from_secs(30 * 60);
+
+/// One seed of so many has workflow engines and runs beside everything else.
+const RUNS_EVERY: u64 = 3;
 
 /// The virtual clock.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +71,11 @@ pub struct Story {
     pub faults: u64,
     /// Jobs that were acknowledged.
     pub jobs: usize,
+    /// Runs that were acknowledged.
+    pub runs: usize,
     /// Changes of state that were committed, as `from>to`, with their number.
     pub transitions: BTreeMap<String, u64>,
-    /// Where schedulers crashed.
+    /// Where schedulers and engines crashed.
     pub crash_points: CrashPoints,
 }
 
@@ -96,8 +109,16 @@ pub(crate) struct Ledger {
     pub held_at_kill: BTreeMap<String, u32>,
     /// What went wrong while it ran.
     pub broken: Vec<String>,
-    /// How often a scheduler was stopped and went on later.
-    pub frozen: u32,
+    /// How often a process of a role was stopped and went on later.
+    pub frozen: BTreeMap<&'static str, u32>,
+    /// Runs whose start was acknowledged, by the id that the client was told.
+    pub started: BTreeSet<String>,
+    /// Which runs were told for an idempotency key.
+    pub keyed: BTreeMap<String, BTreeSet<String>>,
+    /// Cursors of what was told of runs.
+    pub told: BTreeSet<String>,
+    /// Runs whose cancellation was acknowledged, and the state that was told.
+    pub cancelled: BTreeMap<String, RunState>,
     /// Faults that the world itself did.
     pub faults: u64,
 }
@@ -109,6 +130,8 @@ pub(crate) struct World {
     pub bus: ModelBus,
     pub store: ModelStore,
     pub clock: SimClock,
+    /// Whether there are workflow engines and runs.
+    pub with_runs: bool,
     pub points: Arc<Mutex<CrashPoints>>,
     ledger: Arc<Mutex<Ledger>>,
     trouble: Arc<tokio::sync::watch::Sender<bool>>,
@@ -117,6 +140,18 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A promise was broken while it ran.
+    pub(crate) fn breaks(&self, what: String) {
+        self.ledger().broken.push(what);
+    }
+
+    /// A job as its record has it, past every fault.
+    pub(crate) fn job(&self, job_id: &str) -> Option<Job> {
+        let key = keys::job(job_id);
+        let (_, stored) = self.store.records(&key).into_iter().find(|(there, _)| *there == key)?;
+        Job::decode(&stored.value).ok()
     }
 
     /// Whether faults happen now.
@@ -154,6 +189,11 @@ async fn run(seed: u64) -> Result<Story, Vec<String>> {
     worker::spawn(&world, &mut tasks);
     tasks.spawn(trouble(world.clone()));
     let mut clients = client::spawn(&world);
+    if world.with_runs {
+        engine::spawn(&world, &mut tasks);
+        tasks.spawn(starter::listen(world.clone()));
+        starter::spawn(&world, &mut clients);
+    }
 
     let end = Instant::now() + TROUBLE + PEACE;
     while tokio::time::timeout_at(end, clients.join_next()).await.is_ok_and(|joined| joined.is_some()) {}
@@ -164,6 +204,7 @@ async fn run(seed: u64) -> Result<Story, Vec<String>> {
     }
     let mut story = Story::default();
     invariants::judge(&world, &mut story, &mut broken);
+    run_invariants::judge(&world, &mut story, &mut broken);
     tasks.abort_all();
     if broken.is_empty() { Ok(story) } else { Err(broken) }
 }
@@ -181,6 +222,7 @@ async fn make(seed: u64) -> World {
         store,
         chaos,
         clock: SimClock { since: Instant::now() },
+        with_runs: seed.is_multiple_of(RUNS_EVERY),
         points: Arc::default(),
         ledger: Arc::default(),
         trouble: Arc::new(tokio::sync::watch::channel(true).0),

@@ -14,10 +14,11 @@ use busbar_protocol::envelope;
 use busbar_protocol::ports::{Bus as _, Clock as _, Headers, Message, Records as _};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
-use busbar_scheduler::core::job::Job;
+use bytes::Bytes;
 
-use super::World;
+use super::{World, workflows};
 use crate::model_bus::ModelClient;
+use crate::model_store::Content;
 
 const NATIVE: usize = 2;
 const CAPACITY: u32 = 3;
@@ -66,9 +67,7 @@ type Attempt = (String, u32);
 fn count_held(world: &World, given: &BTreeSet<Attempt>) {
     let mut lost = Vec::new();
     for (job, attempt) in given {
-        let record = world.store.records(&keys::job(job)).into_iter().find(|(key, _)| *key == keys::job(job));
-        let present = record.and_then(|(_, stored)| Job::decode(&stored.value).ok());
-        if present.is_some_and(|present| present.end().is_none() && present.attempt == *attempt) {
+        if world.job(job).is_some_and(|present| present.end().is_none() && present.attempt == *attempt) {
             lost.push(job.clone());
         }
     }
@@ -259,8 +258,9 @@ impl Execution {
             status = if self.world.chaos.chance(700) { JobStatus::FailedRetryable } else { JobStatus::Failed };
         }
         let key = keys::attempt_result(&self.attempt.0, self.attempt.1);
+        let result = self.result();
         if status == JobStatus::Succeeded {
-            while self.world.store.put_payload(&key, "\"done\"".into(), None).await.is_err() {
+            while self.world.store.put_payload(&key, result.clone(), None).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -272,6 +272,33 @@ impl Execution {
             execution_ms: i64::try_from(length.as_millis()).unwrap_or(0),
             dispatch: self.request.dispatch.clone(),
             ..JobResult::default()
+        }
+    }
+}
+
+impl Execution {
+    /// What a job gives: that of a run has an input, which must be there to stay while the job lives.
+    fn result(&self) -> Bytes {
+        let (job, attempt) = &self.attempt;
+        if self.request.workflow_id.is_empty() {
+            return Bytes::from_static(b"\"done\"");
+        }
+        let key = keys::context(job);
+        let input = self.world.store.contents(&key).into_iter().find(|(there, _, _)| *there == key);
+        let live = self.world.job(job).is_some_and(|job| job.end().is_none() && job.attempt == *attempt);
+        match input {
+            Some((_, Content::Text(input), expires_at)) => {
+                if live && expires_at.is_some() {
+                    self.world.breaks(format!("{job} is live, and its input will expire"));
+                }
+                let input = serde_json::from_slice(&input).unwrap_or_default();
+                workflows::work(&input).to_string().into()
+            }
+            _ if live => {
+                self.world.breaks(format!("{job} is live and has no input"));
+                Bytes::from_static(b"null")
+            }
+            _ => Bytes::from_static(b"null"),
         }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) async fn everything(model: &ModelStore, store: &Store, redis: &Redis,
 }
 
 fn of_model(model: &ModelStore, key: &str) -> (Seen, bool) {
-    let Some((_, content, expires)) = model.contents(key).into_iter().find(|(there, _, _)| there == key) else {
+    let Some((_, content, expires_at)) = model.contents(key).into_iter().find(|(there, _, _)| there == key) else {
         return (Seen::Nothing, false);
     };
     let seen = match content {
@@ -87,7 +87,7 @@ fn of_model(model: &ModelStore, key: &str) -> (Seen, bool) {
         Content::Log { entries, .. } => Seen::Log(entries.into_values().collect()),
         Content::Lock { .. } => Seen::Lock,
     };
-    (seen, expires)
+    (seen, expires_at.is_some())
 }
 
 async fn of_redis(store: &Store, console: &mut Console, key: &str) -> Seen {
