@@ -196,7 +196,7 @@ impl<B: Bus, R: Records> Sender<B, R> {
     /// Finds out what became of jobs that nobody answered for, and makes sure that the others never come to be.
     async fn settle(&self, group: &[Waiting]) -> Vec<Outcome> {
         let job_ids: Vec<&str> = group.iter().map(|waiting| waiting.job_id.as_str()).collect();
-        let units = job_ids.iter().map(|job_id| take_back(job_id)).collect();
+        let units = job_ids.iter().map(|job_id| take_back(keys::job(job_id), keys::context(job_id))).collect();
         let admitted: Vec<bool> = match self.records.commit(CommitClass::Advance, units).await {
             Ok(answers) => {
                 answers.iter().map(|answer| matches!(answer, Answer::GuardFailed { .. } | Answer::Conflict { .. })).collect()
@@ -225,13 +225,9 @@ impl<B: Bus, R: Records> Sender<B, R> {
     }
 }
 
-/// Takes the input of a job away, unless the job was admitted.
-fn take_back(job_id: &str) -> Unit {
-    Unit {
-        id: CommitId::generate(),
-        guards: vec![Guard::Absent { key: keys::job(job_id) }],
-        writes: vec![Write::Delete { key: keys::context(job_id) }],
-    }
+/// Takes the input of a job or a run away, unless its record is there.
+pub(crate) fn take_back(record: String, input: String) -> Unit {
+    Unit { id: CommitId::generate(), guards: vec![Guard::Absent { key: record }], writes: vec![Write::Delete { key: input }] }
 }
 
 fn acceptance(record: &JobRecord) -> Admitted {

@@ -7,8 +7,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use busbar_api::Problem;
 use busbar_blobs::Blobs;
-use busbar_protocol::ports::{Bus, BusError, Headers, Records};
-use busbar_protocol::prost::Message;
+use busbar_protocol::ports::{Bus, BusError, Headers, Records, Tracer};
+use busbar_protocol::prost::{DecodeError, Message};
 use busbar_service::Shutdown;
 use tokio::sync::Semaphore;
 
@@ -17,10 +17,16 @@ use crate::config::GatewayConfig;
 use crate::core::role::Need;
 use crate::error::{Refusal, internal, of_bus};
 use crate::keys::{Keys, Principal};
-use crate::watch::JobWatch;
+use crate::packs::Packs;
+use crate::service::Kit;
+use crate::stream::Hub;
+use crate::traces;
+use crate::watch::{JobWatch, ProgressWatch, RunWatch};
 
 /// How many batches are read and submitted at once: each may have a body of 64 MiB.
 const BATCHES_AT_ONCE: usize = 4;
+/// How many calls may watch jobs at once: each looks at every change.
+const WATCHES_AT_ONCE: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the routes share.
@@ -32,9 +38,16 @@ pub(crate) struct App<B, R> {
     pub(crate) blobs: Blobs,
     pub(crate) keys: Keys<R>,
     pub(crate) admitter: Admitter,
-    pub(crate) watch: JobWatch,
-    pub(crate) batches: Semaphore,
+    pub(crate) jobs: JobWatch,
+    pub(crate) runs: RunWatch,
+    pub(crate) stream: Arc<Hub<B, R>>,
+    pub(crate) packs: Packs<B, R>,
+    pub(crate) progress: ProgressWatch,
+    pub(crate) batches: Arc<Semaphore>,
+    /// Places for calls that watch jobs.
+    pub(crate) watches: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) tracer: Tracer,
     pub(crate) started: Instant,
 }
 
@@ -42,39 +55,75 @@ pub(crate) struct App<B, R> {
 pub(crate) type Shared<B, R> = Arc<App<B, R>>;
 
 impl<B: Bus, R: Records> App<B, R> {
-    pub(crate) fn new(config: GatewayConfig, bus: B, records: R, blobs: Blobs, admitter: Admitter, shutdown: Shutdown) -> Self {
+    pub(crate) fn new(
+        config: GatewayConfig,
+        bus: B,
+        records: R,
+        blobs: Blobs,
+        admitter: Admitter,
+        stream: Arc<Hub<B, R>>,
+        kit: &Kit,
+    ) -> Self {
         Self {
             keys: Keys::new(records.clone(), Duration::from_millis(config.key_cache_ms)),
-            watch: JobWatch::default(),
-            batches: Semaphore::new(BATCHES_AT_ONCE),
+            jobs: JobWatch::default(),
+            runs: RunWatch::default(),
+            stream,
+            packs: Packs::new(bus.clone(), records.clone(), blobs.clone(), Duration::from_millis(config.pack_lease_ms)),
+            progress: ProgressWatch::default(),
+            batches: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
+            watches: Arc::new(Semaphore::new(WATCHES_AT_ONCE)),
             started: Instant::now(),
             config,
             bus,
             records,
             blobs,
             admitter,
-            shutdown,
+            shutdown: kit.shutdown.clone(),
+            tracer: kit.tracer.clone(),
         }
     }
 
-    /// Asks another service, again and again while nobody listens, until `patience` is over.
+    /// Asks the scheduler, again and again while nobody listens, until `patience` is over.
     pub(crate) async fn ask<Q: Message, A: Message + Default>(
         &self,
         subject: &str,
         question: &Q,
         patience: Duration,
     ) -> Result<A, Problem> {
-        let payload: bytes::Bytes = question.encode_to_vec().into();
-        let until = Instant::now() + patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.bus.request(subject, Headers::new(), payload.clone(), left).await {
-                Ok(message) => return A::decode(message.payload).map_err(|error| internal(&error)),
-                Err(BusError::NoResponders { .. } | BusError::Unavailable { .. }) if left > PAUSE => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(error) => return Err(of_bus(&error)),
+        ask(&self.bus, subject, question, patience).await.map_err(|error| match error {
+            AskError::Bus(error) => of_bus(&error),
+            AskError::Reply(error) => internal(&error),
+        })
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum AskError {
+    /// Nobody answered.
+    Bus(BusError),
+    /// The answer cannot be read.
+    Reply(DecodeError),
+}
+
+/// Asks another service, again and again while nobody listens, until `patience` is over.
+pub(crate) async fn ask<B: Bus, Q: Message, A: Message + Default>(
+    bus: &B,
+    subject: &str,
+    question: &Q,
+    patience: Duration,
+) -> Result<A, AskError> {
+    let payload: bytes::Bytes = question.encode_to_vec().into();
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match bus.request(subject, Headers::new(), payload.clone(), left).await {
+            Ok(message) => return A::decode(message.payload).map_err(AskError::Reply),
+            Err(BusError::NoResponders { .. } | BusError::Unavailable { .. }) if left > PAUSE => {
+                tokio::time::sleep(PAUSE).await;
             }
+            Err(error) => return Err(AskError::Bus(error)),
         }
     }
 }
@@ -101,6 +150,8 @@ impl<B: Bus, R: Records> FromRequestParts<Shared<B, R>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared<B, R>) -> Result<Self, Refusal> {
-        Ok(Self(app.keys.authenticate(&parts.headers).await?))
+        let caller = app.keys.authenticate(&parts.headers).await?;
+        traces::note("tenant_id", &caller.tenant_id);
+        Ok(Self(caller))
     }
 }

@@ -12,6 +12,9 @@ const AWAY_RETRY_MS: u64 = 1000;
 /// When a caller should ask again after memory was short: work has to drain first.
 const MEMORY_RETRY_MS: u64 = 5000;
 
+/// How the subjects begin on which the workflow engine is asked.
+const ENGINE: &str = "busbar.engine.";
+
 /// A refusal on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal(pub(crate) Problem);
@@ -43,9 +46,10 @@ pub(crate) fn of_store(error: &StoreError) -> Problem {
     }
 }
 
-/// What a client is told when the scheduler could not be asked.
+/// What a client is told when another service could not be asked.
 pub(crate) fn of_bus(error: &BusError) -> Problem {
     match error {
+        BusError::NoResponders { subject } | BusError::TimedOut { subject, .. } if subject.starts_with(ENGINE) => no_engine(),
         BusError::NoResponders { .. } | BusError::TimedOut { .. } => no_scheduler(),
         BusError::Unavailable { .. } => Problem::new(Code::BusUnavailable, error.to_string()).retry_after_ms(AWAY_RETRY_MS),
         BusError::TooLarge { .. } => Problem::new(Code::BatchTooLarge, error.to_string()),
@@ -55,6 +59,17 @@ pub(crate) fn of_bus(error: &BusError) -> Problem {
 /// No scheduler answered.
 pub(crate) fn no_scheduler() -> Problem {
     Problem::new(Code::SchedulerUnavailable, "no scheduler answered; nothing was changed").retry_after_ms(AWAY_RETRY_MS)
+}
+
+/// No workflow engine answered.
+pub(crate) fn no_engine() -> Problem {
+    Problem::new(Code::EngineUnavailable, "no workflow engine answered in time; asking again is safe")
+        .retry_after_ms(AWAY_RETRY_MS)
+}
+
+/// No place for a call, which may find one later or elsewhere.
+pub(crate) fn busy(detail: &str) -> Problem {
+    Problem::new(Code::GatewayBusy, detail).retry_after_ms(AWAY_RETRY_MS)
 }
 
 /// Something that is not the caller's fault. The cause goes to the log, not to the client.

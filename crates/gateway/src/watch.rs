@@ -1,8 +1,11 @@
-//! Who waits for which job, and the one subscription that wakes them.
+//! Who waits for the end of which job or run, and the subscriptions that wake them: one for jobs, one for runs.
 //!
 //! ```text
-//!  busbar.job.event ──► follow ──► waiters of jobs that ended ──► each reads its record again
-//!                          └─ a gap in the cursors ──► everybody reads again
+//!  busbar.job.event ─┐
+//!  busbar.run.event ─┴► follow ──► waiters of what ended ──► each reads its record again
+//!                       │  └─ a gap in the cursors ──► everybody reads again
+//!                       └──► followers, who get everything
+//!  sys.job.progress ────► follow_progress ──► followers
 //! ```
 //!
 //! Events are hints: the record is the truth. A lost event costs a waiter the interval of its own look, nothing more.
@@ -10,41 +13,124 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use busbar_protocol::busbar::{JobEventBatch, JobState};
+use busbar_api::RunState;
+use busbar_protocol::busbar::{JobEventBatch, JobState, RunEventBatch};
+use busbar_protocol::cap::JobProgress;
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::envelope::{self, Decoded};
 use busbar_protocol::ports::{Bus, BusError};
-use busbar_protocol::prost::Message as _;
+use busbar_protocol::prost::Message;
 use busbar_protocol::subjects;
 use busbar_service::Shutdown;
+use bytes::Bytes;
 use futures::StreamExt as _;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+
+/// How many messages a follower may be behind before it has to read the log.
+const EVENTS_KEPT: usize = 128;
+/// How many reports of progress a follower may be behind before it loses the oldest.
+const PROGRESS_KEPT: usize = 256;
 
 type Waiters = Mutex<HashMap<String, watch::Sender<()>>>;
 
-/// The waiters of one gateway. All clones speak of the same ones.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct JobWatch {
-    waiters: Arc<Waiters>,
+/// Committed changes, as the bus tells them.
+pub(crate) trait Events: Message + Default + 'static {
+    /// Where they are told.
+    const SUBJECT: &'static str;
+
+    /// The cursor of what was told just before.
+    fn after(&self) -> &str;
+
+    /// The cursor of the last change.
+    fn last(&self) -> Option<&str>;
+
+    /// The ids of what ended.
+    fn ended(&self) -> impl Iterator<Item = &str>;
 }
 
-/// Waits for one job; forgotten when dropped.
+impl Events for JobEventBatch {
+    const SUBJECT: &'static str = subjects::JOB_EVENT;
+
+    fn after(&self) -> &str {
+        &self.after
+    }
+
+    fn last(&self) -> Option<&str> {
+        self.entries.last().map(|entry| entry.cursor.as_str())
+    }
+
+    fn ended(&self) -> impl Iterator<Item = &str> {
+        let events = self.entries.iter().filter_map(|entry| entry.event.as_ref());
+        events.filter(|event| event.states().next_back().is_some_and(JobState::is_terminal)).map(|event| event.job_id.as_str())
+    }
+}
+
+impl Events for RunEventBatch {
+    const SUBJECT: &'static str = subjects::RUN_EVENT;
+
+    fn after(&self) -> &str {
+        &self.after
+    }
+
+    fn last(&self) -> Option<&str> {
+        self.entries.last().map(|entry| entry.cursor.as_str())
+    }
+
+    fn ended(&self) -> impl Iterator<Item = &str> {
+        let events = self.entries.iter().filter_map(|entry| entry.event.as_ref());
+        let ended = |state| RunState::from_protocol(state).is_some_and(RunState::is_terminal);
+        events.filter(move |event| ended(event.state())).map(|event| event.run_id.as_str())
+    }
+}
+
+/// Who waits for the end of jobs.
+pub(crate) type JobWatch = Watch<JobEventBatch>;
+/// Who waits for the end of runs.
+pub(crate) type RunWatch = Watch<RunEventBatch>;
+
+/// The waiters of one gateway for one kind of thing. All clones speak of the same ones.
+#[derive(Debug)]
+pub(crate) struct Watch<E> {
+    waiters: Arc<Waiters>,
+    events: broadcast::Sender<Arc<E>>,
+}
+
+impl<E> Clone for Watch<E> {
+    fn clone(&self) -> Self {
+        Self { waiters: self.waiters.clone(), events: self.events.clone() }
+    }
+}
+
+impl<E> Default for Watch<E> {
+    fn default() -> Self {
+        Self { waiters: Arc::default(), events: broadcast::Sender::new(EVENTS_KEPT) }
+    }
+}
+
+/// Waits for one job or run; forgotten when dropped.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     waiters: Arc<Waiters>,
-    job_id: String,
+    id: String,
     woken: watch::Receiver<()>,
 }
 
-impl JobWatch {
-    /// From now on nothing about this job is missed.
-    pub(crate) fn register(&self, job_id: &str) -> Waiter {
+impl<E: Events> Watch<E> {
+    /// From now on nothing about this job or run is missed.
+    pub(crate) fn register(&self, id: &str) -> Waiter {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = waiters.entry(job_id.to_owned()).or_insert_with(|| watch::Sender::new(()));
-        Waiter { waiters: self.waiters.clone(), job_id: job_id.to_owned(), woken: sender.subscribe() }
+        let sender = waiters.entry(id.to_owned()).or_insert_with(|| watch::Sender::new(()));
+        Waiter { waiters: self.waiters.clone(), id: id.to_owned(), woken: sender.subscribe() }
     }
 
-    fn wake(&self, job_id: &str) {
+    /// Everything from now on. Whoever does not keep up is told so, and has to read the log.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<E>> {
+        self.events.subscribe()
+    }
+
+    fn wake(&self, id: &str) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = waiters.get(job_id) {
+        if let Some(sender) = waiters.get(id) {
             sender.send_replace(());
         }
     }
@@ -57,22 +143,18 @@ impl JobWatch {
     }
 
     /// Takes a batch of events in. Returns the cursor up to which all is known.
-    fn take(&self, last: &str, batch: &JobEventBatch) -> String {
-        let gap = !last.is_empty() && batch.after != last;
+    fn take(&self, last: &str, batch: &E) -> String {
+        let gap = !last.is_empty() && batch.after() != last;
         if gap {
             self.wake_all();
         }
-        for event in batch.entries.iter().filter_map(|entry| entry.event.as_ref()) {
-            if event.states().next_back().is_some_and(JobState::is_terminal) {
-                self.wake(&event.job_id);
-            }
-        }
-        batch.entries.last().map_or_else(|| batch.after.clone(), |entry| entry.cursor.clone())
+        batch.ended().for_each(|id| self.wake(id));
+        batch.last().unwrap_or_else(|| batch.after()).to_owned()
     }
 }
 
 impl Waiter {
-    /// Returns when something about the job may have changed.
+    /// Returns when something about the job or run may have changed.
     pub(crate) async fn woken(&mut self) {
         // The sender stays in the map as long as this waiter lives.
         let _ = self.woken.changed().await;
@@ -82,15 +164,15 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiters.get(&self.job_id).is_some_and(|sender| sender.receiver_count() <= 1) {
-            waiters.remove(&self.job_id);
+        if waiters.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
+            waiters.remove(&self.id);
         }
     }
 }
 
 /// Follows the events until the shutdown.
-pub(crate) async fn follow<B: Bus>(bus: B, jobs: JobWatch, shutdown: Shutdown) -> Result<(), BusError> {
-    let mut events = bus.subscribe(subjects::JOB_EVENT, None).await?;
+pub(crate) async fn follow<B: Bus, E: Events>(bus: B, watch: Watch<E>, shutdown: Shutdown) -> Result<(), BusError> {
+    let mut events = bus.subscribe(E::SUBJECT, None).await?;
     let mut last = String::new();
     loop {
         let message = tokio::select! {
@@ -98,18 +180,66 @@ pub(crate) async fn follow<B: Bus>(bus: B, jobs: JobWatch, shutdown: Shutdown) -
             () = shutdown.triggered() => return Ok(()),
         };
         let Some(message) = message else {
-            return Err(BusError::Unavailable { detail: "the subscription to job events has ended".into() });
+            return Err(BusError::Unavailable { detail: format!("the subscription to {} has ended", E::SUBJECT) });
         };
-        match JobEventBatch::decode(message.payload) {
-            Ok(batch) => last = jobs.take(&last, &batch),
-            Err(error) => tracing::warn!(%error, subject = subjects::JOB_EVENT, "a message that is no batch of job events"),
+        match E::decode(message.payload) {
+            Ok(batch) => {
+                last = watch.take(&last, &batch);
+                // Nobody may be following.
+                let _ = watch.events.send(Arc::new(batch));
+            }
+            Err(error) => tracing::warn!(%error, subject = E::SUBJECT, "a message that is no batch of events"),
         }
+    }
+}
+
+/// Who follows the progress of jobs. All clones speak of the same followers.
+#[derive(Clone, Debug)]
+pub(crate) struct ProgressWatch {
+    reports: broadcast::Sender<Arc<JobProgress>>,
+}
+
+impl Default for ProgressWatch {
+    fn default() -> Self {
+        Self { reports: broadcast::Sender::new(PROGRESS_KEPT) }
+    }
+}
+
+impl ProgressWatch {
+    /// All progress from now on, as far as the follower keeps up.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<JobProgress>> {
+        self.reports.subscribe()
+    }
+
+    /// Whoever sends what is no progress is told by the scheduler.
+    fn take(&self, packet: &Bytes) {
+        if self.reports.receiver_count() == 0 {
+            return;
+        }
+        if let Ok(Decoded { payload: Payload::JobProgress(progress), .. }) = envelope::decode(packet) {
+            let _ = self.reports.send(Arc::new(progress));
+        }
+    }
+}
+
+/// Passes on what workers report, until the shutdown.
+pub(crate) async fn follow_progress<B: Bus>(bus: B, watch: ProgressWatch, shutdown: Shutdown) -> Result<(), BusError> {
+    let mut reports = bus.subscribe(subjects::PROGRESS, None).await?;
+    loop {
+        let report = tokio::select! {
+            report = reports.next() => report,
+            () = shutdown.triggered() => return Ok(()),
+        };
+        let Some(report) = report else {
+            return Err(BusError::Unavailable { detail: format!("the subscription to {} has ended", subjects::PROGRESS) });
+        };
+        watch.take(&report.payload);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use busbar_protocol::busbar::{JobEvent, JobEventEntry};
+    use busbar_protocol::busbar::{self, JobEvent, JobEventEntry, RunEvent, RunEventEntry};
     use futures::FutureExt as _;
 
     use super::*;
@@ -129,6 +259,20 @@ mod tests {
         assert_eq!(first.woken().now_or_never(), Some(()));
         assert_eq!(second.woken().now_or_never(), Some(()));
         assert_eq!(other.woken().now_or_never(), None);
+    }
+
+    #[test]
+    fn the_end_of_a_run_wakes_as_well() {
+        let runs = RunWatch::default();
+        let mut waiter = runs.register("r");
+        let batch = |state: busbar::RunState| {
+            let event = RunEvent { run_id: "r".into(), state: state.into(), ..RunEvent::default() };
+            RunEventBatch { after: "0".into(), entries: vec![RunEventEntry { cursor: "1-0".into(), event: Some(event) }] }
+        };
+        runs.take("", &batch(busbar::RunState::Running));
+        assert_eq!(waiter.woken().now_or_never(), None);
+        assert_eq!(runs.take("", &batch(busbar::RunState::Timeout)), "1-0");
+        assert_eq!(waiter.woken().now_or_never(), Some(()));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What the gateway decides by itself: pure, without clock, randomness or I/O.
 
+pub(crate) mod deadline;
+pub(crate) mod follow;
+pub(crate) mod message;
+pub(crate) mod pack;
 pub(crate) mod page;
+pub(crate) mod role;
+pub(crate) mod run;
+pub(crate) mod stream;
 pub(crate) mod submission;
-pub(crate) mod trace;
 pub(crate) mod view;
 pub(crate) mod wait;
-
-pub(crate) mod pack;
-pub(crate) mod role;

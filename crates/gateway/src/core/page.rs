@@ -1,4 +1,4 @@
-//! Pages of a list that has two sources: live jobs from the scheduler, finished ones from an index.
+//! Pages of a list that has two sources, for example live jobs from the scheduler and finished ones from an index.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use busbar_api::Problem;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids;
 
-/// A place in a list that runs from the newest job to the oldest; jobs of one millisecond run from the largest id down.
+/// A place in a list that runs from the newest entry to the oldest; those of one millisecond run from the largest id down.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) created_ms: u64,
-    pub(crate) job_id: String,
+    pub(crate) id: String,
 }
 
 impl Place {
     /// The opaque form.
     pub(crate) fn cursor(&self) -> String {
-        URL_SAFE_NO_PAD.encode(format!("1:{}:{}", self.created_ms, self.job_id))
+        URL_SAFE_NO_PAD.encode(format!("1:{}:{}", self.created_ms, self.id))
     }
 
     /// Reads the opaque form.
@@ -28,9 +28,9 @@ impl Place {
 
     fn decode(cursor: &str) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-        let (created_ms, job_id) = text.strip_prefix("1:")?.split_once(':')?;
-        ids::check(job_id).ok()?;
-        Some(Self { created_ms: created_ms.parse().ok()?, job_id: job_id.to_owned() })
+        let (created_ms, id) = text.strip_prefix("1:")?.split_once(':')?;
+        ids::check(id).ok()?;
+        Some(Self { created_ms: created_ms.parse().ok()?, id: id.to_owned() })
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn place(ms: u64) -> Place {
-        Place { created_ms: ms, job_id: format!("j{ms}") }
+        Place { created_ms: ms, id: format!("j{ms}") }
     }
 
     fn part(items: &[u64], read_to: Option<u64>) -> Part<String> {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn cursors_read_back_and_others_are_refused() {
-        let place = Place { created_ms: 1_700_000_000_000, job_id: "run:step[3]@2".into() };
+        let place = Place { created_ms: 1_700_000_000_000, id: "run:step[3]@2".into() };
         assert_eq!(Place::parse(&place.cursor()), Ok(place));
         for bad in
             ["", "x", "!!", &URL_SAFE_NO_PAD.encode("1:x:y"), &URL_SAFE_NO_PAD.encode("2:1:y"), &URL_SAFE_NO_PAD.encode("1:1:")]

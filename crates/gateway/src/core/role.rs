@@ -19,12 +19,14 @@ pub enum Role {
 /// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To look at jobs, results, logs and artifacts of the key's tenant.
+    /// To look at jobs, results, logs, artifacts, workflows and runs of the key's tenant.
     ReadJobs,
-    /// To submit and cancel jobs and upload artifacts of the key's tenant.
+    /// To submit and cancel jobs, upload artifacts, save workflows, start and cancel runs of the key's tenant.
     WriteJobs,
-    /// To look at workers and the state of the cell.
+    /// To look at workers, packs and the state of the cell.
     ReadCell,
+    /// To install packs and take them away.
+    ManagePacks,
 }
 
 impl Role {
@@ -48,7 +50,7 @@ impl Role {
         match (self, need) {
             (Self::Admin | Self::Operator, _) => true,
             (Self::Submitter, Need::ReadJobs | Need::WriteJobs) | (Self::Viewer, Need::ReadJobs | Need::ReadCell) => true,
-            (Self::Submitter, Need::ReadCell) | (Self::Viewer, Need::WriteJobs) => false,
+            (Self::Submitter, Need::ReadCell | Need::ManagePacks) | (Self::Viewer, Need::WriteJobs | Need::ManagePacks) => false,
         }
     }
 }
@@ -61,6 +63,7 @@ impl Need {
             Self::ReadJobs => "admin, operator, submitter or viewer",
             Self::WriteJobs => "admin, operator or submitter",
             Self::ReadCell => "admin, operator or viewer",
+            Self::ManagePacks => "admin or operator",
         }
     }
 }
@@ -90,7 +93,8 @@ mod tests {
         assert_eq!(table(Need::ReadJobs), [true, true, true, true]);
         assert_eq!(table(Need::WriteJobs), [true, true, true, false]);
         assert_eq!(table(Need::ReadCell), [true, true, false, true]);
-        for need in [Need::ReadJobs, Need::WriteJobs, Need::ReadCell] {
+        assert_eq!(table(Need::ManagePacks), [true, true, false, false]);
+        for need in [Need::ReadJobs, Need::WriteJobs, Need::ReadCell, Need::ManagePacks] {
             for role in Role::ALL {
                 assert_eq!(need.roles().contains(role.as_str()), role.allows(need), "{need:?} {role}");
             }

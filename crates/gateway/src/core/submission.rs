@@ -9,11 +9,10 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
+use busbar_protocol::trace::TraceContext;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-
-use super::trace::Trace;
 
 const LABELS_MAX: usize = 50;
 const LABEL_KEY_BYTES_MAX: usize = 128;
@@ -32,6 +31,18 @@ const RESERVED_LABEL_PREFIX: &str = "approval_";
 pub(crate) struct Submitter<'a> {
     pub(crate) tenant_id: &'a str,
     pub(crate) principal_id: &'a str,
+}
+
+/// What only users of Cordum can say of a job: it reaches the policy and the worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Familiar {
+    pub(crate) adapter_id: String,
+    /// The memory that the job works with; an empty one is its own.
+    pub(crate) memory_id: Option<String>,
+    pub(crate) pack_id: String,
+    pub(crate) capability: String,
+    pub(crate) risk_tags: Vec<String>,
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 /// A submission that has the right form.
@@ -69,22 +80,32 @@ pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem>
 }
 
 /// Checks a submission and makes of it what the scheduler is asked to admit.
-pub(crate) fn prepare(request: &SubmitRequest, who: &Submitter<'_>, job_id: &JobId, trace: &Trace) -> Result<Prepared, Problem> {
+pub(crate) fn prepare(
+    request: &SubmitRequest,
+    familiar: Familiar,
+    who: &Submitter<'_>,
+    job_id: &JobId,
+    trace: &TraceContext,
+) -> Result<Prepared, Problem> {
     check(request)?;
     let input = Bytes::copy_from_slice(request.input.get().as_bytes());
     let item = AdmitItem {
-        request: job_request(request, who, job_id).encode_to_vec().into(),
+        request: job_request(request, familiar, who, job_id).encode_to_vec().into(),
         tenant_id: who.tenant_id.to_owned(),
-        trace_id: trace.trace_id.clone(),
-        traceparent: trace.traceparent.clone(),
+        trace_id: trace.trace_id(),
+        traceparent: trace.to_string(),
         max_attempts: request.max_attempts.unwrap_or(0),
         input_bytes: input.len() as u64,
     };
     Ok(Prepared { job_id: job_id.as_str().to_owned(), input, item })
 }
 
-fn job_request(request: &SubmitRequest, who: &Submitter<'_>, job_id: &JobId) -> JobRequest {
+fn job_request(request: &SubmitRequest, familiar: Familiar, who: &Submitter<'_>, job_id: &JobId) -> JobRequest {
     let labels: BTreeMap<String, String> = request.labels.clone();
+    let own_memory = |id: String| if id.is_empty() { format!("mem:{}", job_id.as_str()) } else { id };
+    let memory_id = familiar.memory_id.map(own_memory);
+    let mut env = familiar.env;
+    env.extend(memory_id.iter().map(|id| ("memory_id".to_owned(), id.clone())));
     JobRequest {
         job_id: job_id.as_str().to_owned(),
         topic: request.topic.clone(),
@@ -93,15 +114,20 @@ fn job_request(request: &SubmitRequest, who: &Submitter<'_>, job_id: &JobId) -> 
         budget: request.deadline_ms.map(|ms| Budget { deadline_ms: i64::try_from(ms).unwrap_or(i64::MAX), ..Budget::default() }),
         tenant_id: who.tenant_id.to_owned(),
         principal_id: who.principal_id.to_owned(),
+        adapter_id: familiar.adapter_id,
+        memory_id: memory_id.unwrap_or_default(),
+        env,
         labels: labels.clone(),
         meta: Some(JobMetadata {
             tenant_id: who.tenant_id.to_owned(),
             actor_id: who.principal_id.to_owned(),
             actor_type: ActorType::Service.into(),
             idempotency_key: request.idempotency_key.clone().unwrap_or_default(),
+            capability: familiar.capability,
+            risk_tags: familiar.risk_tags,
             requires: request.requires.clone(),
+            pack_id: familiar.pack_id,
             labels,
-            ..JobMetadata::default()
         }),
         identity: Some(IdentityBinding {
             tenant_id: who.tenant_id.to_owned(),
@@ -135,8 +161,7 @@ fn check(request: &SubmitRequest) -> Result<(), Problem> {
     check_labels(&request.labels)?;
     check_requires(&request.requires)?;
     if let Some(key) = &request.idempotency_key {
-        let good = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
-        demand(good, || format!("idempotency_key: 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {}", key.len()))?;
+        check_idempotency_key(key)?;
     }
     if let Some(ms) = request.deadline_ms {
         demand((1..=DEADLINE_MS_MAX).contains(&ms), || format!("deadline_ms: 1 to {DEADLINE_MS_MAX} milliseconds, not {ms}"))?;
@@ -147,7 +172,14 @@ fn check(request: &SubmitRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+/// Refuses a key that is empty or too long.
+pub(crate) fn check_idempotency_key(key: &str) -> Result<(), Problem> {
+    let good = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
+    demand(good, || format!("idempotency_key: 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {}", key.len()))
+}
+
+/// Refuses labels that nobody may set, and too many or too long ones.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
     demand(labels.len() <= LABELS_MAX, || format!("labels: at most {LABELS_MAX}, not {}", labels.len()))?;
     for (key, value) in labels {
         let shown: String = key.chars().take(40).collect();
@@ -186,9 +218,11 @@ mod tests {
     }
 
     fn prepared(body: &str) -> Result<Prepared, String> {
-        let trace = Trace::begin("0af7651916cd43dd8448eb211c80319c".into(), "b7ad6b7169203331");
+        let trace = TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("a traceparent");
         let job_id = JobId::parse("j1").expect("good id");
-        parse(body.as_bytes()).and_then(|request| prepare(&request, &who(), &job_id, &trace)).map_err(|p| format!("{p}"))
+        parse(body.as_bytes())
+            .and_then(|request| prepare(&request, Familiar::default(), &who(), &job_id, &trace))
+            .map_err(|p| format!("{p}"))
     }
 
     #[test]
@@ -209,6 +243,25 @@ mod tests {
         let identity = request.identity.expect("set");
         assert_eq!((identity.tenant_id.as_str(), identity.principal_id.as_str()), ("acme", "ci"));
         assert!(request.env.is_empty());
+    }
+
+    #[test]
+    fn what_only_users_of_cordum_say_arrives_as_well() {
+        let request = parse(br#"{"topic":"job.echo","input":1}"#).expect("good");
+        let familiar = Familiar {
+            memory_id: Some(String::new()),
+            capability: "c".into(),
+            risk_tags: vec!["r".into()],
+            env: [("team_id".to_owned(), "t".to_owned())].into(),
+            ..Familiar::default()
+        };
+        let trace = TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("a traceparent");
+        let prepared = prepare(&request, familiar, &who(), &JobId::parse("j1").expect("good id"), &trace).expect("good");
+        let request = JobRequest::decode(&prepared.item.request[..]).expect("ours");
+        assert_eq!((request.memory_id.as_str(), request.principal_id.as_str()), ("mem:j1", "ci"));
+        assert_eq!(request.env.values().map(String::as_str).collect::<Vec<_>>(), ["mem:j1", "t"]);
+        let meta = request.meta.expect("set");
+        assert_eq!((meta.capability.as_str(), meta.risk_tags), ("c", vec!["r".to_owned()]));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use busbar_api::{DecisionView, JobState, JobView, Priority};
-use busbar_protocol::busbar::{JobDecision, JobRecord, job_record};
+use busbar_api::{DecisionView, JobState, JobView, Priority, WorkerView};
+use busbar_protocol::busbar::{self, JobDecision, JobRecord, job_record};
 use busbar_protocol::cap::{DecisionType, JobPriority, JobRequest};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
@@ -69,7 +69,7 @@ pub(crate) fn state(record: &JobRecord) -> Option<JobState> {
 }
 
 /// How the job ended, if it has.
-pub(crate) fn ended(record: &JobRecord) -> Option<&busbar_protocol::busbar::Ended> {
+pub(crate) fn ended(record: &JobRecord) -> Option<&busbar::Ended> {
     match record.state.as_ref()? {
         job_record::State::Ended(end) => Some(end),
         _ => None,
@@ -116,12 +116,40 @@ fn priority(number: i32) -> Priority {
     }
 }
 
+/// A worker as the HTTP interface shows it.
+pub(crate) fn worker(worker: busbar::WorkerView) -> WorkerView {
+    let kind = match worker.kind() {
+        busbar::WorkerKind::Unspecified => "unknown",
+        busbar::WorkerKind::Native => "native",
+        busbar::WorkerKind::Announced => "announced",
+        busbar::WorkerKind::Silent => "silent",
+    };
+    WorkerView {
+        kind: kind.to_owned(),
+        id: worker.worker_id,
+        pool: worker.pool,
+        status: worker.status,
+        capacity: worker.capacity,
+        in_flight: worker.in_flight,
+        last_seen_at: time(worker.last_seen_ms),
+        topics: worker.topics,
+        capabilities: worker.capabilities,
+        labels: worker.labels,
+        region: worker.region,
+        incarnation: worker.incarnation,
+        cpu_load: worker.cpu_load,
+        memory_load: worker.memory_load,
+        shared: worker.shared,
+    }
+}
+
 /// RFC 3339 in UTC with milliseconds.
 pub(crate) fn time(millis: u64) -> String {
     Timestamp::from_millis(millis).to_string()
 }
 
-fn text(text: &str) -> Option<String> {
+/// A text that is not empty.
+pub(crate) fn text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
@@ -149,7 +177,7 @@ mod tests {
     #[test]
     fn an_ended_job_shows_how_it_ended() {
         let end = Ended {
-            state: busbar_protocol::busbar::JobState::Succeeded.into(),
+            state: busbar::JobState::Succeeded.into(),
             worker_id: "w".into(),
             result_ptr: "redis://res:j:2".into(),
             result_bytes: 7,

@@ -1,4 +1,4 @@
-//! How long a call waits for a job's end.
+//! How long a call waits for the end of a job or a run.
 
 use std::time::Duration;
 

@@ -26,18 +26,35 @@ use super::{bad_path, bad_query};
 use crate::app::{App, Caller, Shared};
 use crate::core::role::Need;
 use crate::error::{Refusal, internal, of_store};
+use crate::openapi::Octets;
 
 const NAME_CHARACTERS_MAX: usize = 255;
 const OCTETS: &str = "application/octet-stream";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct UploadQuery {
+    /// What to call it: at most 255 characters, none of them a control character.
     #[serde(default)]
+    #[param(max_length = 255, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", example = "hello.txt")]
     name: String,
 }
 
-/// `POST /api/v1/artifacts?name=`: the body is the content, streamed.
+/// Upload an artifact.
+///
+/// The body is the content, streamed, at most 1 GiB unless the gateway is set up otherwise. `Content-Type` is kept. Needs the
+/// role admin, operator or submitter.
+#[utoipa::path(
+    post,
+    path = "/api/v1/artifacts",
+    tag = "artifacts",
+    operation_id = "uploadArtifact",
+    params(UploadQuery),
+    request_body(content = inline(Octets), content_type = "application/octet-stream", description = "The content."),
+    responses((status = 201, description = "Kept.", body = ArtifactView)),
+    extensions(("x-busbar-codes" = json!(["body_invalid", "field_invalid", "payload_too_large", "memory_short"]))),
+)]
 pub(crate) async fn upload<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     caller: Caller,
@@ -70,7 +87,18 @@ pub(crate) async fn upload<B: Bus, R: Records>(
     Ok((StatusCode::CREATED, Json(ArtifactView { artifact_id, sha256, size_bytes, name })).into_response())
 }
 
-/// `GET /api/v1/artifacts/{id}`: the content, streamed.
+/// Download an artifact.
+///
+/// The content, streamed, with the media type that it was uploaded with; always as an attachment.
+#[utoipa::path(
+    get,
+    path = "/api/v1/artifacts/{id}",
+    tag = "artifacts",
+    operation_id = "downloadArtifact",
+    params(("id" = String, Path, description = "The artifact.")),
+    responses((status = 200, description = "The content.", body = inline(Octets), content_type = "*/*")),
+    extensions(("x-busbar-codes" = json!(["artifact_not_found", "not_found", "artifact_unavailable"]))),
+)]
 pub(crate) async fn download<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     caller: Caller,

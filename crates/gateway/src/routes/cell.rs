@@ -12,25 +12,44 @@ use busbar_protocol::time::Timestamp;
 
 use crate::app::{App, Caller, Shared};
 use crate::core::role::Need;
-use crate::core::view::time;
+use crate::core::view::{self, time};
 use crate::error::{Refusal, of_wire};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The status is asked for when something is wrong, and must not wait long itself.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// `GET /api/v1/workers`
+/// List workers.
+///
+/// Every worker that the scheduler knows, by id. Needs the role admin, operator or viewer.
+#[utoipa::path(
+    get,
+    path = "/api/v1/workers",
+    tag = "cell",
+    operation_id = "listWorkers",
+    responses((status = 200, description = "All workers.", body = WorkerList)),
+    extensions(("x-busbar-codes" = json!(["scheduler_unavailable", "bus_unavailable"]))),
+)]
 pub(crate) async fn workers<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     caller: Caller,
 ) -> Result<Json<WorkerList>, Refusal> {
     caller.require(Need::ReadCell)?;
-    let mut items: Vec<WorkerView> = ask(&app, PATIENCE).await?.workers.into_iter().map(worker).collect();
+    let mut items: Vec<WorkerView> = ask(&app, PATIENCE).await?.workers.into_iter().map(view::worker).collect();
     items.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(Json(WorkerList { items }))
 }
 
-/// `GET /api/v1/status`: answers also when everything else is away.
+/// Look at the state of the cell.
+///
+/// Answers also when everything else is away: then `scheduler` is null. Needs the role admin, operator or viewer.
+#[utoipa::path(
+    get,
+    path = "/api/v1/status",
+    tag = "cell",
+    operation_id = "getStatus",
+    responses((status = 200, description = "Bus, store, scheduler and workers in short.", body = StatusView)),
+)]
 pub(crate) async fn status<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     caller: Caller,
@@ -79,32 +98,6 @@ fn scheduler(status: SchedulerStatus) -> SchedulerView {
         started_at: time(status.started_ms),
         snapshot: status.snapshot,
         live: status.live,
-    }
-}
-
-fn worker(worker: busbar::WorkerView) -> WorkerView {
-    let kind = match worker.kind() {
-        busbar::WorkerKind::Unspecified => "unknown",
-        busbar::WorkerKind::Native => "native",
-        busbar::WorkerKind::Announced => "announced",
-        busbar::WorkerKind::Silent => "silent",
-    };
-    WorkerView {
-        kind: kind.to_owned(),
-        id: worker.worker_id,
-        pool: worker.pool,
-        status: worker.status,
-        capacity: worker.capacity,
-        in_flight: worker.in_flight,
-        last_seen_at: time(worker.last_seen_ms),
-        topics: worker.topics,
-        capabilities: worker.capabilities,
-        labels: worker.labels,
-        region: worker.region,
-        incarnation: worker.incarnation,
-        cpu_load: worker.cpu_load,
-        memory_load: worker.memory_load,
-        shared: worker.shared,
     }
 }
 

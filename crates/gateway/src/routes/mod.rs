@@ -1,11 +1,16 @@
 //! The routes, each kind of thing in a file of its own.
 
-mod artifacts;
-mod cell;
-mod jobs;
-mod list;
+pub(crate) mod artifacts;
+pub(crate) mod cell;
+pub(crate) mod jobs;
+pub(crate) mod list;
+pub(crate) mod packs;
 mod results;
-mod submit;
+pub(crate) mod runs;
+pub(crate) mod start;
+pub(crate) mod stream;
+pub(crate) mod submit;
+pub(crate) mod workflows;
 
 use axum::Router;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -19,6 +24,8 @@ use busbar_service::{Metrics, Readiness, health};
 use crate::app::Shared;
 use crate::error::Refusal;
 use crate::metrics::{GatewayMetrics, observe};
+use crate::openapi;
+use crate::traces;
 
 /// Everything that the gateway answers.
 pub(crate) fn router<B: Bus, R: Records>(
@@ -27,6 +34,7 @@ pub(crate) fn router<B: Bus, R: Records>(
     readiness: Readiness,
     metrics: Metrics,
 ) -> Router {
+    let tracer = app.tracer.clone();
     Router::new()
         .route("/api/v1/jobs", get(list::list::<B, R>).post(submit::one::<B, R>))
         .route("/api/v1/jobs/batch", post(submit::batch::<B, R>))
@@ -36,10 +44,25 @@ pub(crate) fn router<B: Bus, R: Records>(
         .route("/api/v1/jobs/{id}/result", get(jobs::result::<B, R>))
         .route("/api/v1/artifacts", post(artifacts::upload::<B, R>))
         .route("/api/v1/artifacts/{id}", get(artifacts::download::<B, R>))
+        .route("/api/v1/packs", get(packs::list::<B, R>).post(packs::install::<B, R>))
+        .route("/api/v1/packs/{id}", get(packs::show::<B, R>).delete(packs::uninstall::<B, R>))
+        .route("/api/v1/workflows", get(workflows::list::<B, R>).post(workflows::save::<B, R>))
+        .route("/api/v1/workflows/{id}", get(workflows::get::<B, R>).delete(workflows::remove::<B, R>))
+        .route("/api/v1/workflows/{id}/runs", get(runs::list_of::<B, R>).post(start::start::<B, R>))
+        .route("/api/v1/workflow-runs", get(runs::list::<B, R>))
+        .route("/api/v1/workflow-runs/{id}", get(runs::get::<B, R>))
+        .route("/api/v1/workflow-runs/{id}/timeline", get(runs::get_timeline::<B, R>))
+        .route("/api/v1/workflow-runs/{id}/cancel", post(runs::cancel::<B, R>))
+        .route("/api/v1/workflow-runs/{id}/input", get(runs::input::<B, R>))
+        .route("/api/v1/workflow-runs/{id}/output", get(runs::output::<B, R>))
         .route("/api/v1/workers", get(cell::workers::<B, R>))
         .route("/api/v1/status", get(cell::status::<B, R>))
+        .route("/api/v1/stream", get(stream::stream::<B, R>))
+        .route("/api/v1/stream/sse", get(stream::sse::<B, R>))
         .layer(axum::Extension(counted.clone()))
+        .layer(middleware::from_fn_with_state(tracer, traces::follow))
         .with_state(app)
+        .merge(openapi::router())
         .merge(health::router(readiness, metrics))
         .fallback(|| async { Refusal(Problem::new(Code::NotFound, "there is nothing at this path")) })
         .method_not_allowed_fallback(|| async { Refusal(Problem::new(Code::MethodNotAllowed, "this path has other methods")) })

@@ -22,6 +22,11 @@ async fn a_job_is_cancelled_once_and_its_logs_are_shown() {
     assert_eq!(reply.json(), json!({"id": job_id, "state": "CANCELLED"}));
     assert_eq!(fixture.get(&format!("/api/v1/jobs/{job_id}")).await.json()["state"], "CANCELLED");
 
+    for body in ["", "null"] {
+        let reply = fixture.ask("POST", &format!("/api/v1/jobs/{}/cancel", submit().await), body).await;
+        assert_eq!((reply.status, &reply.json()["state"]), (200, &json!("CANCELLED")), "{body:?}");
+    }
+
     let job_id = submit().await;
     assert_eq!(fixture.get(&format!("/api/v1/jobs/{job_id}/logs")).await.json(), json!({"id": job_id, "attempts": []}));
     let log = keys::attempt_log(&job_id, 1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use busbar_blobs::Blobs;
 use busbar_bus::{BusConfig, NatsBus};
-use busbar_gateway::{Gateway, GatewayConfig, Kit, NewKey, Role, create_key};
+use busbar_gateway::{Gateway, GatewayConfig, Grpc, Kit, Listeners, NewKey, Role, create_key};
 use busbar_protocol::busbar::{
     AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelAnswer, CancelReply, CancelRequest, Ended, JobEvent,
     JobEventBatch, JobEventEntry, JobPlan, JobRecord, JobState, ListReply, ListRequest, Problem, Scheduled, SchedulerStatus,
@@ -17,12 +17,15 @@ use busbar_protocol::cap::JobRequest;
 use busbar_protocol::ports::{Answer, Bus, CommitClass, CommitId, Guard, Headers, Message, Records, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
+use busbar_rpc::Tls;
 use busbar_servers::Stack;
 use busbar_store::{Store, StoreConfig};
 use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::contract;
 
 /// No test waits longer than this for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,11 +36,13 @@ pub(crate) struct Fixture {
     pub(crate) store: Store,
     pub(crate) kit: Kit,
     pub(crate) address: SocketAddr,
+    /// Where it answers over gRPC.
+    pub(crate) grpc: SocketAddr,
     /// An admin's key of the tenant `acme`.
     pub(crate) key: String,
     gateway: Option<Gateway>,
     /// Ended last.
-    _stack: Stack,
+    stack: Stack,
 }
 
 impl Fixture {
@@ -46,15 +51,34 @@ impl Fixture {
     }
 
     pub(crate) async fn start_with(config: GatewayConfig) -> Self {
+        Self::start_secured(config, None).await
+    }
+
+    /// With TLS on the way in over gRPC.
+    pub(crate) async fn start_secured(config: GatewayConfig, tls: Option<Tls>) -> Self {
         let stack = Stack::start_temp().expect("real servers");
         let bus = NatsBus::connect(BusConfig::new(stack.nats.url(), "gateway-test")).await.expect("a bus");
         let store = Store::connect(StoreConfig::new(stack.redis.url())).await.expect("a store");
         let blobs = Blobs::open(&busbar_blobs::url_of(&stack.temp_dir().expect("temporary").join("blobs"))).expect("blobs");
         let kit = Kit::default();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let gateway = Gateway::start(config, bus.clone(), store.clone(), blobs, listener, kit.clone()).await.expect("a gateway");
+        let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let (http, grpc) = (listener().await.expect("a free port"), listener().await.expect("a free port"));
+        let listeners = Listeners { http, grpc: Some(Grpc { listener: grpc, tls }) };
+        let gateway = Gateway::start(config, bus.clone(), store.clone(), blobs, listeners, kit.clone()).await.expect("a gateway");
         let (address, key) = (gateway.address(), key(&store, "acme", Role::Admin).await);
-        Self { bus, store, kit, address, key, gateway: Some(gateway), _stack: stack }
+        let grpc = gateway.grpc_address().expect("it was asked for");
+        Self { bus, store, kit, address, grpc, key, gateway: Some(gateway), stack }
+    }
+
+    /// Starts another replica with this configuration, and ends it.
+    pub(crate) async fn another(&self, config: GatewayConfig) {
+        let blobs = Blobs::open(&busbar_blobs::url_of(&self.stack.temp_dir().expect("temporary").join("blobs"))).expect("blobs");
+        let kit = Kit::default();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let gateway =
+            Gateway::start(config, self.bus.clone(), self.store.clone(), blobs, listener, kit.clone()).await.expect("a gateway");
+        kit.shutdown.trigger();
+        gateway.join().await.expect("a clean end");
     }
 
     /// Asks as the admin of `acme`.
@@ -91,6 +115,10 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
+    pub(crate) fn is_problem(&self) -> bool {
+        self.headers.get("content-type").is_some_and(|kind| kind == "application/problem+json")
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -105,8 +133,15 @@ impl Reply {
     }
 }
 
-/// One request over a connection of its own.
+/// One request over a connection of its own. Its answer must be one that the OpenAPI document allows.
 pub(crate) async fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let reply = exchange(address, method, path, headers, body).await;
+    contract::check(method, path, &reply);
+    reply
+}
+
+/// One request, whatever the answer.
+pub(crate) async fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
