@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::time::Duration;
 
-use busbar_api::{ArtifactView, BatchReply, JobView, PROBLEM_MEDIA_TYPE, Problem, SubmitRequest};
+use busbar_api::{ArtifactView, BatchReply, JobView, PACK_MEDIA_TYPE, PROBLEM_MEDIA_TYPE, PackReply, Problem, SubmitRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 use crate::failure::Failure;
 
@@ -67,14 +67,67 @@ impl Client {
         self.answer(path, request.call())
     }
 
-    /// Sends JSON and asks for a JSON answer.
-    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body).map_err(|error| Failure::Usage(error.to_string()))?;
-        let mut request = self.agent.post(self.address(path)).content_type("application/json");
+    /// Asks for an answer that is read as it comes, without an end.
+    pub(crate) fn get_stream(&self, path: &str) -> Result<BodyReader<'static>, Failure> {
+        let mut request = self.agent.get(self.address(path)).header("accept", "text/event-stream");
         if let Some(key) = &self.api_key {
             request = request.header("x-api-key", key);
         }
+        match request.call() {
+            Ok(response) if response.status().is_success() => Ok(response.into_body().into_reader()),
+            refused => match self.answer(path, refused) {
+                Err(failure) => Err(failure),
+                Ok(_) => Err(Failure::Unreadable { path: path.to_owned(), detail: "neither a stream nor a refusal".to_owned() }),
+            },
+        }
+    }
+
+    /// Sends JSON and asks for a JSON answer.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.post_with(path, None, body)
+    }
+
+    /// Sends JSON, perhaps with one more header, and asks for a JSON answer.
+    pub(crate) fn post_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut request = self.agent.post(self.address(path)).content_type("application/json");
+        let key = self.api_key.as_deref().map(|key| ("x-api-key", key));
+        for (name, value) in [key, header].into_iter().flatten() {
+            request = request.header(name, value);
+        }
         parse(path, &self.answer(path, request.send(&body[..]))?)
+    }
+
+    /// Sends the archive of a pack.
+    pub(crate) fn install_pack(&self, path: &str, archive: &[u8]) -> Result<PackReply, Failure> {
+        let mut request = self.agent.post(self.address(path)).content_type(PACK_MEDIA_TYPE);
+        if let Some(key) = &self.api_key {
+            request = request.header("x-api-key", key);
+        }
+        parse(path, &self.answer(path, request.send(archive))?)
+    }
+
+    /// Asks for something to be taken away, and what became of it.
+    pub(crate) fn delete_for<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        parse(path, &self.delete_bytes(path)?)
+    }
+
+    /// Takes something away.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.delete_bytes(path).map(drop)
+    }
+
+    fn delete_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let mut request = self.agent.delete(self.address(path));
+        if let Some(key) = &self.api_key {
+            request = request.header("x-api-key", key);
+        }
+        self.answer(path, request.call())
     }
 
     /// Uploads a file as an artifact.

@@ -54,6 +54,18 @@ impl Failure {
     }
 }
 
+/// Something that was waited for ended, and not well.
+pub(crate) fn ended_badly(what: &str, state: impl std::fmt::Display, code: &str, message: &str) -> Failure {
+    let mut told = format!("{what} ended as {state}");
+    for part in [code, message, hint_of(code).as_deref().unwrap_or("")] {
+        if !part.is_empty() {
+            told.push_str(": ");
+            told.push_str(part);
+        }
+    }
+    Failure::Failed(told)
+}
+
 /// What the page of a code says that one should do.
 pub(crate) fn hint_of(code: &str) -> Option<String> {
     let page = Code::parse(code)?.page();

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use busbar_api::{
     BatchReply, CancelReply, CancelRequest, INPUT_BYTES_MAX, JobList, JobState, JobView, LogsView, PAGE_ITEMS_MAX, Priority,
@@ -14,13 +13,12 @@ use busbar_api::{
 use clap::{Args, Subcommand};
 
 use crate::client::{Client, encode};
-use crate::failure::{Failure, hint_of};
+use crate::failure::{Failure, ended_badly};
 use crate::render::{self, Output, line, pairs, table};
+use crate::watch::{self, WatchArgs};
 
 /// How long one request waits for a job's end.
 const LONG_POLL: Duration = Duration::from_secs(30);
-/// How often `watch` looks.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
@@ -30,8 +28,8 @@ pub(crate) enum JobCommand {
     Get(GetArgs),
     /// List jobs, the newest first.
     List(ListArgs),
-    /// Follow a job until it has ended.
-    Watch(JobArgs),
+    /// Follow jobs live: named ones to their ends, others until interrupted.
+    Watch(WatchArgs),
     /// End a job.
     Cancel(CancelArgs),
     /// Write the bytes of a job's result to stdout.
@@ -130,7 +128,7 @@ pub(crate) fn run(command: JobCommand, client: &Client, output: &Output) -> Resu
             output.show(&view, || words(&view))
         }
         JobCommand::List(args) => list(&args, client, output),
-        JobCommand::Watch(args) => watch(&args.job_id, client, output),
+        JobCommand::Watch(args) => watch::run(args, client, output),
         JobCommand::Cancel(args) => cancel(args, client, output),
         JobCommand::Result(args) => render::bytes(&client.get_bytes(&format!("/api/v1/jobs/{}/result", encode(&args.job_id)))?),
         JobCommand::Logs(args) => logs(&args, client, output),
@@ -206,14 +204,8 @@ pub(crate) fn succeeded(view: &JobView) -> Result<(), Failure> {
     if view.state == JobState::Succeeded {
         return Ok(());
     }
-    let code = view.error_code.as_deref().unwrap_or("");
-    let mut told = format!("the job {} ended as {}", view.id, view.state);
-    for part in [Some(code), view.error_message.as_deref(), hint_of(code).as_deref()].into_iter().flatten() {
-        if !part.is_empty() {
-            let _ = write!(told, ": {part}");
-        }
-    }
-    Err(Failure::Failed(told))
+    let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
+    Err(ended_badly(&format!("the job {}", view.id), view.state, &text(&view.error_code), &text(&view.error_message)))
 }
 
 fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -245,40 +237,6 @@ fn list_path(args: &ListArgs, so_far: &JobList) -> String {
         }
     }
     path
-}
-
-fn watch(job_id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
-    let began = Instant::now();
-    let mut shown = None;
-    loop {
-        let view = client.job(job_id, Duration::ZERO)?;
-        let seen = (view.state, view.attempts, view.percent, view.error_code.clone());
-        if shown.as_ref() != Some(&seen) {
-            output.show_next(&view, || change(began.elapsed(), &view))?;
-            shown = Some(seen);
-        }
-        if view.state.is_terminal() {
-            return succeeded(&view);
-        }
-        sleep(LOOK_EVERY);
-    }
-}
-
-fn change(after: Duration, view: &JobView) -> String {
-    let mut text = format!("{:7.2} s  {:17}", after.as_secs_f64(), view.state);
-    if view.attempts > 0 {
-        let _ = write!(text, "  attempt {}/{}", view.attempts, view.max_attempts);
-    }
-    if let Some(worker) = &view.worker_id {
-        let _ = write!(text, "  on {worker}");
-    }
-    if let Some(percent) = view.percent.filter(|percent| *percent > 0) {
-        let _ = write!(text, "  {percent} %");
-    }
-    if let Some(code) = &view.error_code {
-        let _ = write!(text, "  {code}: {}", view.error_message.as_deref().unwrap_or(""));
-    }
-    text
 }
 
 fn cancel(args: CancelArgs, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -341,8 +299,8 @@ fn words(view: &JobView) -> String {
     ])
 }
 
-/// Reads the input as it is given: it goes to the job exactly so.
-fn input(given: &str) -> Result<Box<RawValue>, Failure> {
+/// Reads the input as it is given: it goes to the job or run exactly so.
+pub(crate) fn input(given: &str) -> Result<Box<RawValue>, Failure> {
     let mut text = String::new();
     let unreadable = |what: &str, error: std::io::Error| Failure::Usage(format!("--input: {what} cannot be read: {error}"));
     // One byte more than is taken, so that what is too long is told by the gateway and not cut.
@@ -373,7 +331,8 @@ fn priority(text: &str) -> Result<Priority, String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// Reads `NAME=VALUE`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
     Ok((name.to_owned(), value.to_owned()))
 }

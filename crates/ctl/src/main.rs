@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  arguments ─► the stack (endpoints.json, or --url) ─► one request, or a few ─► a table or JSON on stdout
+//!                                                └► the live stream ─► lines, a bar, a picture
 //! ```
 //!
 //! Exit codes: 0 done, 1 refused or failed (code, detail and a hint on stderr), 2 wrong usage.
@@ -13,9 +14,15 @@ mod endpoint;
 mod explain;
 mod failure;
 mod job;
+mod pack;
 mod render;
+mod run;
 mod status;
+mod stream;
+mod top;
+mod watch;
 mod worker;
+mod workflow;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -50,11 +57,22 @@ enum Command {
     /// Submit jobs, look at them, follow them, end them.
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Save workflows, look at them, take them away.
+    #[command(subcommand)]
+    Workflow(workflow::WorkflowCommand),
+    /// Start runs of workflows, look at them, follow them, end them.
+    #[command(subcommand)]
+    Run(run::RunCommand),
     /// Look at workers.
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// Build, install, look at and uninstall packs.
+    #[command(subcommand)]
+    Pack(pack::PackCommand),
     /// Show the state of the stack.
     Status,
+    /// Show the cell at a glance, again and again.
+    Top(top::TopArgs),
     /// Tell what an error code means and what to do.
     Explain(explain::ExplainArgs),
     /// Run the demonstration: echo jobs, prime numbers, and the words of real text files, all checked.
@@ -83,8 +101,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let stack = || endpoint::connect(&cli.global.stack);
     match cli.command {
         Command::Job(command) => job::run(command, &stack()?, &output),
+        Command::Workflow(command) => workflow::run(&command, &stack()?, &output),
+        Command::Run(command) => run::run(command, &stack()?, &output),
         Command::Worker(command) => worker::run(&command, &stack()?, &output),
+        Command::Pack(command) => pack::run(&command, stack, &output),
         Command::Status => status::run(&stack()?, &output),
+        Command::Top(args) => top::run(&args, &stack()?, &output),
         Command::Explain(args) => explain::run(&args, &output),
         Command::Demo(args) => demo::run(&args, &stack()?, &output),
     }

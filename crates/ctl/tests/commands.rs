@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -50,7 +51,12 @@ fn serve(mut stream: TcpStream, jobs: &Jobs, one_off: bool) {
     while let Some((line, key, body)) = read(&mut reader) {
         let mut parts = line.split(' ');
         let (method, path) = (parts.next().expect("a method"), parts.next().expect("a path"));
+        let query = path.split_once('?').map_or("", |(_, query)| query).to_owned();
         let path = path.split('?').next().expect("a path");
+        if path == "/api/v1/stream/sse" {
+            follow(&mut stream, &query, jobs);
+            return;
+        }
         let refusal = || problem(401, "unauthenticated", "no key");
         let (status, answer) = if key { answer(method, path, &body, jobs, one_off) } else { refusal() };
         let kind = if status < 300 { "application/json" } else { "application/problem+json" };
@@ -92,6 +98,62 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<(String, bool, Vec<u8>)> {
     Some((first, key, body))
 }
 
+/// Runs have ended before anybody looks, and jobs end as soon as they come. Whoever names the job j0 sees its whole life.
+fn follow(stream: &mut TcpStream, query: &str, jobs: &Jobs) {
+    let events = if query.contains("kind=run") {
+        stream_of(&[
+            json!({"cursor": "c0"}),
+            json!({"cursor": "c0", "snapshot_end": {"jobs": 0, "runs": 0, "workers": 0, "complete": true}}),
+        ])
+    } else if query.contains("snapshot=false") {
+        stream_of(&[json!({"cursor": "c0"})])
+    } else {
+        // It breaks after every few frames; whoever comes again says where it was.
+        events(query)
+    };
+    let mut told = 0;
+    let began = Instant::now();
+    let mut written = stream.write_all(events.as_bytes());
+    while query.contains("snapshot=false") && written.is_ok() && began.elapsed() < Duration::from_secs(30) {
+        let count = jobs.lock().expect("not poisoned").len();
+        let ends = (told..count)
+            .map(|n| json!({"cursor": "c", "subject": "busbar.job.event", "event": change(&format!("j{n}"), "SUCCEEDED")}));
+        written = stream.write_all(ends.map(|frame| format!("data: {frame}\n\n")).collect::<String>().as_bytes());
+        told = count;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn stream_of(frames: &[Value]) -> String {
+    let events: String = frames.iter().map(|frame| format!("data: {frame}\n\n")).collect();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}")
+}
+
+fn change(job_id: &str, state: &str) -> Value {
+    json!({"job_id": job_id, "topic": "job.echo", "state": state, "states": [state], "at": "2026-11-21T09:30:00.000Z", "attempt": 1,
+        "worker_id": "w1", "error_code": null, "error_message": null, "result_ptr": null, "execution_ms": null, "trace_id": "t"})
+}
+
+/// The life of the job j0, a part of it per connection: the cursor counts what was told.
+fn events(query: &str) -> String {
+    let told = query.split('&').find_map(|pair| pair.strip_prefix("cursor=c")).map_or(0, |n| n.parse().expect("a number"));
+    let change = |state: &str| change("j0", state);
+    let mut frames = Vec::new();
+    if told == 0 {
+        frames.push(json!({"cursor": "c0"}));
+        frames.push(json!({"snapshot": true, "subject": "busbar.job.event", "event": change("SCHEDULED")}));
+        frames.push(json!({"cursor": "c1", "snapshot_end": {"jobs": 1, "runs": 0, "workers": 0, "complete": true}}));
+    }
+    let progress = json!({"senderId": "w1", "jobProgress": {"jobId": "j0", "percent": 40}});
+    let life = [
+        json!({"cursor": "c2", "subject": "busbar.job.event", "event": change("RUNNING")}),
+        json!({"cursor": "c3", "subject": "sys.job.progress", "packet": progress}),
+        json!({"cursor": "c4", "subject": "busbar.job.event", "event": change("SUCCEEDED")}),
+    ];
+    frames.extend(life.into_iter().skip(usize::saturating_sub(told, 1)).take(2));
+    stream_of(&frames)
+}
+
 fn problem(status: u16, code: &str, detail: &str) -> (u16, Value) {
     (status, json!({"type": "x", "title": code, "status": status, "detail": detail, "code": code}))
 }
@@ -111,19 +173,89 @@ fn answer(method: &str, path: &str, body: &[u8], jobs: &Jobs, one_off: bool) -> 
             (202, json!({"job_ids": ids, "rejected": []}))
         }
         ("GET", ["jobs"]) => {
-            let items: Vec<Value> = known().iter().map(|(id, job)| view(id, job, one_off)).collect();
+            let items: Vec<Value> = known().iter().map(|(id, job)| view(id, job)).collect();
             (200, json!({"items": items, "next_cursor": null}))
         }
         ("GET", ["jobs", id]) => match known().get(*id) {
-            Some(job) => (200, view(id, job, one_off)),
+            Some(job) => (200, view(id, job)),
             None => problem(404, "job_not_found", "no such job"),
         },
-        ("GET", ["jobs", id, "result"]) => (200, view(id, &known()[*id], one_off)["result"].clone()),
+        ("GET", ["jobs", id, "result"]) => (200, view(id, &known()[*id])["result"].clone()),
         ("GET", ["jobs", id, "logs"]) => (200, json!({"id": id, "attempts": [{"attempt": 1, "lines": ["first", "second"]}]})),
         ("POST", ["jobs", id, "cancel"]) => (200, json!({"id": id, "state": "SUCCEEDED", "reason": "job already terminal"})),
+        ("POST", ["workflows"]) => {
+            let document: Value = serde_json::from_slice(body).expect("JSON");
+            (201, json!({"id": document["id"], "version": 1}))
+        }
+        ("GET", ["workflows"]) => (200, json!({"items": [workflow(false)], "next_cursor": null})),
+        ("GET", ["workflows", "words"]) => (200, workflow(true)),
+        ("DELETE", ["workflows", "words"]) => problem(409, "workflow_in_use", "1 run of it is live"),
+        ("POST", ["workflows", "words", "runs"]) => {
+            (202, json!({"run_id": "r1", "state": "RUNNING", "workflow_id": "words", "version": 1}))
+        }
+        ("POST", ["workflows", workflow, "runs"]) => {
+            let id = format!("d{}", known().len());
+            let input = serde_json::from_slice(body).expect("JSON");
+            jobs.lock().expect("not poisoned").insert(id.clone(), ((*workflow).to_owned(), input));
+            (202, json!({"run_id": id, "state": "RUNNING", "workflow_id": workflow, "version": 1}))
+        }
+        ("GET", ["workflow-runs", id]) if known().contains_key(*id) => (200, demo_run(id, &known()[*id], one_off)),
+        ("GET", ["workflow-runs"]) => (200, json!({"items": [run("r1", false)], "next_cursor": null})),
+        ("GET", ["workflow-runs", id]) => (200, run(id, true)),
+        ("GET", ["workflow-runs", _, "output"]) => (200, json!({"words": 3})),
+        ("GET", ["workflow-runs", _, "timeline"]) => (200, timeline()),
+        ("POST", ["workflow-runs", _, "cancel"]) => problem(409, "run_terminal", "run r1 has ended already"),
+        ("GET", ["status"]) => (200, status()),
         ("POST", ["artifacts"]) => (201, json!({"artifact_id": "a1", "sha256": "x", "size_bytes": body.len(), "name": "n"})),
         _ => problem(404, "not_found", "nothing"),
     }
+}
+
+fn workflow(whole: bool) -> Value {
+    let mut view = json!({"id": "words", "version": 1, "newest": 2, "title": "Count words", "description": "", "pack": null,
+        "created_at": "2026-11-21T09:30:00.000Z", "created_by": "ci"});
+    if whole {
+        view["document"] = json!({"id": "words", "steps": {}});
+    }
+    view
+}
+
+/// The run `r1` has succeeded, every other one has failed.
+fn run(id: &str, whole: bool) -> Value {
+    let good = id == "r1";
+    let error = json!({"code": "step_failed", "message": "it failed", "step": "map"});
+    let mut view = json!({"run_id": id, "workflow_id": "words", "version": 1, "state": if good { "SUCCEEDED" } else { "FAILED" },
+        "created_at": "2026-11-21T09:30:00.000Z", "ended_at": "2026-11-21T09:30:01.000Z", "error": if good { Value::Null } else { error },
+        "output": null, "output_bytes": null, "labels": {}, "trace_id": "t"});
+    if whole {
+        view["steps"] = json!([{"id": "map", "type": "for_each", "state": "SUCCEEDED", "attempts": 0, "job_id": null, "started_at": null,
+            "ended_at": null, "error": null, "items": {"total": 3, "succeeded": 3, "failed": 0, "running": 0}}]);
+    }
+    view
+}
+
+/// A run of the demo, with its output.
+fn demo_run(id: &str, (workflow, input): &(String, Value), one_off: bool) -> Value {
+    let mut view = run("r1", false);
+    view["run_id"] = json!(id);
+    view["output"] = match workflow.as_str() {
+        "bpsw.search" => primes(input, one_off),
+        _ => json!({"counts": {"a": 2, "b": 1}, "words": 3, "top": [{"word": "a", "count": 2}, {"word": "b", "count": 1}]}),
+    };
+    view
+}
+
+fn timeline() -> Value {
+    let at = "2026-11-21T09:30:00.000Z";
+    let items = json!([{"at": at, "cursor": "1-0", "state": "RUNNING"},
+        {"at": at, "cursor": "1-0", "step": "map", "item": 0, "step_state": "RUNNING", "attempt": 1, "job_id": "r1:map[0]@1"}]);
+    json!({"items": items, "next_cursor": "1-0"})
+}
+
+fn status() -> Value {
+    json!({"time": "2026-11-21T09:30:00.000Z", "version": "x", "uptime_seconds": 1, "bus": {"connected": true, "connections": 1},
+        "store": {"ok": true}, "workers": {"count": 1, "capacity": 4, "in_flight": 2},
+        "scheduler": {"owner": "s", "epoch": 1, "started_at": "x", "snapshot": "x", "live": {"RUNNING": 7}}})
 }
 
 fn admit(job: &Value, jobs: &Jobs) -> Result<String, (u16, Value)> {
@@ -137,27 +269,18 @@ fn admit(job: &Value, jobs: &Jobs) -> Result<String, (u16, Value)> {
     Ok(id)
 }
 
-fn view(id: &str, (topic, input): &(String, Value), one_off: bool) -> Value {
+fn view(id: &str, (topic, input): &(String, Value)) -> Value {
     let failed = topic == "job.fails";
-    let result = match topic.as_str() {
-        "job.bpsw.main_odds" => primes(input, one_off),
-        "job.wordcount.map" => json!({"counts": {"a": 2, "b": 1}, "words": 3}),
-        "job.wordcount.reduce" => {
-            let top = json!([{"word": "a", "count": 2}, {"word": "b", "count": 1}]);
-            json!({"counts": {"a": 2, "b": 1}, "words": 3, "top": top})
-        }
-        _ => input.clone(),
-    };
     json!({
         "id": id, "state": if failed { "FAILED" } else { "SUCCEEDED" }, "topic": topic, "attempts": 1, "worker_id": "w1",
         "created_at": "2026-11-21T09:30:00.000Z", "updated_at": "2026-11-21T09:30:00.250Z",
         "result_ptr": if failed { Value::Null } else { json!(format!("redis://res:{id}:1")) },
-        "result": if failed { Value::Null } else { result },
+        "result": if failed { Value::Null } else { input.clone() },
         "error_code": if failed { json!("limit_cpu") } else { Value::Null }, "error_message": null
     })
 }
 
-/// All that is known of a range is told by its first chunk.
+/// What is known of a range.
 fn primes(input: &Value, one_off: bool) -> Value {
     let number = |name: &str| input[name].as_str().expect("a text").parse::<u128>().expect("decimal");
     let (from, to) = (number("from"), number("to"));
@@ -171,7 +294,7 @@ fn primes(input: &Value, one_off: bool) -> Value {
         _ => (0, 0, 0),
     };
     let checked = u64::try_from(to.div_ceil(2) - from / 2).expect("few");
-    json!({"checked": checked, "primes": primes, "spsp2": spsp2, "slpsp": slpsp, "counterexamples": []})
+    json!({"parts": 20, "checked": checked, "primes": primes, "spsp2": spsp2, "slpsp": slpsp, "counterexamples": []})
 }
 
 fn stdout(output: &Output) -> String {
@@ -197,11 +320,61 @@ fn a_job_is_submitted_and_looked_at() {
     );
     assert_eq!(stdout(&gateway.ctl(&["job", "result", "j0"])), r#"{"a":1}"#);
     assert_eq!(stdout(&gateway.ctl(&["job", "logs", "j0"])), "first\nsecond\n");
-    assert!(stdout(&gateway.ctl(&["job", "watch", "j0"])).contains("SUCCEEDED"));
+    let watched = stdout(&gateway.ctl(&["job", "watch", "j0"]));
+    let words: Vec<&str> = watched.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+    assert_eq!(words, ["SCHEDULED", "RUNNING", "40", "SUCCEEDED"], "over a cut, each once: {watched}");
+    let frames = stdout(&gateway.ctl(&["job", "watch", "j0", "-o", "json"]));
+    let cursors: Vec<Value> =
+        frames.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["cursor"].clone()).collect();
+    assert_eq!(cursors, [json!(null), json!("c2"), json!("c3"), json!("c4")]);
+    let top = gateway.ctl(&["top", "--once"]);
+    let picture = stdout(&top);
+    for part in ["live jobs", "RUNNING 7", "2 of 4 busy", "job.echo"] {
+        assert!(picture.contains(part), "{part} in {picture}{}", stderr(&top));
+    }
     assert!(stdout(&gateway.ctl(&["job", "cancel", "j0"])).contains("job already terminal"));
     let output = gateway.ctl(&["job", "submit", "job.echo", "--count", "3"]);
     assert_eq!(stdout(&output), "j1\nj2\nj3\n");
     assert_eq!(stdout(&gateway.ctl(&["job", "list"])).lines().count(), 5);
+}
+
+#[test]
+fn workflows_are_saved_and_looked_at() {
+    let gateway = Gateway::start(false);
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("words.yaml");
+    std::fs::write(&file, "id: words\nsteps: {}\n").expect("written");
+    let output = gateway.ctl(&["workflow", "save", file.to_str().expect("a path")]);
+    assert_eq!(stdout(&output), "words  version 1\n", "{}", stderr(&output));
+    assert!(stdout(&gateway.ctl(&["workflow", "list"])).contains("Count words"));
+    let shown = stdout(&gateway.ctl(&["workflow", "show", "words", "--version", "1"]));
+    assert!(shown.contains("1 of 2") && shown.contains(r#""id": "words""#), "{shown}");
+    let output = gateway.ctl(&["workflow", "delete", "words"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: workflow_in_use: 1 run of it is live\nhint: "), "{}", stderr(&output));
+    assert_eq!(gateway.ctl(&["workflow", "save", "/no/such/file"]).status.code(), Some(2));
+}
+
+#[test]
+fn runs_are_started_followed_and_told() {
+    let gateway = Gateway::start(false);
+    assert_eq!(stdout(&gateway.ctl(&["run", "start", "words", "--input", "{}"])), "r1  RUNNING\n");
+    let output = gateway.ctl(&["run", "start", "words", "--wait", "-o", "json", "--idempotency-key", "k", "--label", "a=b"]);
+    let view: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!((output.status.code(), &view["state"]), (Some(0), &json!("SUCCEEDED")));
+    assert!(stdout(&gateway.ctl(&["run", "list", "--state", "succeeded"])).contains("r1"));
+    let shown = stdout(&gateway.ctl(&["run", "show", "r1"]));
+    assert!(shown.contains("words version 1") && shown.contains("for_each") && shown.contains("3/3"), "{shown}");
+    let watched = stdout(&gateway.ctl(&["run", "watch", "r1"]));
+    assert!(watched.lines().last().is_some_and(|line| line.contains("run") && line.ends_with("SUCCEEDED")), "{watched}");
+    let told = stdout(&gateway.ctl(&["run", "timeline", "r1"]));
+    assert!(told.contains("map[0]") && told.lines().count() == 3, "{told}");
+    assert_eq!(stdout(&gateway.ctl(&["run", "output", "r1"])), r#"{"words":3}"#);
+    assert!(stderr(&gateway.ctl(&["run", "cancel", "r1"])).starts_with("error: run_terminal"));
+    let output = gateway.ctl(&["run", "watch", "r2"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the run r2 ended as FAILED: step_failed: it failed"), "{}", stderr(&output));
+    assert_eq!(gateway.ctl(&["run", "list", "--state", "PENDING"]).status.code(), Some(2));
 }
 
 #[test]
@@ -221,7 +394,13 @@ fn what_is_refused_is_told_with_code_detail_and_hint() {
 
 #[test]
 fn wrong_usage_and_a_missing_stack_differ() {
-    for args in [&["job", "get"][..], &["job", "list", "--state", "BLOCKED"], &["job", "submit", "t", "--input", "{"], &["x"]] {
+    for args in [
+        &["job", "get"][..],
+        &["job", "list", "--state", "BLOCKED"],
+        &["job", "submit", "t", "--input", "{"],
+        &["job", "watch"],
+        &["x"],
+    ] {
         let all = [args, &["--url", "http://127.0.0.1:1"]].concat();
         assert_eq!(ctl(&all).status.code(), Some(2), "{args:?}");
     }
@@ -256,7 +435,7 @@ fn the_demo_checks_what_it_gets() {
         "22,920",
         "46 / 58",
         "3 words, 2 different",
-        "w1",
+        "ctl run timeline d26",
         "All results are right",
         "ctl job get j0",
     ];

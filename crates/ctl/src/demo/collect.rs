@@ -1,53 +1,80 @@
-//! Submitting many jobs and waiting for all of them, with something to look at.
+//! Submitting many jobs and taking in their results as the stream tells of their ends.
 
-use std::collections::BTreeSet;
-use std::io::{IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::collections::HashMap;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use busbar_api::{JobView, SubmitRequest};
-use indicatif::{ProgressBar, ProgressStyle};
+use busbar_api::{JobView, StreamFilter, StreamItem, SubmitRequest};
 
+use super::progress::Progress;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::job::succeeded;
+use crate::stream::Stream;
 
-/// How many jobs are waited for at once.
-const WAITERS: usize = 8;
-/// One request waits no longer, so that the waiters end soon when something is wrong.
+/// How many results are asked for at once.
+const READERS: usize = 8;
+/// A job of which the stream has told is over; one that is asked for without that may take a while.
 const LONG_POLL: Duration = Duration::from_secs(5);
 /// When no job ends for so long, the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(180);
-const TICK: Duration = Duration::from_millis(200);
-/// Without a terminal, a line no more often than this.
-const PLAIN_LINE_EVERY: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(50);
 
-/// Submits the jobs and returns them at their end, in the same order.
+/// Submits the jobs of one topic and returns them at their end, in the same order.
 ///
 /// # Errors
 /// The first job that is rejected or does not succeed, with its reason.
-pub(super) fn run_all(client: &Client, title: &str, jobs: &[SubmitRequest]) -> Result<Vec<JobView>, Failure> {
+pub(super) fn run_all(
+    client: &Client,
+    title: &'static str,
+    topic: &str,
+    jobs: &[SubmitRequest],
+) -> Result<Vec<JobView>, Failure> {
+    // Opened first, so that no end is missed.
+    let filter = StreamFilter {
+        topic: vec![topic.to_owned()],
+        kind: vec!["job".to_owned()],
+        snapshot: Some(false),
+        ..StreamFilter::default()
+    };
+    let mut stream = Stream::open(client, filter)?;
     let job_ids = submit(client, jobs)?;
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (sender, ended) = mpsc::channel();
+    let (wanted, asked) = mpsc::channel::<usize>();
+    let (sender, read) = mpsc::channel();
+    let asked = Mutex::new(asked);
     thread::scope(|scope| {
-        for _ in 0..WAITERS.min(job_ids.len()) {
-            let (sender, job_ids, next, stop) = (sender.clone(), &job_ids, &next, &stop);
+        for _ in 0..READERS.min(job_ids.len()) {
+            let (sender, job_ids, asked) = (sender.clone(), &job_ids, &asked);
             scope.spawn(move || {
-                while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < job_ids.len()) {
-                    let Some(view) = wait(client, &job_ids[index], stop) else { return };
+                while let Some(index) = next(asked) {
                     // The collector has gone when something was wrong.
-                    let _ = sender.send((index, view));
+                    if sender.send((index, ended(client, &job_ids[index]))).is_err() {
+                        return;
+                    }
                 }
             });
         }
         drop(sender);
-        let collected = collect(&ended, title, &job_ids);
-        stop.store(true, Ordering::Relaxed);
-        collected
+        collect(&mut stream, wanted, &read, title, &job_ids)
     })
+}
+
+fn next(asked: &Mutex<Receiver<usize>>) -> Option<usize> {
+    asked.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// The job at its end.
+fn ended(client: &Client, job_id: &str) -> Result<JobView, Failure> {
+    let began = Instant::now();
+    loop {
+        let view = client.job(job_id, LONG_POLL)?;
+        if view.state.is_terminal() || began.elapsed() > PATIENCE {
+            succeeded(&view)?;
+            return Ok(view);
+        }
+    }
 }
 
 fn submit(client: &Client, jobs: &[SubmitRequest]) -> Result<Vec<String>, Failure> {
@@ -65,134 +92,80 @@ fn submit(client: &Client, jobs: &[SubmitRequest]) -> Result<Vec<String>, Failur
     Ok(reply.job_ids.into_iter().flatten().collect())
 }
 
-/// The job at its end; `None` when nobody wants it any more.
-fn wait(client: &Client, job_id: &str, stop: &AtomicBool) -> Option<Result<JobView, Failure>> {
-    while !stop.load(Ordering::Relaxed) {
-        match client.job(job_id, LONG_POLL) {
-            Ok(view) if !view.state.is_terminal() => {}
-            ended => return Some(ended),
-        }
-    }
-    None
-}
+type Read = (usize, Result<JobView, Failure>);
 
-type Ended = (usize, Result<JobView, Failure>);
-
-fn collect(ended: &Receiver<Ended>, title: &str, job_ids: &[String]) -> Result<Vec<JobView>, Failure> {
+fn collect(
+    stream: &mut Stream<'_>,
+    wanted: Sender<usize>,
+    read: &Receiver<Read>,
+    title: &'static str,
+    job_ids: &[String],
+) -> Result<Vec<JobView>, Failure> {
+    let mut missing: HashMap<&str, usize> = job_ids.iter().enumerate().map(|(index, id)| (id.as_str(), index)).collect();
     let mut views: Vec<Option<JobView>> = vec![None; job_ids.len()];
-    let mut progress = Progress::begin(title, job_ids.len());
+    let mut progress = Progress::begin(title, "jobs");
     let (mut done, mut last) = (0, Instant::now());
     while done < job_ids.len() {
-        match ended.recv_timeout(TICK) {
-            Ok((index, view)) => {
-                let view = view?;
-                succeeded(&view)?;
-                views[index] = Some(view);
-                done += 1;
-                last = Instant::now();
+        let frame = if missing.is_empty() { None } else { stream.next(TICK)? };
+        let item = frame.map(|frame| frame.item()).transpose().map_err(std::io::Error::from)?;
+        let over: Vec<usize> = match item {
+            Some(StreamItem::Job(change)) if change.state.is_terminal() => {
+                missing.remove(change.job_id.as_str()).into_iter().collect()
             }
-            Err(RecvTimeoutError::Timeout) if last.elapsed() < PATIENCE => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let waiting = job_ids.iter().zip(&views).find(|(_, view)| view.is_none()).map_or("", |(id, _)| id.as_str());
-                let told = format!(
-                    "no job has ended for {PATIENCE:?}; {done} of {} are done: see `ctl job get {waiting}`",
-                    job_ids.len()
-                );
-                return Err(Failure::Failed(told));
-            }
+            // The stream has lost its place: every job is asked for itself.
+            Some(StreamItem::Reset(_)) => missing.drain().map(|(_, index)| index).collect(),
+            Some(_) | None => Vec::new(),
+        };
+        for index in over {
+            // The readers live as long as we do.
+            let _ = wanted.send(index);
         }
-        progress.show(done);
+        let results = if missing.is_empty() { read.recv_timeout(TICK).ok() } else { None };
+        for (index, view) in results.into_iter().chain(read.try_iter()) {
+            views[index] = Some(view?);
+            done += 1;
+            last = Instant::now();
+        }
+        progress.show(done as u64, job_ids.len() as u64);
+        if last.elapsed() > PATIENCE {
+            let waiting = job_ids.iter().zip(&views).find(|(_, view)| view.is_none()).map_or("", |(id, _)| id.as_str());
+            let told =
+                format!("no job has ended for {PATIENCE:?}; {done} of {} are done: see `ctl job get {waiting}`", job_ids.len());
+            return Err(Failure::Failed(told));
+        }
     }
     progress.end();
+    drop(wanted);
     Ok(views.into_iter().flatten().collect())
 }
 
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    title: String,
-    total: usize,
-    bar: Option<ProgressBar>,
-    told: Instant,
-}
-
-impl Progress {
-    fn begin(title: &str, total: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total as u64);
-            let style = ProgressStyle::with_template("  {msg:12} {bar:40} {pos:>6}/{len} jobs  {elapsed}  {per_sec}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_message(title.to_owned());
-            bar
-        });
-        Self { title: title.to_owned(), total, bar, told: Instant::now() }
-    }
-
-    fn show(&mut self, done: usize) {
-        match &self.bar {
-            Some(bar) => bar.set_position(done as u64),
-            None if self.told.elapsed() >= PLAIN_LINE_EVERY => {
-                self.told = Instant::now();
-                let _ = writeln!(std::io::stderr(), "  {}: {done} of {} jobs done", self.title, self.total);
-            }
-            None => {}
-        }
-    }
-
-    fn end(self) {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// What the jobs of one piece of work say about themselves.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Summary {
-    /// From the first admission to the last end, by the control plane's clock.
-    pub(super) elapsed: Duration,
-    /// The workers, by id.
-    pub(super) workers: BTreeSet<String>,
-}
-
-impl Summary {
-    pub(super) fn of<'a>(views: impl IntoIterator<Item = &'a JobView>) -> Self {
-        let (mut first, mut last): (Option<jiff::Timestamp>, Option<jiff::Timestamp>) = (None, None);
-        let mut workers = BTreeSet::new();
-        for view in views {
-            let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
-            first = [first, time(&view.created_at)].into_iter().flatten().min();
-            last = [last, time(&view.updated_at)].into_iter().flatten().max();
-            workers.extend(view.worker_id.clone());
-        }
-        let elapsed = first.zip(last).and_then(|(first, last)| Duration::try_from(last.duration_since(first)).ok());
-        Self { elapsed: elapsed.unwrap_or_default(), workers }
-    }
-
-    pub(super) fn worker_names(&self) -> String {
-        self.workers.iter().cloned().collect::<Vec<_>>().join(" ")
-    }
+/// From the first admission to the last end of some jobs, by the control plane's clock.
+pub(super) fn elapsed<'a>(views: impl Iterator<Item = &'a JobView> + Clone) -> Duration {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let first = views.clone().filter_map(|view| time(&view.created_at)).min();
+    let last = views.filter_map(|view| time(&view.updated_at)).max();
+    first.zip(last).and_then(|(first, last)| Duration::try_from(last.duration_since(first)).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn view(worker: &str, created: &str, updated: &str) -> JobView {
+    fn view(created: &str, updated: &str) -> JobView {
         let text = format!(
-            r#"{{"id":"j","state":"SUCCEEDED","topic":"t","attempts":1,"worker_id":"{worker}","created_at":"{created}",
+            r#"{{"id":"j","state":"SUCCEEDED","topic":"t","attempts":1,"worker_id":"w","created_at":"{created}",
             "updated_at":"{updated}","result_ptr":null,"result":null,"error_code":null,"error_message":null}}"#
         );
         serde_json::from_str(&text).expect("a view")
     }
 
     #[test]
-    fn a_summary_spans_all_jobs() {
+    fn the_time_spans_all_jobs() {
         let views = [
-            view("b", "2026-11-21T09:30:00.500Z", "2026-11-21T09:30:01.000Z"),
-            view("a", "2026-11-21T09:30:00.000Z", "2026-11-21T09:30:02.250Z"),
+            view("2026-11-21T09:30:00.500Z", "2026-11-21T09:30:01.000Z"),
+            view("2026-11-21T09:30:00.000Z", "2026-11-21T09:30:02.250Z"),
         ];
-        let summary = Summary::of(&views);
-        assert_eq!((summary.elapsed, summary.worker_names().as_str()), (Duration::from_millis(2250), "a b"));
-        assert_eq!(Summary::of([]), Summary::default());
+        assert_eq!(elapsed(views.iter()), Duration::from_millis(2250));
+        assert_eq!(elapsed([].iter()), Duration::ZERO);
     }
 }

@@ -1,15 +1,16 @@
-//! `ctl demo`: real work, checked. A client like any other: it splits, submits in batches, waits, adds up, and compares.
+//! `ctl demo`: real work, checked. A client like any other: it submits jobs, starts runs, follows the stream, and compares.
 //!
 //! ```text
-//!  1. 2,000 echo jobs                        every answer equals its input
-//!  2. ranges of odd numbers, in chunks       primes and pseudoprimes against known values
-//!  3. text files ─► artifacts ─► map ─► reduce (a tree of reduces if need be)    against a count of our own
+//!  1. 2,000 echo jobs                                   every answer equals its input
+//!  2. runs of bpsw.search, one for each range           primes and pseudoprimes against known values
+//!  3. text files ─► artifacts ─► run of wordcount.count     against a count of our own
 //! ```
 
 mod collect;
 mod echo;
 mod primes;
-mod reduce;
+mod progress;
+mod runs;
 mod texts;
 mod words;
 
@@ -58,7 +59,9 @@ pub(crate) fn run(args: &DemoArgs, client: &Client, output: &Output) -> Result<(
     }
     line(&format!("\nAll results are right. The demo took {:.1} s.\n\nTo look further:", began.elapsed().as_secs_f64()))?;
     line("  ctl status                                  the stack, and how busy it is")?;
+    line("  ctl top                                     the same, live")?;
     line("  ctl worker list                             who works")?;
+    line("  ctl run list                                the runs, and how they ended")?;
     line("  ctl job list --topic job.bpsw.main_odds     the last jobs of a topic")?;
     line(&format!("  ctl job get {first}"))?;
     line("  ctl job submit job.wordcount.map --input '{\"text\":\"to be or not to be\"}' --wait")?;

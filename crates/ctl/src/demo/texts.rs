@@ -5,18 +5,17 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use busbar_api::SubmitRequest;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Findings;
-use super::collect::{Summary, run_all};
-use super::reduce;
+use super::runs::{Wanted, elapsed, output, run_all};
 use super::words::Counts;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render::{counted, framed, grouped, line};
 
-const TOPIC: &str = "job.wordcount.map";
+const WORKFLOW: &str = "wordcount.count";
 /// Bytes that one job counts.
 const CHUNK: u64 = 128 * 1024;
 const TOP: u32 = 10;
@@ -33,13 +32,13 @@ pub(super) struct TextFile {
 }
 
 #[derive(Debug, Serialize)]
-struct Part<'a> {
-    artifact: &'a str,
+struct Part {
+    artifact: String,
     start: u64,
     end: u64,
 }
 
-/// The result of the last reduce.
+/// What the run gives back.
 #[derive(Debug, Deserialize)]
 struct Total {
     words: u64,
@@ -92,7 +91,7 @@ pub(super) fn find(dir: &Path) -> Result<Vec<TextFile>, Failure> {
 
 pub(super) fn run(client: &Client, files: &[TextFile], findings: &mut Findings) -> Result<(), Failure> {
     let mut own = Counts::default();
-    let mut requests = Vec::new();
+    let mut parts = Vec::new();
     let mut bytes = 0;
     for file in files {
         let content = fs::read(&file.path).map_err(|error| unreadable(&file.path, &error))?;
@@ -102,33 +101,32 @@ pub(super) fn run(client: &Client, files: &[TextFile], findings: &mut Findings) 
             return Err(Failure::Failed(format!("{} changed while it was read", file.path.display())));
         }
         bytes += artifact.size_bytes;
-        for (start, end) in ranges(artifact.size_bytes) {
-            let part = Part { artifact: &artifact.artifact_id, start, end };
-            requests.push(SubmitRequest::new(TOPIC, &part).map_err(io::Error::from)?);
-        }
+        let id = &artifact.artifact_id;
+        parts.extend(ranges(artifact.size_bytes).map(|(start, end)| Part { artifact: id.clone(), start, end }));
     }
-    let maps = run_all(client, "words", &requests)?;
-    let parts = maps.iter().map(|view| reduce::result(client, view)).collect::<Result<Vec<_>, _>>()?;
-    let reduced = reduce::run(client, parts, TOP)?;
-    let total: Total = serde_json::from_str(reduced.result.get())
-        .map_err(|error| Failure::Failed(format!("the result of the last reduce cannot be read: {error}")))?;
-
-    let wrong = check(&total, &own);
-    let mark = if wrong.is_empty() { "✓" } else { "✗" };
-    findings.extend(wrong);
-    line(&framed(&["word", "count", "counted here", ""], total.top.iter().map(|top| row(top, &own))))?;
-    let summary = Summary::of(maps.iter().chain(&reduced.views));
-    line(&format!(
-        "  {}, {} different, in {} of {} {mark}\n  {}, {}, {:.2} s, on {}",
-        counted(total.words, "word"),
-        grouped(total.counts.len() as u64),
-        counted(files.len() as u64, "file"),
-        counted(bytes, "byte"),
-        counted(maps.len() as u64, "map job"),
-        counted(reduced.views.len() as u64, "reduce job"),
-        summary.elapsed.as_secs_f64(),
-        summary.worker_names()
-    ))
+    let wanted = Wanted { workflow: WORKFLOW, input: json!({"parts": parts, "top": TOP}) };
+    let runs = run_all(client, "words", &[wanted])?;
+    for run in &runs {
+        let total: Total = output(client, run)?;
+        let wrong = check(&total, &own);
+        let mark = if wrong.is_empty() { "✓" } else { "✗" };
+        findings.extend(wrong);
+        line(&framed(&["word", "count", "counted here", ""], total.top.iter().map(|top| row(top, &own))))?;
+        let groups = run.steps.iter().find(|step| step.id == "reduce").and_then(|step| step.items).map_or(0, |items| items.total);
+        line(&format!(
+            "  {}, {} different, in {} of {} {mark}\n  {}, {}, {:.2} s: `ctl run timeline {}`",
+            counted(total.words, "word"),
+            grouped(total.counts.len() as u64),
+            counted(files.len() as u64, "file"),
+            counted(bytes, "byte"),
+            counted(parts.len() as u64, "map job"),
+            // Those that add up the parts, and the one that adds up the sums.
+            counted(u64::from(groups) + 1, "reduce job"),
+            elapsed(run).as_secs_f64(),
+            run.run_id,
+        ))?;
+    }
+    Ok(())
 }
 
 fn row(top: &TopWord, own: &Counts) -> Vec<String> {

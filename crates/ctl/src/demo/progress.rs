@@ -1,0 +1,53 @@
+//! Something to look at while work is done: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Without a terminal, a line no more often than this.
+const PLAIN_LINE_EVERY: Duration = Duration::from_secs(2);
+
+/// How far a piece of work is.
+pub(super) struct Progress {
+    title: &'static str,
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    told: Instant,
+}
+
+impl Progress {
+    /// Begins to show work that counts in these things, such as `jobs`.
+    pub(super) fn begin(title: &'static str, what: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(1);
+            let style = ProgressStyle::with_template(&format!(
+                "  {{msg:12}} {{bar:40}} {{pos:>6}}/{{len}} {what}  {{elapsed}}  {{per_sec}}"
+            ));
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(title);
+            bar
+        });
+        Self { title, what, bar, told: Instant::now() }
+    }
+
+    pub(super) fn show(&mut self, done: u64, total: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total.max(1));
+                bar.set_position(done);
+            }
+            None if self.told.elapsed() >= PLAIN_LINE_EVERY => {
+                self.told = Instant::now();
+                let _ = writeln!(std::io::stderr(), "  {}: {done} of {total} {} done", self.title, self.what);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
