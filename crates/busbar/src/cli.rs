@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use busbar_gateway::Role;
 use busbar_service::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::keys;
+use crate::probe::ProbeUrl;
 
 /// The bus-first control plane for jobs and workflows: every role of it, and the whole of it for development.
 #[derive(Debug, Parser)]
@@ -17,12 +21,68 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs one scheduler: the active one of its cell, or a standby.
     Scheduler(ConfigArgs),
-    /// Runs one HTTP gateway.
+    /// Runs one gateway: HTTP and gRPC.
     Gateway(ConfigArgs),
     /// Runs one safety kernel.
     SafetyKernel(ConfigArgs),
+    /// Runs one workflow engine: the active one of its cell, or a standby.
+    WorkflowEngine(ConfigArgs),
     /// Runs everything on this machine: servers, every role, and workers.
     Dev(DevArgs),
+    /// Makes, lists and revokes API keys, straight in the store.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Asks an address once, for health checks: exit 0 if the answer is a 200.
+    Probe {
+        /// For example http://127.0.0.1:9090/readyz.
+        #[arg(value_name = "URL", value_parser = ProbeUrl::parse)]
+        url: ProbeUrl,
+    },
+}
+
+/// What can be done with API keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Makes a key and prints it: the only time that it can be seen.
+    Create(NewKeyArgs),
+    /// Lists the keys, without the keys themselves.
+    List {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Takes a key away.
+    Revoke {
+        /// Its name, or at least 8 characters of its id.
+        #[arg(value_name = "NAME|ID")]
+        which: String,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+/// A key that is to be made.
+#[derive(Debug, Args)]
+pub(crate) struct NewKeyArgs {
+    /// Names the key, and those who use it, in logs and records.
+    #[arg(long, value_name = "NAME", value_parser = keys::name)]
+    pub(crate) name: String,
+    /// What it may do: admin, operator, submitter, viewer; may be repeated.
+    #[arg(long, value_name = "ROLE", required = true)]
+    pub(crate) role: Vec<Role>,
+    /// Whose jobs it sees.
+    #[arg(long, value_name = "TENANT", default_value = "default")]
+    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+impl KeyCommand {
+    pub(crate) const fn config(&self) -> &ConfigArgs {
+        match self {
+            Self::Create(args) => &args.config,
+            Self::List { config } | Self::Revoke { config, .. } => config,
+        }
+    }
 }
 
 /// Where the configuration comes from: defaults, then the file, then the environment, then these.
@@ -100,7 +160,7 @@ pub(crate) struct DevArgs {
     /// [default: $XDG_STATE_HOME/busbar/dev, else ~/.local/state/busbar/dev]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// `auto` takes free ports, `fixed` the familiar ones: HTTP 8081, NATS 4222, Redis 6379.
+    /// `auto` takes free ports, `fixed` the familiar ones: HTTP 8081, gRPC 8080, NATS 4222, Redis 6379.
     #[arg(long, value_enum, default_value_t = Ports::Auto)]
     pub(crate) ports: Ports,
     /// How many workers are started.
@@ -109,7 +169,7 @@ pub(crate) struct DevArgs {
     /// How many attempts each worker takes at once. [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) max_parallel: Option<u16>,
-    /// A folder of unpacked packs. [default: the folder `packs` beside the one of this program]
+    /// A folder of packs to install, as folders or as .tgz files. [default: the folder `packs` beside the one of this program]
     #[arg(long, value_name = "DIR", env = "BUSBAR_PACKS")]
     pub(crate) packs: Option<PathBuf>,
 }
@@ -165,5 +225,8 @@ mod tests {
         }
         assert!(Cli::try_parse_from(["busbar", "dev", "--workers", "65"]).is_err());
         assert!(Cli::try_parse_from(["busbar", "dev", "--max-parallel", "0"]).is_err());
+        for bad in ["key create --name x", "key create --name x --role king", "key revoke", "probe https://a:1/"] {
+            assert!(Cli::try_parse_from(["busbar"].into_iter().chain(bad.split(' '))).is_err(), "{bad}");
+        }
     }
 }

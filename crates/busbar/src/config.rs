@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use busbar_bus::{BusConfig, Login, Tls};
-use busbar_gateway::GatewayConfig;
+use busbar_gateway::{GatewayConfig, KEY_CHARS_MIN};
 use busbar_safety_kernel::KernelConfig;
 use busbar_service::config::{ConfigError, Sources, load};
-use busbar_service::telemetry::LogConfig;
+use busbar_service::telemetry::{LogConfig, TelemetryError, TraceConfig};
 use busbar_store::StoreConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -17,6 +17,7 @@ use crate::cli::ConfigArgs;
 const NATS_URL: &str = "nats://127.0.0.1:4222";
 const REDIS_URL: &str = "redis://127.0.0.1:6379";
 const HTTP_PORT: u16 = 8081;
+const GRPC_LISTEN: &str = "127.0.0.1:8080";
 const HEALTH_PORT: u16 = 9090;
 
 /// The configuration of every role.
@@ -25,6 +26,8 @@ const HEALTH_PORT: u16 = 9090;
 pub(crate) struct Config {
     /// What is logged, and how.
     pub(crate) log: LogConfig,
+    /// Where traces go.
+    pub(crate) telemetry: TraceConfig,
     /// The bus.
     pub(crate) nats: NatsConfig,
     /// The store.
@@ -35,10 +38,14 @@ pub(crate) struct Config {
     pub(crate) health: HealthConfig,
     /// The gateway's HTTP server.
     pub(crate) http: HttpConfig,
+    /// The gateway's gRPC server.
+    pub(crate) grpc: GrpcConfig,
     /// The gateway.
     pub(crate) gateway: GatewayConfig,
     /// The scheduler.
     pub(crate) scheduler: SchedulerSection,
+    /// The workflow engine.
+    pub(crate) workflow_engine: WorkflowEngineSection,
     /// The safety kernel: where it listens, and where others find it.
     pub(crate) safety_kernel: SafetyKernelSection,
 }
@@ -112,6 +119,36 @@ impl Default for HttpConfig {
     }
 }
 
+/// The gateway's gRPC server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GrpcConfig {
+    /// Where it listens: `host:port`, or `:port` for every address of this machine; port 0 takes a free one.
+    pub(crate) listen: String,
+    /// The server's certificate with its chain (PEM); without it, plain text is spoken.
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    pub(crate) tls_key_file: Option<PathBuf>,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self { listen: GRPC_LISTEN.to_owned(), tls_certificate_file: None, tls_key_file: None }
+    }
+}
+
+impl GrpcConfig {
+    /// Where it listens, with the host that may be left out.
+    pub(crate) fn address(&self) -> String {
+        if self.listen.starts_with(':') { format!("0.0.0.0{}", self.listen) } else { self.listen.clone() }
+    }
+
+    /// The files of its certificate and of the key.
+    pub(crate) fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_certificate_file.as_deref().zip(self.tls_key_file.as_deref())
+    }
+}
+
 /// The scheduler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -127,6 +164,24 @@ pub(crate) struct SchedulerSection {
 impl Default for SchedulerSection {
     fn default() -> Self {
         Self { lease_ttl_ms: 2_000, lease_poll_ms: 250, live_jobs_max: 1_000_000 }
+    }
+}
+
+/// The workflow engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct WorkflowEngineSection {
+    /// How long the lease outlives its last renewal, in milliseconds: a killed engine is replaced after this time.
+    pub(crate) lease_ttl_ms: u64,
+    /// How often the active replica renews the lease, and a standby asks for it, in milliseconds.
+    pub(crate) lease_poll_ms: u64,
+    /// The most live runs that the cell takes.
+    pub(crate) live_runs_max: usize,
+}
+
+impl Default for WorkflowEngineSection {
+    fn default() -> Self {
+        Self { lease_ttl_ms: 2_000, lease_poll_ms: 250, live_runs_max: 10_000 }
     }
 }
 
@@ -203,14 +258,18 @@ fn without_password(url: &str) -> String {
 pub(crate) enum Unfit {
     #[error("nats.credentials_file and nats.nkey_file are both set; one login is enough")]
     TwoLogins,
-    #[error("nats.tls_certificate_file and nats.tls_key_file go together; one of them is not set")]
-    HalfCertificate,
+    #[error("{section}.tls_certificate_file and {section}.tls_key_file go together; one of them is not set")]
+    HalfCertificate { section: &'static str },
     #[error(
-        "scheduler.lease_poll_ms must be above 0 and at most a third of scheduler.lease_ttl_ms, or the lease is lost between two renewals"
+        "{0}.lease_poll_ms must be above 0 and at most a third of {0}.lease_ttl_ms, or the lease is lost between two renewals"
     )]
-    LeasePoll,
+    LeasePoll(&'static str),
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
+    #[error("gateway.bootstrap_key is too short: at least {KEY_CHARS_MIN} characters are wanted")]
+    BootstrapKey,
+    #[error("telemetry: {0}")]
+    Telemetry(#[from] TelemetryError),
 }
 
 impl Config {
@@ -230,15 +289,28 @@ impl Config {
         if self.nats.credentials_file.is_some() && self.nats.nkey_file.is_some() {
             return Err(Unfit::TwoLogins);
         }
-        if self.nats.tls_certificate_file.is_some() != self.nats.tls_key_file.is_some() {
-            return Err(Unfit::HalfCertificate);
+        let (nats, grpc) = (&self.nats, &self.grpc);
+        if nats.tls_certificate_file.is_some() != nats.tls_key_file.is_some() {
+            return Err(Unfit::HalfCertificate { section: "nats" });
+        }
+        if grpc.tls_certificate_file.is_some() != grpc.tls_key_file.is_some() {
+            return Err(Unfit::HalfCertificate { section: "grpc" });
         }
         if !matches!(self.nats.replicas, None | Some(1 | 3 | 5)) {
             return Err(Unfit::Replicas);
         }
-        let SchedulerSection { lease_ttl_ms, lease_poll_ms, .. } = self.scheduler;
-        if lease_poll_ms == 0 || lease_poll_ms.saturating_mul(3) > lease_ttl_ms {
-            return Err(Unfit::LeasePoll);
+        let bootstrap_key = &self.gateway.bootstrap_key;
+        if !bootstrap_key.is_empty() && bootstrap_key.expose().chars().count() < KEY_CHARS_MIN {
+            return Err(Unfit::BootstrapKey);
+        }
+        self.telemetry.check()?;
+        for (section, ttl_ms, poll_ms) in [
+            ("scheduler", self.scheduler.lease_ttl_ms, self.scheduler.lease_poll_ms),
+            ("workflow_engine", self.workflow_engine.lease_ttl_ms, self.workflow_engine.lease_poll_ms),
+        ] {
+            if poll_ms == 0 || poll_ms.saturating_mul(3) > ttl_ms {
+                return Err(Unfit::LeasePoll(section));
+            }
         }
         Ok(())
     }
@@ -304,6 +376,10 @@ mod tests {
             ("SAFETY_KERNEL_ADDR", "kernel:50051"),
             ("SAFETY_POLICY_PATH", "/etc/busbar/policy.yaml"),
             ("BUSBAR_HTTP__LISTEN", "0.0.0.0:80"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"),
+            ("GATEWAY_GRPC_ADDR", ":8080"),
+            ("GRPC_TLS_CERT", "/tls/cert.pem"),
+            ("GRPC_TLS_KEY", "/tls/key.pem"),
         ];
         let config = of("", &env, &[("nats.url", "nats://flag:1")]).expect("good");
         assert_eq!(config.bus("x").url, "nats://flag:1");
@@ -311,12 +387,19 @@ mod tests {
         assert_eq!(config.safety_kernel.addr, "kernel:50051");
         assert_eq!(config.safety_kernel.policy_path, Some("/etc/busbar/policy.yaml".into()));
         assert_eq!(config.http.listen.port(), 80);
+        assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://collector:4317"));
+        assert_eq!(config.grpc.address(), "0.0.0.0:8080");
+        assert_eq!(config.grpc.tls_files(), Some((Path::new("/tls/cert.pem"), Path::new("/tls/key.pem"))));
     }
 
     #[test]
     fn passwords_are_never_shown() {
-        let config =
-            of("redis: {url: 'redis://u:geheim@h:1'}\nnats: {url: 'nats://token@a:1,nats://b:2'}", &[], &[]).expect("good");
+        let config = of(
+            "redis: {url: 'redis://u:geheim@h:1'}\nnats: {url: 'nats://token@a:1,nats://b:2'}\ngateway: {bootstrap_key: geheim}",
+            &[],
+            &[],
+        )
+        .expect("good");
         let shown = format!("{config:?} {}", print(&config));
         assert!(!shown.contains("geheim") && !shown.contains("token"), "{shown}");
         assert!(shown.contains("redis://u:***@h:1") && shown.contains("nats://:***@a:1,nats://b:2"), "{shown}");
@@ -335,8 +418,12 @@ mod tests {
         for bad in [
             "nats: {credentials_file: a, nkey_file: b}",
             "nats: {tls_key_file: a}",
+            "grpc: {tls_certificate_file: a}",
             "nats: {replicas: 2}",
+            "gateway: {bootstrap_key: short}",
             "scheduler: {lease_ttl_ms: 500}",
+            "telemetry: {sample_ratio: 2}",
+            "telemetry: {otlp_endpoint: 'collector:4317'}",
         ] {
             of(bad, &[], &[]).expect("each value is good").check().expect_err(bad);
         }

@@ -11,6 +11,8 @@ use busbar_service::telemetry::TelemetryError;
 
 use crate::config::Unfit;
 use crate::dev::DevError;
+use crate::keys::KeyError;
+use crate::probe::ProbeError;
 
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,10 @@ pub(crate) enum Failure {
     Task(#[from] TaskError),
     #[error(transparent)]
     Dev(#[from] DevError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("not ready")]
+    Probe(#[from] ProbeError),
 }
 
 impl Failure {

@@ -1,8 +1,9 @@
 //! The server binary: every role, and the development stack.
 //!
 //! ```text
-//!  busbar scheduler | gateway | safety-kernel      one role, against servers that are there
-//!  busbar dev                                      nats-server, redis-server, every role, workers
+//!  busbar scheduler | gateway | safety-kernel | workflow-engine      one role, against servers that are there
+//!  busbar dev                                                        nats-server, redis-server, every role, workers
+//!  busbar key | probe                                                API keys; a question for health checks
 //!
 //!  main: command line ─► configuration ─► log ─► roles or dev, until a signal ─► drain ─► end
 //! ```
@@ -14,6 +15,7 @@ use std::time::Duration;
 use busbar_service::config::print;
 use busbar_service::telemetry;
 use clap::Parser as _;
+use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigArgs};
 use crate::config::Config;
@@ -24,6 +26,8 @@ mod cli;
 mod config;
 mod dev;
 mod failure;
+mod keys;
+mod probe;
 mod roles;
 
 /// How long work may hold up the end of the process after everything was told to end.
@@ -41,26 +45,41 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {
-    let args = match &cli.command {
-        Command::Scheduler(args) | Command::Gateway(args) | Command::SafetyKernel(args) => args,
-        Command::Dev(args) => &args.config,
-    };
+    match &cli.command {
+        Command::Scheduler(args) => one_role(Role::Scheduler, args),
+        Command::Gateway(args) => one_role(Role::Gateway, args),
+        Command::SafetyKernel(args) => one_role(Role::SafetyKernel, args),
+        Command::WorkflowEngine(args) => one_role(Role::WorkflowEngine, args),
+        Command::Dev(args) => configured("dev", &args.config, async |config| dev::run(args, config).await),
+        Command::Key(command) => configured("key", command.config(), async |config| keys::run(command, &config).await),
+        // A health check must not depend on what the configuration says.
+        Command::Probe { url } => Ok(runtime()?.block_on(probe::probe(url))?),
+    }
+}
+
+fn one_role(role: Role, args: &ConfigArgs) -> Result<(), Failure> {
+    configured(role.name(), args, async |config| roles::run(role, &config).await)
+}
+
+/// Does something with the configuration, or only shows it. The log tells the name.
+fn configured(
+    name: &'static str,
+    args: &ConfigArgs,
+    work: impl AsyncFnOnce(Config) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let config = Config::of_process(args)?;
     if only_shown(args, &config)? {
         return Ok(());
     }
-    telemetry::init(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
-    let ended = runtime.block_on(async {
-        match &cli.command {
-            Command::Scheduler(_) => roles::run(Role::Scheduler, &config).await,
-            Command::Gateway(_) => roles::run(Role::Gateway, &config).await,
-            Command::SafetyKernel(_) => roles::run(Role::SafetyKernel, &config).await,
-            Command::Dev(args) => dev::run(args, config).await,
-        }
-    });
+    telemetry::init(&config.log, roles::process(name))?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(work(config));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ended
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)
 }
 
 /// Whether the configuration was all that was asked for.

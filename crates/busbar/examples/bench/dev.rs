@@ -43,7 +43,14 @@ impl Dev {
         let mut args: Vec<OsString> = ["dev", "--ports", "auto", "--log", "warn", "--data-dir"].map(OsString::from).into();
         args.push(data.clone().into());
         args.extend(["--workers", &workers.to_string(), "--max-parallel", &slots.to_string()].map(OsString::from));
-        let options = CompanionOptions { program: "busbar", binary: program("busbar")?, args, dir: dir.join("dev") };
+        let options = CompanionOptions {
+            program: "busbar",
+            binary: program("busbar")?,
+            args,
+            env: None,
+            dir: dir.join("dev"),
+            supervised: true,
+        };
         let companion = Companion::start(options)?;
         let endpoints = ready(&companion, &data.join("endpoints.json")).await?;
         Ok(Self { companion, endpoints, data })
@@ -108,7 +115,14 @@ pub(crate) fn start_worker(id: &str, nats: &str, redis: &str, blobs: &str, slots
     let pairs =
         [("--nats", nats), ("--redis", redis), ("--blobs", blobs), ("--id", id), ("--max-parallel", &slots), ("--log", "warn")];
     let args = pairs.into_iter().flat_map(|(name, value)| [OsString::from(name), value.into()]).collect();
-    Ok(Companion::start(CompanionOptions { program: "worker", binary: program("worker")?, args, dir })?)
+    Ok(Companion::start(CompanionOptions {
+        program: "worker",
+        binary: program("worker")?,
+        args,
+        env: None,
+        dir,
+        supervised: true,
+    })?)
 }
 
 /// A program of ours: examples are built into a folder below the others.

@@ -23,6 +23,8 @@ pub(crate) enum DevError {
     Servers(#[from] busbar_servers::Error),
     #[error("there is no folder of packs at {}", path.display())]
     NoPacks { path: PathBuf },
+    #[error("the pack {name} cannot be installed: {code}: {detail}")]
+    Pack { name: String, code: String, detail: String },
     #[error("there is no worker program at {}; build it (`cargo build -p busbar-worker`), or give --workers 0", path.display())]
     NoWorkerProgram { path: PathBuf },
     #[error("the workers are not there after {seconds} s: {missing}; their logs stand below {}", logs.display())]

@@ -4,15 +4,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use busbar_gateway::{NewKey, Role, create_key, install_key};
+use busbar_gateway::{KEY_CHARS_MIN, NewKey, Role, create_key, install_key};
 use busbar_store::Store;
 
 use super::error::DevError;
 use super::folder::write_secret;
 
 const FILE: &str = "api_key";
-/// A shorter text was not made by us.
-const KEY_BYTES_MIN: usize = 32;
 
 /// The key of this folder, known to the store.
 pub(crate) async fn ensure(dir: &Path, store: &Store) -> Result<String, DevError> {
@@ -30,7 +28,7 @@ pub(crate) async fn ensure(dir: &Path, store: &Store) -> Result<String, DevError
 
 fn kept(path: &Path) -> Result<Option<String>, DevError> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|key| key.len() >= KEY_BYTES_MIN)),
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|key| key.len() >= KEY_CHARS_MIN)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DevError::file("read", path)(error)),
     }

@@ -1,9 +1,9 @@
 //! `busbar dev`: everything on this machine, through the same code paths as production.
 //!
 //! ```text
-//!  lock the folder ─► servers ─► safety kernel ─► scheduler ─► gateway, packs ─► key ─► workers ─► /readyz ─► endpoints.json
-//!                                                                                                                │
-//!  end:  endpoints.json goes ◄─ servers end ◄─ roles end ◄─ workers drain ◄───────────── signal, or a role failed ┘
+//!  lock the folder ─► servers ─► safety kernel ─► scheduler ─► gateway ─► key ─► packs ─► workers ─► /readyz ─► endpoints.json
+//!                                                                                                                 │
+//!  end:  endpoints.json goes ◄─ servers end ◄─ roles end ◄─ workers drain ◄────────────── signal, or a role failed ┘
 //! ```
 //!
 //! Nothing here is remembered but what stands in the folder: a start after a kill is an ordinary start.
@@ -11,17 +11,21 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use busbar_service::{Shutdown, TaskError, TaskSet};
+use busbar_service::telemetry::SpanExport;
+use busbar_service::{Metrics, Shutdown, TaskError, TaskSet, Telemetry};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::cli::{DevArgs, Ports};
 use crate::config::{Config, ServerUrl};
 use crate::failure::Failure;
-use crate::roles::{self, GRACE, Kit, World};
+use crate::probe::ProbeUrl;
+use crate::roles::gateway::Addresses;
+use crate::roles::{self, GRACE, Kit, Role, World};
 
 mod endpoints;
 mod error;
 mod folder;
+mod http;
 mod key;
 mod packs;
 mod ready;
@@ -30,7 +34,7 @@ mod workers;
 
 pub(crate) use error::DevError;
 
-use endpoints::Endpoints;
+use endpoints::{Endpoints, Summary};
 use folder::DataFolder;
 use servers::Servers;
 use workers::Workers;
@@ -42,6 +46,9 @@ struct Running {
     roles_shutdown: Shutdown,
     servers: Servers,
     endpoints: Endpoints,
+    /// The packs that were installed, with their versions.
+    packs: Vec<String>,
+    export: SpanExport,
 }
 
 /// Runs everything until a signal comes or a role fails.
@@ -53,7 +60,8 @@ pub(crate) async fn run(args: &DevArgs, config: Config) -> Result<(), Failure> {
         () = shutdown.triggered() => return Ok(()),
     };
     folder.publish(&running.endpoints)?;
-    endpoints::tell(&running.endpoints, folder.dir(), running.workers.count()).map_err(Failure::Output)?;
+    let summary = Summary { dir: folder.dir(), workers: running.workers.count(), packs: &running.packs };
+    endpoints::tell(&running.endpoints, &summary).map_err(Failure::Output)?;
     let ended = tokio::select! {
         ended = live(running, &shutdown) => ended,
         () = shutdown.immediate() => Ok(()),
@@ -64,41 +72,60 @@ pub(crate) async fn run(args: &DevArgs, config: Config) -> Result<(), Failure> {
 
 async fn start(args: &DevArgs, mut config: Config, dir: &Path) -> Result<Running, Failure> {
     let worker_binary = workers::binary(args.workers)?;
-    config.gateway.packs_dir = packs::dir(args.packs.as_deref(), config.gateway.packs_dir.take())?;
+    let packs = packs::find(args.packs.as_deref())?;
     let servers = servers::start(dir, args.ports, &config).await?;
     adapt(&mut config, args.ports, dir, &servers);
 
     let roles_shutdown = Shutdown::new();
     let mut tasks = TaskSet::new(roles_shutdown.clone());
-    let http = start_roles(&mut tasks, &mut config, &roles_shutdown).await?;
+    let mut export = SpanExport::default();
+    let gateway = start_roles(&mut tasks, &mut config, &roles_shutdown, &mut export).await?;
     let mut roles = tokio::spawn(tasks.join(GRACE));
     let guard = EndRoles(Some(roles_shutdown.clone()));
 
     let world = World::connect(&config, "dev").await?;
     let endpoints = Endpoints {
-        http: format!("http://{http}"),
-        grpc: None,
+        http: format!("http://{}", gateway.http),
+        grpc: Some(gateway.grpc.to_string()),
         nats: servers.nats_url().to_owned(),
         redis: servers.redis_url().to_owned(),
         blobs: config.blobs.url.clone().unwrap_or_default(),
         api_key: key::ensure(dir, &world.store).await?,
         pid: std::process::id(),
     };
-    let workers = Workers::start(worker_binary, args, dir, &endpoints).await?;
+    let packs = tokio::select! {
+        installed = packs::install(gateway.http, &endpoints.api_key, &packs) => installed?,
+        ended = &mut roles => return Err(why(ended)),
+    };
+    let workers = Workers::start(worker_binary, args, dir, &endpoints, &config).await?;
+    let readyz = ProbeUrl::of(gateway.http, "/readyz");
     tokio::select! {
-        ready = ready::wait(http, &workers, &world) => ready?,
+        ready = ready::wait(&readyz, &workers, &world) => ready?,
         ended = &mut roles => return Err(why(ended)),
     }
     guard.defuse();
-    Ok(Running { workers, roles, roles_shutdown, servers, endpoints })
+    Ok(Running { workers, roles, roles_shutdown, servers, endpoints, packs, export })
 }
 
 /// Each role is started when what it needs is there, and finds it where it really listens.
-async fn start_roles(tasks: &mut TaskSet, config: &mut Config, shutdown: &Shutdown) -> Result<SocketAddr, Failure> {
-    let kernel = roles::safety_kernel::start(tasks, config, Kit::new(shutdown.clone())).await?;
+///
+/// All count in the same place, so that the gateway's `/metrics` tells of every role.
+async fn start_roles(
+    tasks: &mut TaskSet,
+    config: &mut Config,
+    shutdown: &Shutdown,
+    export: &mut SpanExport,
+) -> Result<Addresses, Failure> {
+    let (metrics, traces) = (Metrics::new(), config.telemetry.clone());
+    let mut kit = |role: Role| -> Result<Kit, Failure> {
+        let tracer = export.tracer(&traces, roles::process(role.name()))?;
+        Ok(Kit::new(shutdown.clone(), Telemetry { metrics: metrics.clone(), tracer }))
+    };
+    let kernel = roles::safety_kernel::start(tasks, config, kit(Role::SafetyKernel)?).await?;
     config.safety_kernel.addr = kernel.to_string();
-    roles::scheduler::start(tasks, config, Kit::new(shutdown.clone())).await?;
-    roles::gateway::start(tasks, config, Kit::new(shutdown.clone())).await
+    roles::scheduler::start(tasks, config, kit(Role::Scheduler)?).await?;
+    roles::workflow_engine::start(tasks, config, kit(Role::WorkflowEngine)?).await?;
+    roles::gateway::start(tasks, config, kit(Role::Gateway)?).await
 }
 
 /// What differs from production: where things are.
@@ -111,12 +138,13 @@ fn adapt(config: &mut Config, ports: Ports, dir: &Path, servers: &Servers) {
     config.safety_kernel.listen = Some(free.to_string());
     if ports == Ports::Auto {
         config.http.listen = free;
+        config.grpc.listen = free.to_string();
     }
 }
 
 /// Waits for the end and carries it out in order: whoever needs another ends before it.
 async fn live(running: Running, shutdown: &Shutdown) -> Result<(), Failure> {
-    let Running { workers, mut roles, roles_shutdown, servers, endpoints: _ } = running;
+    let Running { workers, mut roles, roles_shutdown, servers, endpoints: _, packs: _, export } = running;
     let failed = tokio::select! {
         () = shutdown.triggered() => None,
         ended = &mut roles => Some(ended),
@@ -127,6 +155,7 @@ async fn live(running: Running, shutdown: &Shutdown) -> Result<(), Failure> {
         Some(ended) => Err(why(ended)),
         None => roles.await.map_or_else(|panic| Err(panicked(&panic)), |ended| Ok(ended?)),
     };
+    export.finish().await;
     servers.stop().await;
     ended
 }

@@ -2,41 +2,31 @@
 //! scheduler has heard of the workers.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use busbar_protocol::busbar::{WorkersReply, WorkersRequest};
 use busbar_protocol::ports::{Bus as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::error::DevError;
 use super::workers::Workers;
+use crate::probe::{ProbeUrl, probe};
 use crate::roles::World;
 
 /// How long it may take. Redis may have much to load, but it was ready before the roles were started.
 const WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 const ONE_ANSWER: Duration = Duration::from_secs(2);
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Waits until the gateway is ready and every worker is online.
-pub(crate) async fn wait(http: SocketAddr, workers: &Workers, world: &World) -> Result<(), DevError> {
+pub(crate) async fn wait(readyz: &ProbeUrl, workers: &Workers, world: &World) -> Result<(), DevError> {
     let deadline = Instant::now() + WITHIN;
     let seconds = WITHIN.as_secs();
-    loop {
-        let said = match timeout(ONE_ANSWER, readyz(http)).await {
-            Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => break,
-            Ok(Ok(answer)) => answer.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "nothing".to_owned(),
-        };
+    while let Err(error) = probe(readyz).await {
         if Instant::now() > deadline {
-            return Err(DevError::NotReady { seconds, said });
+            return Err(DevError::NotReady { seconds, said: error.to_string() });
         }
         sleep(PAUSE).await;
     }
@@ -54,14 +44,6 @@ pub(crate) async fn wait(http: SocketAddr, workers: &Workers, world: &World) -> 
         }
         sleep(PAUSE).await;
     }
-}
-
-async fn readyz(http: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect(http).await?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Who is online, if an active scheduler answers.

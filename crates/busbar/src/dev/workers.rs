@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use busbar_servers::{Companion, CompanionOptions};
+use busbar_service::telemetry::LogFormat;
 
 use super::endpoints::Endpoints;
 use super::error::DevError;
 use super::{blocking, program_dir};
 use crate::cli::DevArgs;
+use crate::config::Config;
 
 const PROGRAM: &str = "worker";
 /// Each worker has a folder of its own in this one.
@@ -35,7 +37,13 @@ pub(crate) fn binary(count: u16) -> Result<PathBuf, DevError> {
 
 impl Workers {
     /// Starts them; that they are there, only the scheduler can tell.
-    pub(crate) async fn start(binary: PathBuf, args: &DevArgs, dir: &Path, endpoints: &Endpoints) -> Result<Self, DevError> {
+    pub(crate) async fn start(
+        binary: PathBuf,
+        args: &DevArgs,
+        dir: &Path,
+        endpoints: &Endpoints,
+        config: &Config,
+    ) -> Result<Self, DevError> {
         let parallel = args.max_parallel.map_or_else(processors, usize::from);
         let ids: Vec<String> = (1..=args.workers).map(|number| format!("dev-worker-{number}")).collect();
         let logs = dir.join(FOLDER);
@@ -44,8 +52,10 @@ impl Workers {
             .map(|id| CompanionOptions {
                 program: PROGRAM,
                 binary: binary.clone(),
-                args: arguments(id, parallel, endpoints),
+                args: arguments(id, parallel, endpoints, config),
+                env: None,
                 dir: logs.join(id),
+                supervised: true,
             })
             .collect();
         let companions = blocking(|| options.into_iter().map(Companion::start).collect::<Result<Vec<_>, _>>()).await??;
@@ -84,7 +94,7 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-fn arguments(id: &str, parallel: usize, endpoints: &Endpoints) -> Vec<OsString> {
+fn arguments(id: &str, parallel: usize, endpoints: &Endpoints, config: &Config) -> Vec<OsString> {
     let parallel = parallel.to_string();
     let pairs = [
         ("--nats", endpoints.nats.as_str()),
@@ -94,5 +104,7 @@ fn arguments(id: &str, parallel: usize, endpoints: &Endpoints) -> Vec<OsString> 
         ("--max-parallel", &parallel),
         ("--id", id),
     ];
-    pairs.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect()
+    let traces = config.telemetry.otlp_endpoint.as_deref().map(|url| ("--otlp-endpoint", url));
+    let lines = (config.log.format == LogFormat::Json).then_some(("--log-format", "json"));
+    pairs.into_iter().chain(traces).chain(lines).flat_map(|(name, value)| [name.into(), value.into()]).collect()
 }

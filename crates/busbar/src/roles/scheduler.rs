@@ -7,13 +7,14 @@ use busbar_rpc::{KernelClient, KernelClientOptions};
 use busbar_scheduler::{Ports, SchedulerConfig};
 use busbar_service::TaskSet;
 use busbar_service::clock::SystemClock;
-use uuid::Uuid;
+use busbar_service::telemetry::Connections;
 
-use super::{Kit, World, start_health};
+use super::look::Fill;
+use super::{Kit, Watched, World, owner, start_health};
 use crate::config::Config;
 use crate::failure::Failure;
 
-const ROLE: &str = "scheduler";
+pub(super) const ROLE: &str = "scheduler";
 
 /// Connects and starts a replica.
 pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Result<(), Failure> {
@@ -24,9 +25,16 @@ pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Res
     let clock = SystemClock::anchored(world.store.time().await?);
     let ports = Ports { bus: world.bus.clone(), records: world.store.clone(), clock, judge };
     let shutdown = kit.shutdown.clone();
-    start_health(tasks, ROLE, config, kit, world).await?;
+    let telemetry = kit.telemetry.clone();
+    let metrics = &telemetry.metrics;
+    let watched =
+        Watched { role: ROLE, connections: Connections::register(metrics, ROLE), fill: Some(Fill::register(metrics, ROLE)) };
+    start_health(tasks, watched, config, kit, world).await?;
     let config = settings(config);
-    tasks.spawn(ROLE, async move { busbar_scheduler::run(config, ports, async move { shutdown.triggered().await }).await });
+    tasks.spawn(
+        ROLE,
+        async move { busbar_scheduler::run(config, ports, telemetry, async move { shutdown.triggered().await }).await },
+    );
     Ok(())
 }
 
@@ -38,10 +46,4 @@ fn settings(config: &Config) -> SchedulerConfig {
         live_jobs_max: section.live_jobs_max,
         ..SchedulerConfig::new(owner())
     }
-}
-
-/// Where this replica runs, for people, and which start of it this is.
-fn owner() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}/{}/{}", std::process::id(), Uuid::now_v7().simple())
 }

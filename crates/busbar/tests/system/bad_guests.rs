@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
         case("tries-again", exits(75), free(), ("attempt_failed", "reason", 2)),
         case("mumbles", guest(&says(3), "nul"), free(), ("guest_output_invalid", "JSON", 1)),
         case("lies", guest(&says(4), "true"), free(), ("output_invalid", "null", 1)),
-        case("nonsense", b"no module".to_vec(), free(), ("module_invalid", "", 1)),
+        case("nonsense", b"\0asm\x01\0\0\0no module".to_vec(), free(), ("module_invalid", "", 1)),
         case("reaches-out", reaching_out(), free(), ("module_invalid", "open", 1)),
     ]
 }

@@ -1,7 +1,7 @@
 //! How `busbar dev` begins and ends, and what it leaves behind.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 
 use busbar_api::JobState;
@@ -19,7 +19,9 @@ fn dev_ends_cleanly_on_either_signal() {
         let servers = ["nats", "redis"].map(|server| dev.server_pid(server));
         assert!(servers.into_iter().all(is_alive));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(dev.endpoints.grpc.is_none() && dev.endpoints.blobs.starts_with("file:///"), "{:?}", dev.endpoints);
+        assert!(dev.endpoints.blobs.starts_with("file:///"), "{:?}", dev.endpoints);
+        let grpc = dev.endpoints.grpc.as_deref().expect("dev has every way in");
+        assert!(TcpStream::connect(grpc).is_ok() && dev.said().contains(&format!("grpc     {grpc}")), "{}", dev.said());
 
         let status = dev.end(with);
         assert!(status.success(), "{status}");

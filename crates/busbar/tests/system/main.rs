@@ -2,18 +2,25 @@
 //!
 //! The worker of most tests is the example `sleeper` of the SDK; it writes down each execution. The others use the `worker`
 //! program and the shipped packs. `cargo test --workspace` builds the programs, `cargo xtask packs` the packs. Nothing here
-//! compares durations: a test waits for a state, with a generous deadline.
+//! compares durations: a test waits for a state, with a generous deadline. What is ignored here needs the roles apart:
+//! `tools/test deploy` runs it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod apart;
 mod api;
 mod bad_guests;
 mod bad_input;
 mod examples;
 mod garbage;
+mod grpc;
+mod installs;
+mod keys;
 mod kill;
 mod lifecycle;
 mod packs;
 mod roles;
+mod runs;
 mod support;
+mod telemetry;
 mod two_workers;
 mod workers;

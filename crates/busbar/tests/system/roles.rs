@@ -10,7 +10,7 @@ use busbar_gateway::{NewKey, Role, install_key};
 use busbar_servers::Stack;
 use busbar_store::{Store, StoreConfig};
 
-use crate::support::{Client, Endpoints, Executions, Sleeper, Truth, kill9, program, until, write_test_pack};
+use crate::support::{Client, Endpoints, Executions, Sleeper, Truth, archive_of, kill9, program, until, write_test_pack};
 
 const KEY: &str = "a key that is long enough for a test of roles";
 const JOBS: usize = 400;
@@ -70,19 +70,18 @@ fn a_standby_takes_over() {
     write_test_pack(&dir.join("packs"));
     install_our_key(&stack.redis.url());
     let address = || format!("127.0.0.1:{}", free_port());
-    let (kernel, http, health) = (address(), address(), [address(), address(), address()]);
+    let (kernel, http, grpc, health) = (address(), address(), address(), [address(), address(), address()]);
     let to_kernel = format!("safety_kernel.addr={kernel}");
     let listen = |health: &str| format!("health.listen={health}");
 
     let _kernel = start("safety-kernel", &stack, &dir, &[to_kernel.clone(), listen(&health[0])]);
     let schedulers = [1, 2].map(|n| start("scheduler", &stack, &dir, &[to_kernel.clone(), listen(&health[n])]));
-    let packs = format!("gateway.packs_dir={}", dir.join("packs").display());
-    let _gateway = start("gateway", &stack, &dir, &[format!("http.listen={http}"), packs]);
+    let _gateway = start("gateway", &stack, &dir, &[format!("http.listen={http}"), format!("grpc.listen={grpc}")]);
     health.iter().chain([&http]).for_each(|address| ready(address));
 
     let at = Endpoints {
         http: format!("http://{http}"),
-        grpc: None,
+        grpc: Some(grpc),
         nats: stack.nats.url(),
         redis: stack.redis.url(),
         blobs: blobs(&dir),
@@ -92,6 +91,7 @@ fn a_standby_takes_over() {
     let file = dir.join("executions");
     let _sleeper = Sleeper::start_at(&at, &dir, "sleeper-1", SLOTS, &file);
     let client = Client::new(&at.http, Some(KEY));
+    assert_eq!(client.post_raw("/api/v1/packs", &archive_of(&dir.join("packs/test"))).status, 201);
     let acknowledged = client.submit_sleeps((0..JOBS as u64).map(|n| 20 + n % 30));
     until("a quarter of them is done", || (Executions::read(&file).count() as usize > JOBS / 4).then_some(()));
 

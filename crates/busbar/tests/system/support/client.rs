@@ -69,12 +69,32 @@ impl Client {
         request.call().map(answer)
     }
 
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("X-API-Key", key);
+        }
+        request.call().map(answer).unwrap()
+    }
+
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_raw(path, body.to_string().as_bytes())
     }
 
+    /// As [`Client::post`], with a header more.
+    pub(crate) fn post_with(&self, path: &str, body: &Value, (name, value): (&str, &str)) -> Answer {
+        self.send(path, body.to_string().as_bytes(), &[(name, value)])
+    }
+
     pub(crate) fn post_raw(&self, path: &str, body: &[u8]) -> Answer {
+        self.send(path, body, &[])
+    }
+
+    fn send(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
         let mut request = self.agent.post(format!("{}{path}", self.base)).header("Content-Type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
         }

@@ -20,9 +20,7 @@ fn program_at(path: &Path) -> Command {
     let mut command = Command::new(path);
     let ours = |name: &str| name.starts_with("BUSBAR_") && !matches!(name, "BUSBAR_NATS_SERVER" | "BUSBAR_REDIS_SERVER");
     for (name, _) in std::env::vars() {
-        if ours(&name)
-            || matches!(name.as_str(), "NATS_URL" | "REDIS_URL" | "BLOBS_URL" | "SAFETY_KERNEL_ADDR" | "SAFETY_POLICY_PATH")
-        {
+        if ours(&name) || busbar_service::config::FAMILIAR.iter().any(|(familiar, _)| *familiar == name) {
             command.env_remove(name);
         }
     }

@@ -1,6 +1,7 @@
 //! What the tests share: stacks that really run, a client, a worker that counts, and waiting for states.
 
 mod client;
+mod collector;
 mod dev;
 mod guests;
 mod packs;
@@ -13,9 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
+pub(crate) use collector::{Collector, Span, tree};
 pub(crate) use dev::{Dev, DevOptions, Endpoints, program};
 pub(crate) use guests::{empty, guest, guest_pack, looping, sleeping};
-pub(crate) use packs::{SLEEP, shipped_pack, source_pack, write_test_pack};
+pub(crate) use packs::{SLEEP, archive_of, shipped_pack, source_pack, write_test_pack};
 pub(crate) use programs::{Process, built};
 pub(crate) use signals::{freeze, is_alive, kill9, signal, thaw};
 pub(crate) use sleeper::{Executions, Sleeper, sleeper_program};

@@ -1,7 +1,10 @@
 //! Packs: a made-up one, topics without a module, and where those are that ship.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use busbar_rules::pack::{archive, gather};
 
 /// Sleeps for `ms`, 0 to 10,000; the worker `sleeper` does it.
 pub(crate) const SLEEP: &str = "job.test.sleep";
@@ -61,4 +64,13 @@ pub(crate) fn shipped_pack(id: &str) -> PathBuf {
 /// A pack in the source tree: one without modules can be loaded from there.
 pub(crate) fn source_pack(id: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packs").join(id)
+}
+
+/// The archive of a pack's folder.
+pub(crate) fn archive_of(folder: &Path) -> Vec<u8> {
+    let pack = gather(|file| match fs::read(folder.join(file)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    });
+    archive(pack.unwrap().files())
 }
