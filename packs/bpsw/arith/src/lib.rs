@@ -14,6 +14,7 @@ pub mod natural;
 pub mod ring;
 pub mod search;
 pub mod sieve;
+pub mod split;
 pub mod strong;
 pub mod verdict;
 pub mod wide;

@@ -1,8 +1,9 @@
-//! The bpsw guest: one range as JSON on stdin, what was found as JSON on stdout.
+//! The bpsw guest: one range as JSON on stdin, what was found as JSON on stdout; or a range that is to be split, and its parts.
 //!
 //! ```text
 //! stdin ─► Input ─► bpsw_arith::search ─► Output ─► stdout          any error: one line on stderr, exit 1
-//!                        └─► busbar.progress(percent)
+//!            │           └─► busbar.progress(percent)
+//!            └────► bpsw_arith::split ──► Parts ──► stdout
 //! ```
 //!
 //! It uses nothing but stdio, so it also runs natively: `cargo run < input.json`.
@@ -11,6 +12,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use bpsw_arith::search::{Findings, Mode, Range, RangeError};
+use bpsw_arith::split::{SplitError, split};
 use bpsw_arith::verdict::Certificate;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,41 @@ struct Input {
     from: String,
     to: String,
     mode: SearchMode,
+}
+
+/// What every input says.
+#[derive(Debug, Deserialize)]
+struct Kind {
+    task_type: String,
+}
+
+/// The task type that splits.
+const SPLIT: &str = "split";
+
+/// A range that is to be split.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SplitInput {
+    #[serde(rename = "task_type")]
+    _task_type: String,
+    from: String,
+    to: String,
+    /// Numbers of one part.
+    chunk: u64,
+}
+
+/// A range in parts.
+#[derive(Debug, Serialize)]
+struct Parts {
+    task_type: &'static str,
+    ranges: Vec<Part>,
+}
+
+/// A part: both ends are inclusive.
+#[derive(Debug, Serialize)]
+struct Part {
+    from: String,
+    to: String,
 }
 
 /// Both types are ranges of odd numbers; they differ in the size of the numbers, which the search sees for itself.
@@ -77,6 +114,7 @@ enum GuestError {
     TooLong,
     Input(serde_json::Error),
     Range(RangeError),
+    Split(SplitError),
     Write(std::io::Error),
 }
 
@@ -87,6 +125,7 @@ impl std::fmt::Display for GuestError {
             Self::TooLong => write!(f, "input: longer than {INPUT_BYTES_MAX} bytes"),
             Self::Input(error) => write!(f, "input: {error}"),
             Self::Range(error) => write!(f, "input: {error}"),
+            Self::Split(error) => write!(f, "input: {error}"),
             Self::Write(error) => write!(f, "stdout: {error}"),
         }
     }
@@ -108,15 +147,29 @@ fn run(stdin: impl Read, mut stdout: impl Write) -> Result<(), GuestError> {
     if text.len() as u64 > INPUT_BYTES_MAX {
         return Err(GuestError::TooLong);
     }
-    let input: Input = serde_json::from_slice(&text).map_err(GuestError::Input)?;
+    let Kind { task_type } = serde_json::from_slice(&text).map_err(GuestError::Input)?;
+    let json = if task_type == SPLIT { parts(&text)? } else { findings(&text)? };
+    stdout.write_all(&json).and_then(|()| stdout.flush()).map_err(GuestError::Write)
+}
+
+/// A range in parts.
+fn parts(text: &[u8]) -> Result<Vec<u8>, GuestError> {
+    let input: SplitInput = serde_json::from_slice(text).map_err(GuestError::Input)?;
+    let ranges = split(&input.from, &input.to, input.chunk).map_err(GuestError::Split)?.into_iter();
+    let ranges = ranges.map(|(from, to)| Part { from: from.to_string(), to: to.to_string() }).collect();
+    serde_json::to_vec(&Parts { task_type: SPLIT, ranges }).map_err(|error| GuestError::Write(error.into()))
+}
+
+/// What a range holds.
+fn findings(text: &[u8]) -> Result<Vec<u8>, GuestError> {
+    let input: Input = serde_json::from_slice(text).map_err(GuestError::Input)?;
     let range = Range::parse(&input.from, &input.to).map_err(GuestError::Range)?;
     let mode = match input.mode {
         SearchMode::Hunt => Mode::Hunt,
         SearchMode::Census => Mode::Census,
     };
     let output = output(input, range.search(mode, &mut tell_progress));
-    let json = serde_json::to_vec(&output).map_err(|error| GuestError::Write(error.into()))?;
-    stdout.write_all(&json).and_then(|()| stdout.flush()).map_err(GuestError::Write)
+    serde_json::to_vec(&output).map_err(|error| GuestError::Write(error.into()))
 }
 
 fn output(input: Input, found: Findings) -> Output {
@@ -178,6 +231,17 @@ mod tests {
         assert!(census.starts_with(head) && census.contains(r#""counterexamples":[],"digest":""#), "{census}");
         let hunt = answer(r#"{"task_type":"large_numbers","from":"2000","to":"2050","mode":"hunt"}"#).expect("right");
         assert!(hunt.contains(r#""checked":25,"primes":6,"counterexamples":[]"#), "{hunt}");
+    }
+
+    #[test]
+    fn a_range_is_split() {
+        let parts = answer(r#"{"task_type":"split","from":"3","to":"12","chunk":5}"#);
+        assert_eq!(parts.as_deref(), Ok(r#"{"task_type":"split","ranges":[{"from":"3","to":"7"},{"from":"8","to":"12"}]}"#));
+        assert_eq!(
+            answer(r#"{"task_type":"split","from":"3","to":"12","chunk":0}"#),
+            Err("input: chunk must be at least 1".into())
+        );
+        assert!(answer(r#"{"task_type":"split","from":"3","to":"12","mode":"hunt","chunk":5}"#).is_err());
     }
 
     #[test]
