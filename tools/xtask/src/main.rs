@@ -1,5 +1,9 @@
 //! The repository's own tools, one module per subcommand. `cargo xtask <subcommand> --help` tells more.
 
+mod compose;
+mod compose_local;
+mod deploy;
+mod openapi;
 mod packs;
 mod protos;
 
@@ -17,6 +21,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs the services of docker-compose.yml as processes of this machine; `tools/compose-local` calls it.
+    ComposeLocal(compose_local::Arguments),
+    /// Checks docker-compose.yml, deploy/ and the image's recipe; `tools/test deploy` calls it.
+    Deploy(deploy::Arguments),
+    /// Renews docs/openapi.json from the gateway's code.
+    Openapi(openapi::Arguments),
     /// Builds the packs: guests for wasm, their tests and lints, the folders and the .tgz files in target/packs.
     Packs(packs::Arguments),
     /// Generates the committed Rust code of proto/.
@@ -25,6 +35,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn std::error::Error>> = match Arguments::parse().command {
+        Command::ComposeLocal(arguments) => compose_local::run(&arguments).map_err(Into::into),
+        Command::Deploy(arguments) => deploy::run(&arguments).map_err(Into::into),
+        Command::Openapi(arguments) => openapi::run(&arguments),
         Command::Packs(arguments) => packs::run(&arguments).map_err(Into::into),
         Command::Protos(arguments) => protos::run(&arguments),
     };

@@ -8,16 +8,15 @@
 mod bundle;
 mod fingerprint;
 mod guest;
-mod manifest;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use self::bundle::Bundle;
+use busbar_rules::pack::{Broken, GatherError, MANIFEST, Manifest, Pack, gather};
+
 use self::fingerprint::Fingerprint;
 use self::guest::{Guest, GuestError};
-use self::manifest::{Manifest, ManifestError};
 
 /// What `xtask packs` can be told.
 #[derive(clap::Args)]
@@ -43,13 +42,13 @@ pub(crate) enum PacksError {
     /// A name on the command line is no pack.
     #[error("there is no pack {0} in packs/")]
     Unknown(String),
-    /// A manifest, or what it refers to, is wrong.
-    #[error("packs/{id}: {error}")]
-    Manifest {
+    /// A pack breaks a rule.
+    #[error("packs/{id}: {broken}")]
+    Broken {
         /// Which pack.
         id: String,
-        /// What is wrong.
-        error: ManifestError,
+        /// The rule, and where it is broken.
+        broken: Broken,
     },
     /// A guest does not build, or its tests or lints fail.
     #[error("packs/{id}: {error}")]
@@ -105,7 +104,7 @@ fn chosen(packs: &Path, named: &[String]) -> Result<Vec<String>, PacksError> {
     let mut found = Vec::new();
     for entry in packs.read_dir().map_err(PacksError::file(packs))? {
         let entry = entry.map_err(PacksError::file(packs))?;
-        if entry.path().join(manifest::FILE).is_file() {
+        if entry.path().join(MANIFEST).is_file() {
             found.push(entry.file_name().to_string_lossy().into_owned());
         }
     }
@@ -120,7 +119,7 @@ fn chosen(packs: &Path, named: &[String]) -> Result<Vec<String>, PacksError> {
 /// Builds one pack and says what was done.
 fn build(places: &Places, id: &str, test: bool) -> Result<&'static str, PacksError> {
     let folder = places.packs.join(id);
-    let manifest = Manifest::read(&folder).map_err(|error| PacksError::Manifest { id: id.to_owned(), error })?;
+    let manifest = read_manifest(&folder, id)?;
     let guest = Guest { folder: &folder, root: &places.root, target: &places.guests };
     let fingerprint = Fingerprint::of(&[&folder, &places.root.join("rust-toolchain.toml")])?;
     let stamps = places.guests.join("stamps");
@@ -138,7 +137,44 @@ fn build(places: &Places, id: &str, test: bool) -> Result<&'static str, PacksErr
         fingerprint.stamp(&checked)?;
         done = "built and tested";
     }
-    let bundle = Bundle::collect(&folder, &manifest, &guest)?;
-    let changed = bundle.write(&places.output, id)?;
+    let pack = collect(&folder, &manifest, &guest)?;
+    let changed = bundle::write(&pack, &places.output)?;
     Ok(if changed && done == "is unchanged" { "bundled" } else { done })
+}
+
+/// The manifest, with what must hold for a pack of this repository besides: its folder has its name, and each module is made by
+/// the guests' workspace.
+fn read_manifest(folder: &Path, id: &str) -> Result<Manifest, PacksError> {
+    let path = folder.join(MANIFEST);
+    let text = std::fs::read_to_string(&path).map_err(PacksError::file(&path))?;
+    let broken = |broken| PacksError::Broken { id: id.to_owned(), broken };
+    let manifest = Manifest::parse(&text).map_err(broken)?;
+    if manifest.metadata.id != id {
+        return Err(broken(Broken::new("pack.yaml: metadata.id", "must be the name of its folder")));
+    }
+    let is_plain = |file: &str| file.ends_with(".wasm") && !file.contains('/');
+    match manifest.modules.iter().find(|module| !is_plain(&module.file)) {
+        Some(module) => Err(broken(Broken::new(
+            format!("pack.yaml: modules: {}", module.name),
+            "the file must be a plain name that ends in .wasm",
+        ))),
+        None => Ok(manifest),
+    }
+}
+
+/// Gathers what belongs to the pack: documents from its folder, modules from where they were built.
+fn collect(folder: &Path, manifest: &Manifest, guest: &Guest<'_>) -> Result<Pack, PacksError> {
+    let path_of = |file: &str| {
+        let is_module = manifest.modules.iter().any(|module| module.file == file);
+        if is_module { guest.module(file) } else { folder.join(file) }
+    };
+    let read = |file: &str| match std::fs::read(path_of(file)) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    gather(read).map_err(|error| match error {
+        GatherError::Broken(broken) => PacksError::Broken { id: manifest.metadata.id.clone(), broken },
+        GatherError::Unreadable { file, source } => PacksError::File { path: path_of(&file), source },
+    })
 }

@@ -1,87 +1,34 @@
 //! The built pack: the files that are installed, as a folder and as a reproducible `.tgz`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use flate2::{Compression, GzBuilder};
-use tar::{EntryType, Header};
+use busbar_rules::pack::{Pack, archive};
 
 use super::PacksError;
 use super::fingerprint::files_below;
-use super::guest::Guest;
-use super::manifest::{self, Manifest};
 
-/// Folders that are installed whole, where a pack has them.
-const FOLDERS: [&str; 2] = ["schemas", "workflows"];
-
-/// Contents by path inside the pack. The order of the map is the order in the archive.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Bundle(BTreeMap<PathBuf, Vec<u8>>);
-
-impl Bundle {
-    /// Gathers what belongs to the pack in `folder`: documents and modules, no sources.
-    pub(crate) fn collect(folder: &Path, manifest: &Manifest, guest: &Guest<'_>) -> Result<Self, PacksError> {
-        let mut files = BTreeMap::new();
-        let mut add = |name: &Path, from: &Path| -> Result<(), PacksError> {
-            files.insert(name.to_owned(), fs::read(from).map_err(PacksError::file(from))?);
-            Ok(())
-        };
-        for name in [Path::new(manifest::FILE), &manifest.topics, &manifest.policy] {
-            add(name, &folder.join(name))?;
-        }
-        let readme = folder.join("README.md");
-        if readme.is_file() {
-            add(Path::new("README.md"), &readme)?;
-        }
-        for path in FOLDERS.iter().map(|name| folder.join(name)).filter(|path| path.is_dir()) {
-            for file in files_below(&path)? {
-                add(file.strip_prefix(folder).unwrap_or(&file), &file)?;
-            }
-        }
-        for module in &manifest.modules {
-            add(Path::new(&module.file), &guest.module(&module.file))?;
-        }
-        Ok(Self(files))
+/// Writes `<output>/<id>/` and `<output>/<id>.tgz`; whatever else was in the folder goes. Says whether anything changed.
+pub(super) fn write(pack: &Pack, output: &Path) -> Result<bool, PacksError> {
+    let folder = output.join(pack.id());
+    fs::create_dir_all(&folder).map_err(PacksError::file(&folder))?;
+    let mut changed = remove_strangers(pack, &folder)?;
+    for (name, content) in pack.files() {
+        changed |= write_if_different(&folder.join(name), content)?;
     }
+    let file = output.join(format!("{}.tgz", pack.id()));
+    Ok(write_if_different(&file, &archive(pack.files()))? || changed)
+}
 
-    /// Writes `<output>/<id>/` and `<output>/<id>.tgz`; whatever else was in the folder goes. Says whether anything changed.
-    pub(crate) fn write(&self, output: &Path, id: &str) -> Result<bool, PacksError> {
-        let folder = output.join(id);
-        fs::create_dir_all(&folder).map_err(PacksError::file(&folder))?;
-        let mut changed = self.remove_strangers(&folder)?;
-        for (name, content) in &self.0 {
-            changed |= write_if_different(&folder.join(name), content)?;
-        }
-        let archive = output.join(format!("{id}.tgz"));
-        let content = self.archive().map_err(PacksError::file(&archive))?;
-        Ok(write_if_different(&archive, &content)? || changed)
+fn remove_strangers(pack: &Pack, folder: &Path) -> Result<bool, PacksError> {
+    let wanted: BTreeSet<PathBuf> = pack.files().keys().map(|name| folder.join(name)).collect();
+    let mut removed = false;
+    for stranger in files_below(folder)?.iter().filter(|file| !wanted.contains(*file)) {
+        fs::remove_file(stranger).map_err(PacksError::file(stranger))?;
+        removed = true;
     }
-
-    fn remove_strangers(&self, folder: &Path) -> Result<bool, PacksError> {
-        let wanted: BTreeSet<PathBuf> = self.0.keys().map(|name| folder.join(name)).collect();
-        let mut removed = false;
-        for stranger in files_below(folder)?.iter().filter(|file| !wanted.contains(*file)) {
-            fs::remove_file(stranger).map_err(PacksError::file(stranger))?;
-            removed = true;
-        }
-        Ok(removed)
-    }
-
-    /// Names sorted; no times, owners or permissions of this machine: equal contents give equal bytes.
-    fn archive(&self) -> io::Result<Vec<u8>> {
-        let mut archive = tar::Builder::new(GzBuilder::new().mtime(0).write(Vec::new(), Compression::best()));
-        for (name, content) in &self.0 {
-            let mut header = Header::new_gnu();
-            header.set_entry_type(EntryType::Regular);
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            header.set_mtime(0);
-            archive.append_data(&mut header, name, content.as_slice())?;
-        }
-        archive.into_inner()?.finish()
-    }
+    Ok(removed)
 }
 
 /// Replaces a file in one step, so that a reader sees the old one or the new one.
@@ -102,42 +49,31 @@ fn write_if_different(path: &Path, content: &[u8]) -> Result<bool, PacksError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use busbar_rules::pack::{Files, unpack};
 
     use super::*;
 
-    fn bundle(entries: &[(&str, &str)]) -> Bundle {
-        Bundle(entries.iter().map(|(name, text)| (PathBuf::from(name), text.as_bytes().to_vec())).collect())
+    fn pack(topic: &str) -> Pack {
+        let manifest = "apiVersion: busbar/v1\nkind: Pack\nmetadata: {id: p, version: '1'}\ntopics: t/topics.yaml\n";
+        let topics = format!("topics: [{{topic: {topic}, pools: [x]}}]");
+        let files = [("pack.yaml", manifest.to_owned()), ("t/topics.yaml", topics)];
+        Pack::open(files.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())).collect::<Files>()).expect("good")
     }
 
     #[test]
-    fn archives_are_reproducible_and_complete() {
-        let entries = [("pack.yaml", "a"), ("schemas/x.json", "{}"), ("m.wasm", "\0asm")];
-        let archive = bundle(&entries).archive().expect("in memory");
-        let mut reversed = entries;
-        reversed.reverse();
-        assert_eq!(bundle(&reversed).archive().expect("in memory"), archive);
-        let mut reader = tar::Archive::new(flate2::read::GzDecoder::new(archive.as_slice()));
-        let mut found = BTreeMap::new();
-        for entry in reader.entries().expect("an archive") {
-            let mut entry = entry.expect("an entry");
-            assert_eq!(entry.header().mtime().expect("a time"), 0);
-            let name = entry.path().expect("a name").into_owned();
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).expect("content");
-            found.insert(name, content);
-        }
-        assert_eq!(Bundle(found), bundle(&entries));
-    }
-
-    #[test]
-    fn writing_again_changes_nothing_and_strangers_go() {
+    fn the_folder_and_the_archive_hold_the_pack_and_nothing_else() {
         let output = tempfile::tempdir().expect("temporary folder");
-        let first = bundle(&[("pack.yaml", "a"), ("schemas/x.json", "{}")]);
-        assert!(first.write(output.path(), "p").expect("writable"));
-        assert!(!first.write(output.path(), "p").expect("writable"));
-        let second = bundle(&[("pack.yaml", "a")]);
-        assert!(second.write(output.path(), "p").expect("writable"));
-        assert_eq!(files_below(&output.path().join("p")).expect("readable"), [output.path().join("p/pack.yaml")]);
+        assert!(write(&pack("job.p.a"), output.path()).expect("writable"));
+        assert!(!write(&pack("job.p.a"), output.path()).expect("writable"), "nothing to do");
+        let stranger = output.path().join("p/old.wasm");
+        fs::write(&stranger, "left over").expect("writable");
+        assert!(write(&pack("job.p.a"), output.path()).expect("writable"));
+        assert!(!stranger.exists());
+
+        assert!(write(&pack("job.p.b"), output.path()).expect("writable"));
+        let files = unpack(&fs::read(output.path().join("p.tgz")).expect("written")).expect("good");
+        assert_eq!(Pack::open(files), Ok(pack("job.p.b")));
+        let topics = fs::read_to_string(output.path().join("p/t/topics.yaml")).expect("written");
+        assert!(topics.contains("job.p.b"), "{topics}");
     }
 }

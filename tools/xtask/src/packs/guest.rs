@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use super::manifest::Manifest;
+use busbar_rules::pack::Manifest;
 
 const TARGET: &str = "wasm32-wasip1";
 
