@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -203,16 +204,17 @@ fn start_on(port: u16, folder: Folder, make: MakeCommand, ready_within: Duration
 
 /// A port that nobody listens on now, below the range that the kernel gives to outgoing connections: another one with each call.
 ///
-/// The first one differs between processes, so that test programs that start together seldom meet.
+/// The first one differs between processes, so that test programs that start together seldom meet; from there a process walks
+/// on, so that it is given no port twice before it has been round all of them.
 ///
 /// # Errors
 /// [`Error::PortInUse`] when many in a row are taken.
 pub fn free_port() -> Result<u16, Error> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let scatter = scatter();
+    static FIRST: LazyLock<u32> = LazyLock::new(scatter);
     for _ in 0..PORTS_TRIED_MAX {
         let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let offset = (scatter + step) % u32::from(PORT_COUNT);
+        let offset = (*FIRST + step) % u32::from(PORT_COUNT);
         let port = PORT_FIRST + u16::try_from(offset).unwrap_or_default();
         if !port_is_taken(port) {
             return Ok(port);
