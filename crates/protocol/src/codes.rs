@@ -68,8 +68,16 @@ codes! {
     GatewayBusy = "gateway_busy", 503;
     /// Redis is near its memory limit, so that no new work is taken.
     MemoryShort = "memory_short", 503;
-    /// The cell holds as many live jobs as it is allowed to.
+    /// As many jobs wait as the cell, the tenant or the topic may have waiting.
     BacklogFull = "backlog_full", 429;
+    /// Submissions come faster than the tenant or the topic may send them.
+    RateExceeded = "rate_exceeded", 429;
+    /// The concurrency key has no room, and its topic refuses jobs then.
+    KeyBusy = "key_busy", 409;
+    /// The idempotency key is taken, and the submission asked to be refused then.
+    IdempotencyKeyUsed = "idempotency_key_used", 409;
+    /// The job that the submission names as its parent was cancelled.
+    ParentCancelled = "parent_cancelled", 409;
     /// The request carries no API key.
     Unauthenticated = "unauthenticated", 401;
     /// The API key is not known here.
@@ -84,6 +92,8 @@ codes! {
     JobNotFound = "job_not_found", 404;
     /// No artifact with this identifier is known, or it belongs to another tenant.
     ArtifactNotFound = "artifact_not_found", 404;
+    /// The document was changed since the revision that the request names.
+    RevisionChanged = "revision_changed", 412;
     /// The cursor was not made by this service.
     CursorInvalid = "cursor_invalid", 400;
     /// A message on the live stream is not one that a client may send.
@@ -102,6 +112,14 @@ codes! {
     PointerInvalid = "pointer_invalid", 422;
     /// The worker that held the attempt has vanished: no sign of life within its timeout, or it restarted.
     WorkerLost = "worker_lost", 500;
+    /// The worker that held the attempt ended in good order without finishing it.
+    WorkerLeft = "worker_left", 500;
+    /// Too many workers died with this job in their hands; it is not tried again by itself.
+    JobQuarantined = "job_quarantined", 500;
+    /// The worker said that what the job needs takes nothing more for a while.
+    RateLimited = "rate_limited", 429;
+    /// The attempt reported nothing for longer than its topic allows.
+    HeartbeatTimeout = "heartbeat_timeout", 504;
     /// The attempt was sent, but no worker accepted it.
     WorkerUnreachable = "worker_unreachable", 500;
     /// The job waited longer for a worker than its topic allows.
@@ -112,6 +130,12 @@ codes! {
     DeadlineExceeded = "deadline_exceeded", 504;
     /// The job was cancelled.
     Cancelled = "cancelled", 409;
+    /// The job was cancelled in favour of a newer one with the same concurrency key.
+    Superseded = "superseded", 409;
+    /// No dead letter of this job is known, or it belongs to another tenant, or it has expired.
+    DeadLetterNotFound = "dead_letter_not_found", 404;
+    /// The dead letter was tried again already, as another job.
+    DeadLetterRedriven = "dead_letter_redriven", 409;
     /// The worker said that the attempt failed and may be tried again.
     AttemptFailed = "attempt_failed", 500;
     /// The worker's handler reported an error.

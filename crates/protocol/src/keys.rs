@@ -18,6 +18,10 @@ pub const INDEX_RETIRING: &str = "wf:retiring";
 pub const LOCK_ENGINE: &str = "lock:workflow-engine";
 /// Live jobs, scored by creation time.
 pub const INDEX_LIVE: &str = "job:live";
+/// What is paused, and which workers drain.
+pub const HOLDS: &str = "job:holds";
+/// Bounds of tenants and topics.
+pub const LIMITS: &str = "cfg:limits";
 /// Dead letters, scored by the time of death.
 pub const INDEX_DEAD: &str = "dlq:index";
 /// The lease of the active scheduler.
@@ -79,6 +83,12 @@ pub fn attempt_checkpoint(job_id: &str, attempt: u32) -> String {
 #[must_use]
 pub fn dead_letter(job_id: &str) -> String {
     format!("dlq:entry:{job_id}")
+}
+
+/// Dead letters of a tenant, scored by the time of death.
+#[must_use]
+pub fn index_dead(tenant_id: &str) -> String {
+    format!("dlq:index:{tenant_id}")
 }
 
 /// Which job an idempotency key of a tenant stands for. The key is hashed, so that any text is a good key.

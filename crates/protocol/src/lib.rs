@@ -3,8 +3,8 @@
 //! - [`cap`] is the CAP v2 wire (package `cordum.agent.v1`), [`busbar`] our own messages (package `busbar.v1`), [`cordum_api`] the
 //!   calls that users of Cordum know (package `cordum.v1`); all are generated from `proto/` by `cargo xtask protos` and committed.
 //! - [`envelope`] decodes, checks and builds the packets that CAP puts on the bus.
-//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`time`] and [`trace`] are the names and values that travel
-//!   in them.
+//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`pause_hint`], [`time`] and [`trace`] are the names and
+//!   values that travel in them.
 //! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
 //!   production and inside the simulator.
 
@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod pause_hint;
 pub mod pointers;
 pub mod ports;
 mod states;

@@ -25,6 +25,14 @@ pub const SCHEDULER_CANCEL: &str = "busbar.scheduler.cancel";
 pub const SCHEDULER_LIST: &str = "busbar.scheduler.list";
 /// Ours: workers, and the scheduler itself.
 pub const SCHEDULER_WORKERS: &str = "busbar.scheduler.workers";
+/// Ours: pause and resume pools, topics, tenants, keys and workers.
+pub const SCHEDULER_PAUSE: &str = "busbar.scheduler.pause";
+/// Ours: let workers finish what they hold and give them nothing new.
+pub const SCHEDULER_DRAIN: &str = "busbar.scheduler.drain";
+/// Ours: try dead letters again.
+pub const SCHEDULER_REDRIVE: &str = "busbar.scheduler.redrive";
+/// Ours: why a job is where it is.
+pub const SCHEDULER_EXPLAIN: &str = "busbar.scheduler.explain";
 /// Ours: the attempts that a native worker holds.
 pub const BEAT: &str = "busbar.worker.beat";
 /// Ours: committed transitions in batches.

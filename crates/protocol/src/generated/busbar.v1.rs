@@ -39,9 +39,18 @@ pub struct JobRecord {
     pub topic: ::prost::alloc::string::String,
     #[prost(int32, tag = "31")]
     pub priority: i32,
-    /// Dispatches that reached nobody; they do not count against the plan's attempts.
+    /// Dispatches that reached nobody, or whose worker was told to come later; they do not count against the plan's attempts.
     #[prost(uint32, tag = "32")]
     pub unreached: u32,
+    /// The job that this one belongs to, and with which it is cancelled.
+    #[prost(string, tag = "33")]
+    pub parent_job_id: ::prost::alloc::string::String,
+    /// The dead job of which this one is another try.
+    #[prost(string, tag = "34")]
+    pub redrive_of: ::prost::alloc::string::String,
+    /// Workers that died with this job in their hands.
+    #[prost(uint32, tag = "35")]
+    pub crashes: u32,
     #[prost(oneof = "job_record::State", tags = "20, 21, 22, 23, 24, 25")]
     pub state: ::core::option::Option<job_record::State>,
 }
@@ -155,6 +164,9 @@ pub struct CancelWish {
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub requested_by: ::prost::alloc::string::String,
+    /// The code of the end; empty means `cancelled`.
+    #[prost(string, tag = "4")]
+    pub code: ::prost::alloc::string::String,
 }
 /// What the topic document said when the job was admitted; later edits do not reach back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -188,6 +200,23 @@ pub struct JobPlan {
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "12")]
     pub result_ttl_ms: u64,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys; empty means none.
+    #[prost(string, tag = "13")]
+    pub concurrency_key: ::prost::alloc::string::String,
+    /// Not sent to a worker before this time; 0 means at once.
+    #[prost(uint64, tag = "14")]
+    pub not_before_ms: u64,
+    /// An attempt that reports nothing for so long is over; 0 means that it need not report.
+    #[prost(uint64, tag = "15")]
+    pub heartbeat_timeout_ms: u64,
+    /// Error codes after which no other attempt is made.
+    #[prost(string, repeated, tag = "16")]
+    pub non_retryable_codes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// After so many workers died with the job in their hands it is not tried again.
+    #[prost(uint32, tag = "17")]
+    pub crash_limit: u32,
+    #[prost(enumeration = "IdempotencyPolicy", tag = "18")]
+    pub idempotency_policy: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JobDecision {
@@ -283,6 +312,22 @@ pub struct DeadLetter {
     /// The whole request, so that a redrive loses nothing.
     #[prost(bytes = "bytes", tag = "10")]
     pub request: ::prost::bytes::Bytes,
+    /// What it was admitted with.
+    #[prost(message, optional, tag = "11")]
+    pub plan: ::core::option::Option<JobPlan>,
+    /// The job that tries it again, and since when; empty where none does.
+    #[prost(string, tag = "12")]
+    pub redriven_as: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "13")]
+    pub redriven_ms: u64,
+    /// Workers that died with it in their hands.
+    #[prost(uint32, tag = "14")]
+    pub crashes: u32,
+    #[prost(string, tag = "15")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// The dead job of which it was another try already.
+    #[prost(string, tag = "16")]
+    pub redrive_of: ::prost::alloc::string::String,
 }
 /// The value of `idem:<tenant>:<key>`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -384,6 +429,43 @@ impl WorkerKind {
         }
     }
 }
+/// What a submission means whose idempotency key is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum IdempotencyPolicy {
+    /// As RETURN_EXISTING.
+    Unspecified = 0,
+    /// It is the job that took the key, whatever became of it.
+    ReturnExisting = 1,
+    /// It is refused.
+    Reject = 2,
+    /// As RETURN_EXISTING, unless that job has ended without success: then the key passes to a new job.
+    AllowAfterFailure = 3,
+}
+impl IdempotencyPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "IDEMPOTENCY_POLICY_UNSPECIFIED",
+            Self::ReturnExisting => "IDEMPOTENCY_POLICY_RETURN_EXISTING",
+            Self::Reject => "IDEMPOTENCY_POLICY_REJECT",
+            Self::AllowAfterFailure => "IDEMPOTENCY_POLICY_ALLOW_AFTER_FAILURE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "IDEMPOTENCY_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "IDEMPOTENCY_POLICY_RETURN_EXISTING" => Some(Self::ReturnExisting),
+            "IDEMPOTENCY_POLICY_REJECT" => Some(Self::Reject),
+            "IDEMPOTENCY_POLICY_ALLOW_AFTER_FAILURE" => Some(Self::AllowAfterFailure),
+            _ => None,
+        }
+    }
+}
 /// A refusal, told with a stable code.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Problem {
@@ -418,6 +500,28 @@ pub struct AdmitItem {
     pub max_attempts: u32,
     #[prost(uint64, tag = "6")]
     pub input_bytes: u64,
+    #[prost(message, optional, tag = "7")]
+    pub options: ::core::option::Option<JobOptions>,
+}
+/// What a submission can ask for beyond CAP's request. Zeros, and what is empty, mean what the topic says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobOptions {
+    /// Not sent to a worker before this time (Unix time in milliseconds).
+    #[prost(uint64, tag = "1")]
+    pub not_before_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub schedule_to_start_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub start_to_close_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub heartbeat_timeout_ms: u64,
+    /// At most 256 bytes. On the bare bus it is the label `concurrency_key`.
+    #[prost(string, tag = "5")]
+    pub concurrency_key: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "6")]
+    pub non_retryable_codes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "IdempotencyPolicy", tag = "7")]
+    pub idempotency_policy: i32,
 }
 /// One answer per item, in order.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -549,7 +653,7 @@ pub struct WorkerView {
     pub kind: i32,
     #[prost(string, tag = "3")]
     pub pool: ::prost::alloc::string::String,
-    /// online, stale, lost, draining.
+    /// online, stale, lost, draining, blocked.
     #[prost(string, tag = "4")]
     pub status: ::prost::alloc::string::String,
     #[prost(uint32, tag = "5")]
@@ -578,6 +682,15 @@ pub struct WorkerView {
     pub shared: bool,
     #[prost(string, repeated, tag = "15")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it gets nothing, where somebody or something said so.
+    #[prost(string, tag = "16")]
+    pub reason: ::prost::alloc::string::String,
+    /// Attempts beyond its capacity that it takes in advance.
+    #[prost(uint32, tag = "17")]
+    pub prefetch: u32,
+    /// What kind of machine or program it says it is.
+    #[prost(string, tag = "18")]
+    pub worker_type: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SchedulerStatus {
@@ -592,6 +705,170 @@ pub struct SchedulerStatus {
     pub snapshot: ::prost::alloc::string::String,
     #[prost(uint64, tag = "5")]
     pub started_ms: u64,
+    /// Live jobs are still being read after a takeover.
+    #[prost(bool, tag = "6")]
+    pub loading: bool,
+}
+/// `busbar.scheduler.pause`: sets and lifts, and answers with all that is paused afterwards. Nothing to set or lift only asks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PauseRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Pause>,
+    #[prost(message, repeated, tag = "2")]
+    pub lift: ::prost::alloc::vec::Vec<PauseName>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PauseReply {
+    #[prost(message, repeated, tag = "1")]
+    pub pauses: ::prost::alloc::vec::Vec<Pause>,
+    #[prost(message, optional, tag = "2")]
+    pub problem: ::core::option::Option<Problem>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseName {
+    #[prost(enumeration = "PauseScope", tag = "1")]
+    pub scope: i32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pause {
+    #[prost(message, optional, tag = "1")]
+    pub what: ::core::option::Option<PauseName>,
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+    /// 0 means until it is lifted.
+    #[prost(uint64, tag = "3")]
+    pub until_ms: u64,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who: a key's name, or `worker:<id>`.
+    #[prost(string, tag = "5")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// `busbar.scheduler.drain`: workers that finish what they hold and get nothing new. Nothing to set or lift only asks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DrainRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Drain>,
+    /// Ids of workers.
+    #[prost(string, repeated, tag = "2")]
+    pub lift: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DrainReply {
+    #[prost(message, repeated, tag = "1")]
+    pub drains: ::prost::alloc::vec::Vec<Drain>,
+    #[prost(message, optional, tag = "2")]
+    pub problem: ::core::option::Option<Problem>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drain {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// The value of `job:holds`: what is paused and what drains.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HoldsDocument {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub pauses: ::prost::alloc::vec::Vec<Pause>,
+    #[prost(message, repeated, tag = "3")]
+    pub drains: ::prost::alloc::vec::Vec<Drain>,
+}
+/// `busbar.scheduler.redrive`: at most 256 items a message. Each dead letter becomes a new job, once; or it is thrown away.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RedriveRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<RedriveItem>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedriveItem {
+    /// The dead job.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Empty means any tenant (operators).
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    /// What the new job is called: whoever asks says so, so that a repeated question is the same redrive. Empty: throw it away.
+    #[prost(string, tag = "3")]
+    pub new_job_id: ::prost::alloc::string::String,
+    /// Whoever asks has put another input to the context of the new job, of so many bytes; 0 means the input as it was.
+    #[prost(uint64, tag = "4")]
+    pub edited_input_bytes: u64,
+    /// Not sent to a worker before this time (Unix time in milliseconds); 0 means at once.
+    #[prost(uint64, tag = "5")]
+    pub not_before_ms: u64,
+    #[prost(string, tag = "6")]
+    pub requested_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RedriveReply {
+    /// One answer per item, in order. For what was thrown away, `admitted` is empty.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<AdmitAnswer>,
+    #[prost(message, optional, tag = "2")]
+    pub problem: ::core::option::Option<Problem>,
+}
+/// `busbar.scheduler.explain`: why a job is where it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Empty means any tenant (operators).
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainReply {
+    #[prost(enumeration = "JobState", tag = "1")]
+    pub state: i32,
+    /// Every gate on the way to a worker, in order.
+    #[prost(message, repeated, tag = "2")]
+    pub gates: ::prost::alloc::vec::Vec<Gate>,
+    /// One sentence: what it waits for now.
+    #[prost(string, tag = "3")]
+    pub summary: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub now_ms: u64,
+    #[prost(message, optional, tag = "5")]
+    pub problem: ::core::option::Option<Problem>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gate {
+    /// policy, approval, not_before, pause, quota, rate, key, rank, worker.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "GateState", tag = "2")]
+    pub state: i32,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+    /// How long the job has stood here so far.
+    #[prost(uint64, tag = "4")]
+    pub spent_ms: u64,
+    /// When it opens by itself; 0 where that is not known.
+    #[prost(uint64, tag = "5")]
+    pub opens_ms: u64,
+    /// At the gate `worker`: each worker that could matter, and why it does not take the job.
+    #[prost(message, repeated, tag = "6")]
+    pub workers: ::prost::alloc::vec::Vec<WorkerVerdict>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerVerdict {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// free, full, lost, draining, blocked, pool, topic, requires, label, region, type.
+    #[prost(string, tag = "2")]
+    pub verdict: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
 }
 /// `busbar.worker.beat`: sent by native workers every second, and soon after anything changed.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -634,6 +911,12 @@ pub struct WorkerBeat {
     /// A last beat: the worker has ended in good order and holds nothing.
     #[prost(bool, tag = "15")]
     pub leaving: bool,
+    /// Attempts beyond its capacity that it takes and queues.
+    #[prost(uint32, tag = "16")]
+    pub prefetch: u32,
+    /// What kind of machine or program it is, as jobs may demand it.
+    #[prost(string, tag = "17")]
+    pub worker_type: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldAttempt {
@@ -643,6 +926,84 @@ pub struct HeldAttempt {
     pub attempt: u32,
     #[prost(string, tag = "3")]
     pub dispatch_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PauseScope {
+    Unspecified = 0,
+    /// Nothing goes to the workers of the pool.
+    Pool = 1,
+    /// No job of the topic is sent; `*` and `>` as in topic documents.
+    Topic = 2,
+    /// No job of the tenant is sent.
+    Tenant = 3,
+    /// No job with a concurrency key is sent: `<tenant> <topic> <key>`.
+    Key = 4,
+    /// Nothing goes to the worker: it is blocked.
+    Worker = 5,
+}
+impl PauseScope {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PAUSE_SCOPE_UNSPECIFIED",
+            Self::Pool => "PAUSE_SCOPE_POOL",
+            Self::Topic => "PAUSE_SCOPE_TOPIC",
+            Self::Tenant => "PAUSE_SCOPE_TENANT",
+            Self::Key => "PAUSE_SCOPE_KEY",
+            Self::Worker => "PAUSE_SCOPE_WORKER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PAUSE_SCOPE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PAUSE_SCOPE_POOL" => Some(Self::Pool),
+            "PAUSE_SCOPE_TOPIC" => Some(Self::Topic),
+            "PAUSE_SCOPE_TENANT" => Some(Self::Tenant),
+            "PAUSE_SCOPE_KEY" => Some(Self::Key),
+            "PAUSE_SCOPE_WORKER" => Some(Self::Worker),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GateState {
+    Unspecified = 0,
+    /// It is behind the job, or does not concern it.
+    Passed = 1,
+    /// The job stands here.
+    Waits = 2,
+    /// It is still to come.
+    Ahead = 3,
+}
+impl GateState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GATE_STATE_UNSPECIFIED",
+            Self::Passed => "GATE_STATE_PASSED",
+            Self::Waits => "GATE_STATE_WAITS",
+            Self::Ahead => "GATE_STATE_AHEAD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GATE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "GATE_STATE_PASSED" => Some(Self::Passed),
+            "GATE_STATE_WAITS" => Some(Self::Waits),
+            "GATE_STATE_AHEAD" => Some(Self::Ahead),
+            _ => None,
+        }
+    }
 }
 /// At most 256 requests a call.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -826,6 +1187,94 @@ pub struct TopicDocument {
     /// How many attempts may be in flight through the queue group; 0 means the default.
     #[prost(uint32, tag = "16")]
     pub queue_in_flight_max: u32,
+    /// How many of its jobs at once, and how fast.
+    #[prost(message, optional, tag = "17")]
+    pub flow: ::core::option::Option<FlowLimits>,
+    /// The same for its jobs that carry one concurrency key.
+    #[prost(message, optional, tag = "18")]
+    pub key: ::core::option::Option<KeyLimits>,
+    /// An attempt that reports nothing for so long is over; 0 means that it need not report.
+    #[prost(uint64, tag = "19")]
+    pub heartbeat_timeout_ms: u64,
+    /// Error codes after which no other attempt is made, whatever the worker says.
+    #[prost(string, repeated, tag = "20")]
+    pub non_retryable_codes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// After so many workers died with a job in their hands it is not tried again; 0 means the default.
+    #[prost(uint32, tag = "21")]
+    pub crash_limit: u32,
+}
+/// So many in so much time. A count of 0 means no bound.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rate {
+    #[prost(uint32, tag = "1")]
+    pub count: u32,
+    /// Milliseconds; 0 means a second.
+    #[prost(uint64, tag = "2")]
+    pub per_ms: u64,
+    /// How many at once after a pause; 0 means as many as `count`.
+    #[prost(uint32, tag = "3")]
+    pub burst: u32,
+}
+/// How many jobs at once, and how fast. 0, or absent, means no bound.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowLimits {
+    /// Attempts that workers hold at once.
+    #[prost(uint32, tag = "1")]
+    pub concurrency_max: u32,
+    /// Attempts that are sent to workers; what comes faster waits.
+    #[prost(message, optional, tag = "2")]
+    pub starts: ::core::option::Option<Rate>,
+    /// Submissions that are taken; what comes faster is refused with 429.
+    #[prost(message, optional, tag = "3")]
+    pub admissions: ::core::option::Option<Rate>,
+    /// Live jobs that no worker holds; further submissions are refused with 429.
+    #[prost(uint64, tag = "4")]
+    pub backlog_max: u64,
+}
+/// Bounds for jobs of one tenant and topic that carry the same concurrency key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyLimits {
+    /// Attempts that workers hold at once; 0 means 1.
+    #[prost(uint32, tag = "1")]
+    pub concurrency_max: u32,
+    #[prost(enumeration = "KeyStrategy", tag = "2")]
+    pub strategy: i32,
+    /// Attempts that are sent to workers.
+    #[prost(message, optional, tag = "3")]
+    pub starts: ::core::option::Option<Rate>,
+}
+/// What a tenant may use of the cell.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantLimits {
+    /// The tenant; `*` stands for each tenant that has no row of its own.
+    #[prost(string, tag = "1")]
+    pub tenant_id: ::prost::alloc::string::String,
+    /// Its share of a pool that several tenants want: twice the weight is twice the work. 0 means 1.
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+    #[prost(message, optional, tag = "3")]
+    pub flow: ::core::option::Option<FlowLimits>,
+}
+/// What an operator says about a topic's flow; it replaces what the topic document says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicLimits {
+    /// Exact, or with `*` for one token, or ending in `>` for the rest; the narrowest row counts.
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub flow: ::core::option::Option<FlowLimits>,
+    #[prost(message, optional, tag = "3")]
+    pub key: ::core::option::Option<KeyLimits>,
+}
+/// The value of `cfg:limits`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LimitsDocument {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub tenants: ::prost::alloc::vec::Vec<TenantLimits>,
+    #[prost(message, repeated, tag = "3")]
+    pub topics: ::prost::alloc::vec::Vec<TopicLimits>,
 }
 /// `busbar.config.changed`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -923,6 +1372,43 @@ pub struct PackPart {
     /// SHA-256 (hex). Of a module: the blob.
     #[prost(string, tag = "3")]
     pub sha256: ::prost::alloc::string::String,
+}
+/// What happens when a job comes whose key has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum KeyStrategy {
+    /// As QUEUE.
+    Unspecified = 0,
+    /// It waits.
+    Queue = 1,
+    /// It is refused.
+    Reject = 2,
+    /// The oldest live job of the key is cancelled in its favour.
+    CancelOldest = 3,
+}
+impl KeyStrategy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEY_STRATEGY_UNSPECIFIED",
+            Self::Queue => "KEY_STRATEGY_QUEUE",
+            Self::Reject => "KEY_STRATEGY_REJECT",
+            Self::CancelOldest => "KEY_STRATEGY_CANCEL_OLDEST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEY_STRATEGY_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEY_STRATEGY_QUEUE" => Some(Self::Queue),
+            "KEY_STRATEGY_REJECT" => Some(Self::Reject),
+            "KEY_STRATEGY_CANCEL_OLDEST" => Some(Self::CancelOldest),
+            _ => None,
+        }
+    }
 }
 /// How far a pack is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1486,6 +1972,32 @@ pub struct SubmitJobRequest {
     /// 1 to 100. Without it, what the topic says.
     #[prost(uint32, optional, tag = "8")]
     pub max_attempts: ::core::option::Option<u32>,
+    /// Not sent to a worker before this time.
+    #[prost(message, optional, tag = "9")]
+    pub not_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same, in milliseconds from now; not together with `not_before`.
+    #[prost(uint64, optional, tag = "10")]
+    pub delay_ms: ::core::option::Option<u64>,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys; at most 256 bytes.
+    #[prost(string, optional, tag = "11")]
+    pub concurrency_key: ::core::option::Option<::prost::alloc::string::String>,
+    /// Milliseconds that it may wait for a worker, that one attempt may take, and that an attempt may report nothing. Without them,
+    /// what the topic says.
+    #[prost(uint64, optional, tag = "12")]
+    pub schedule_to_start_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "13")]
+    pub start_to_close_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "14")]
+    pub heartbeat_timeout_ms: ::core::option::Option<u64>,
+    /// Error codes after which no other attempt is made; at most 32.
+    #[prost(string, repeated, tag = "15")]
+    pub non_retryable_codes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What it means that the idempotency key is taken; only together with one.
+    #[prost(enumeration = "IdempotencyPolicy", tag = "16")]
+    pub idempotency_policy: i32,
+    /// The job that this one belongs to, and with which it is cancelled.
+    #[prost(string, optional, tag = "17")]
+    pub parent_job_id: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitJobReply {
@@ -1621,6 +2133,18 @@ pub struct Job {
     /// What the safety kernel decided; absent while it has not.
     #[prost(message, optional, tag = "25")]
     pub decision: ::core::option::Option<Decision>,
+    /// The job that this one belongs to, and with which it is cancelled; empty where there is none.
+    #[prost(string, tag = "26")]
+    pub parent_job_id: ::prost::alloc::string::String,
+    /// The dead job of which this one is another try; empty where there is none.
+    #[prost(string, tag = "27")]
+    pub redrive_of: ::prost::alloc::string::String,
+    /// Workers that died with this job in their hands.
+    #[prost(uint32, tag = "28")]
+    pub crashes: u32,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys; empty means none.
+    #[prost(string, tag = "29")]
+    pub concurrency_key: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {
@@ -1762,6 +2286,249 @@ pub struct ListJobsReply {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainJobRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobExplanation {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobState", tag = "2")]
+    pub state: i32,
+    /// One sentence: what it waits for now, or how it ended.
+    #[prost(string, tag = "3")]
+    pub summary: ::prost::alloc::string::String,
+    /// Every gate on the way to a worker, in order; none where the job has ended.
+    #[prost(message, repeated, tag = "4")]
+    pub gates: ::prost::alloc::vec::Vec<JobGate>,
+    #[prost(message, optional, tag = "5")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How it ended; absent while it has not.
+    #[prost(message, optional, tag = "6")]
+    pub end: ::core::option::Option<JobEnd>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobGate {
+    /// policy, approval, not_before, pause, quota, rate, key, rank, worker.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobGateState", tag = "2")]
+    pub state: i32,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+    /// How long the job has stood here so far.
+    #[prost(uint64, tag = "4")]
+    pub spent_ms: u64,
+    /// When it opens by itself; absent where that is not known.
+    #[prost(message, optional, tag = "5")]
+    pub opens_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// At the gate `worker`: each worker that could matter, and why it does not take the job.
+    #[prost(message, repeated, tag = "6")]
+    pub workers: ::prost::alloc::vec::Vec<JobGateWorker>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobGateWorker {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// free, full, lost, draining, blocked, pool, topic, requires, label, region, type.
+    #[prost(string, tag = "2")]
+    pub verdict: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobEnd {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(uint32, tag = "2")]
+    pub attempts: u32,
+    #[prost(uint32, tag = "3")]
+    pub max_attempts: u32,
+    /// The worker of the last attempt; empty where there was none.
+    #[prost(string, tag = "4")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// Workers that died with this job in their hands.
+    #[prost(uint32, tag = "5")]
+    pub crashes: u32,
+    #[prost(string, tag = "6")]
+    pub error_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub error_message: ::prost::alloc::string::String,
+    /// What the safety kernel decided; absent where it did not.
+    #[prost(message, optional, tag = "8")]
+    pub decision: ::core::option::Option<Decision>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeadJob {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// The state in which it ended.
+    #[prost(enumeration = "JobState", tag = "5")]
+    pub state: i32,
+    /// Why: a stable code, and the same in words.
+    #[prost(string, tag = "6")]
+    pub reason_code: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub attempts: u32,
+    /// Workers that died with it in their hands.
+    #[prost(uint32, tag = "9")]
+    pub crashes: u32,
+    /// When it died.
+    #[prost(message, optional, tag = "10")]
+    pub dead_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The job that tries it again, and since when; empty where none does.
+    #[prost(string, tag = "11")]
+    pub redriven_as: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "12")]
+    pub redriven_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The dead job of which it was another try already.
+    #[prost(string, tag = "13")]
+    pub redrive_of: ::prost::alloc::string::String,
+    /// What follows is told by Get only.
+    #[prost(enumeration = "Priority", tag = "14")]
+    pub priority: i32,
+    #[prost(btree_map = "string, string", tag = "15")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, repeated, tag = "16")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "17")]
+    pub max_attempts: u32,
+    #[prost(string, tag = "18")]
+    pub concurrency_key: ::prost::alloc::string::String,
+    /// Where its input stands; empty where it has none.
+    #[prost(string, tag = "19")]
+    pub input_ptr: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "20")]
+    pub input_bytes: u64,
+    /// The input, where it is JSON of at most 256 KiB and still there.
+    #[prost(bytes = "bytes", tag = "21")]
+    pub input_json: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDeadLettersRequest {
+    /// Exact, or with the wildcards of NATS; empty means any.
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// Exact; empty means any.
+    #[prost(string, tag = "2")]
+    pub reason_code: ::prost::alloc::string::String,
+    /// Dead at or after the first time, and before the second.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only those that were tried again, or only those that were not.
+    #[prost(bool, optional, tag = "5")]
+    pub redriven: ::core::option::Option<bool>,
+    /// 1 to 200; 0 means 50.
+    #[prost(uint32, tag = "6")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before.
+    #[prost(string, tag = "7")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDeadLettersReply {
+    #[prost(message, repeated, tag = "1")]
+    pub dead_jobs: ::prost::alloc::vec::Vec<DeadJob>,
+    /// Empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetDeadLetterRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedriveDeadLetterRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Another input instead of the one that it had: one JSON value, at most 1 MiB. Empty means the input as it was.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub input_json: ::prost::bytes::Bytes,
+    /// Not sent to a worker before this time.
+    #[prost(message, optional, tag = "3")]
+    pub not_before: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedriveDeadLetterReply {
+    /// The dead job.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// The job that tries it again.
+    #[prost(message, optional, tag = "2")]
+    pub redriven: ::core::option::Option<SubmitJobReply>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedriveDeadLettersRequest {
+    /// As in ListDeadLettersRequest. Those that were tried again already are passed over.
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason_code: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many start in one second; 1 to 10,000, 0 means 10.
+    #[prost(uint32, tag = "5")]
+    pub per_second: u32,
+    /// How many at most; 1 to 10,000, 0 means 1,000.
+    #[prost(uint32, tag = "6")]
+    pub limit: u32,
+    /// `next_page_token` of the call before: it goes on behind those, and later.
+    #[prost(string, tag = "7")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RedriveDeadLettersReply {
+    /// What became of each, the oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<RedriveDeadLettersAnswer>,
+    /// Empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedriveDeadLettersAnswer {
+    /// The dead job.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(oneof = "redrive_dead_letters_answer::Answer", tags = "2, 3")]
+    pub answer: ::core::option::Option<redrive_dead_letters_answer::Answer>,
+}
+/// Nested message and enum types in `RedriveDeadLettersAnswer`.
+pub mod redrive_dead_letters_answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        /// The job that tries it again.
+        #[prost(string, tag = "2")]
+        RedrivenAs(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Rejected(super::Refusal),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardDeadLetterRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardDeadLetterReply {}
 /// Which of two waiting jobs goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1792,6 +2559,41 @@ impl Priority {
             "PRIORITY_BATCH" => Some(Self::Batch),
             "PRIORITY_INTERACTIVE" => Some(Self::Interactive),
             "PRIORITY_CRITICAL" => Some(Self::Critical),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobGateState {
+    Unspecified = 0,
+    /// It is behind the job, or does not concern it.
+    Passed = 1,
+    /// The job stands here.
+    Waits = 2,
+    /// It is still to come.
+    Ahead = 3,
+}
+impl JobGateState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_GATE_STATE_UNSPECIFIED",
+            Self::Passed => "JOB_GATE_STATE_PASSED",
+            Self::Waits => "JOB_GATE_STATE_WAITS",
+            Self::Ahead => "JOB_GATE_STATE_AHEAD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_GATE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_GATE_STATE_PASSED" => Some(Self::Passed),
+            "JOB_GATE_STATE_WAITS" => Some(Self::Waits),
+            "JOB_GATE_STATE_AHEAD" => Some(Self::Ahead),
             _ => None,
         }
     }

@@ -13,6 +13,10 @@ use crate::subjects::Stream;
 /// The header that carries W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
+/// The header of a dispatch that names the start of the worker's process that it is for: a later start, which took over the name
+/// but not the work, leaves it alone.
+pub const INCARNATION: &str = "Busbar-Incarnation";
+
 /// Message headers by name.
 pub type Headers = BTreeMap<String, String>;
 

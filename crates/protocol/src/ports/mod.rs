@@ -2,17 +2,21 @@
 //!
 //! Shells are generic over [`Bus`], [`Records`], [`Clock`] and, where they need judgement, [`Judge`]. Production gives them
 //! NATS, Redis, the system's clock and a gRPC client; the simulator gives them seeded models of the same. A [`Tracer`] tells of
-//! the way that a piece of work takes through all of them.
+//! the way that a piece of work takes through all of them. What every shell does alike over its ports stands here, too:
+//! [`commit_all`], and the [`Relay`] of a log.
 
 mod bus;
 mod clock;
 mod commit;
 mod judge;
 mod records;
+mod relay;
 mod spans;
 mod units;
 
-pub use bus::{Bus, BusError, Connection, Delivery, Headers, Message, PullConsumer, Settlement, Subscription, TRACEPARENT};
+pub use bus::{
+    Bus, BusError, Connection, Delivery, Headers, INCARNATION, Message, PullConsumer, Settlement, Subscription, TRACEPARENT,
+};
 pub use clock::{Clock, SystemClock};
 pub use commit::{COMMIT_RETRY, commit_all};
 pub use judge::{Judge, JudgeError, Question};
@@ -20,5 +24,6 @@ pub use records::{
     Answer, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
     Write,
 };
+pub use relay::{Relay, RelayError, RelayProgress, RelayedLog, Teller};
 pub use spans::{Span, SpanKind, SpanSink, SpanValue, Tracer, ago};
 pub use units::unit_fault;

@@ -353,6 +353,13 @@ pub trait Records: Clone + Send + Sync + 'static {
         expire: Option<Duration>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Writes a payload that finishes work which is there, such as the result of an attempt: it goes through even when memory is
+    /// short, so that the work drains.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn put_result(&self, key: &str, value: Bytes, expire: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Appends to a payload until it has `max` bytes; what would go beyond is left out.
     ///
     /// # Errors

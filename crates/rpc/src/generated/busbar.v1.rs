@@ -533,6 +533,30 @@ pub mod jobs_client {
             req.extensions_mut().insert(GrpcMethod::new("busbar.v1.Jobs", "List"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says why a job is where it is.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                ::busbar_protocol::busbar::ExplainJobRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::JobExplanation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/busbar.v1.Jobs/Explain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("busbar.v1.Jobs", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -608,6 +632,14 @@ pub mod jobs_server {
             request: tonic::Request<::busbar_protocol::busbar::ListJobsRequest>,
         ) -> std::result::Result<
             tonic::Response<::busbar_protocol::busbar::ListJobsReply>,
+            tonic::Status,
+        >;
+        /// Says why a job is where it is.
+        async fn explain(
+            &self,
+            request: tonic::Request<::busbar_protocol::busbar::ExplainJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::JobExplanation>,
             tonic::Status,
         >;
     }
@@ -1025,6 +1057,54 @@ pub mod jobs_server {
                     };
                     Box::pin(fut)
                 }
+                "/busbar.v1.Jobs/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Jobs>(pub Arc<T>);
+                    impl<
+                        T: Jobs,
+                    > tonic::server::UnaryService<
+                        ::busbar_protocol::busbar::ExplainJobRequest,
+                    > for ExplainSvc<T> {
+                        type Response = ::busbar_protocol::busbar::JobExplanation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::busbar_protocol::busbar::ExplainJobRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Jobs>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -1062,6 +1142,634 @@ pub mod jobs_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "busbar.v1.Jobs";
     impl<T> tonic::server::NamedService for JobsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod dead_letters_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Jobs of the caller's tenant that ended without success and are kept for whoever wants to try them again.
+    #[derive(Debug, Clone)]
+    pub struct DeadLettersClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> DeadLettersClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> DeadLettersClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            DeadLettersClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lists dead letters, the newest first.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                ::busbar_protocol::busbar::ListDeadLettersRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::ListDeadLettersReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/busbar.v1.DeadLetters/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("busbar.v1.DeadLetters", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Looks at a dead letter, whole.
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                ::busbar_protocol::busbar::GetDeadLetterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::DeadJob>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/busbar.v1.DeadLetters/Get",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("busbar.v1.DeadLetters", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tries a dead job again, as a new job: once.
+        pub async fn redrive(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                ::busbar_protocol::busbar::RedriveDeadLetterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::RedriveDeadLetterReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/busbar.v1.DeadLetters/Redrive",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("busbar.v1.DeadLetters", "Redrive"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tries many again, the oldest first, so many a second.
+        pub async fn redrive_many(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                ::busbar_protocol::busbar::RedriveDeadLettersRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::RedriveDeadLettersReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/busbar.v1.DeadLetters/RedriveMany",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("busbar.v1.DeadLetters", "RedriveMany"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Throws a dead letter away, with its input.
+        pub async fn discard(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                ::busbar_protocol::busbar::DiscardDeadLetterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::DiscardDeadLetterReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/busbar.v1.DeadLetters/Discard",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("busbar.v1.DeadLetters", "Discard"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod dead_letters_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with DeadLettersServer.
+    #[async_trait]
+    pub trait DeadLetters: std::marker::Send + std::marker::Sync + 'static {
+        /// Lists dead letters, the newest first.
+        async fn list(
+            &self,
+            request: tonic::Request<::busbar_protocol::busbar::ListDeadLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::ListDeadLettersReply>,
+            tonic::Status,
+        >;
+        /// Looks at a dead letter, whole.
+        async fn get(
+            &self,
+            request: tonic::Request<::busbar_protocol::busbar::GetDeadLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::DeadJob>,
+            tonic::Status,
+        >;
+        /// Tries a dead job again, as a new job: once.
+        async fn redrive(
+            &self,
+            request: tonic::Request<::busbar_protocol::busbar::RedriveDeadLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::RedriveDeadLetterReply>,
+            tonic::Status,
+        >;
+        /// Tries many again, the oldest first, so many a second.
+        async fn redrive_many(
+            &self,
+            request: tonic::Request<::busbar_protocol::busbar::RedriveDeadLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::RedriveDeadLettersReply>,
+            tonic::Status,
+        >;
+        /// Throws a dead letter away, with its input.
+        async fn discard(
+            &self,
+            request: tonic::Request<::busbar_protocol::busbar::DiscardDeadLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::busbar_protocol::busbar::DiscardDeadLetterReply>,
+            tonic::Status,
+        >;
+    }
+    /// Jobs of the caller's tenant that ended without success and are kept for whoever wants to try them again.
+    #[derive(Debug)]
+    pub struct DeadLettersServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> DeadLettersServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for DeadLettersServer<T>
+    where
+        T: DeadLetters,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/busbar.v1.DeadLetters/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<
+                        ::busbar_protocol::busbar::ListDeadLettersRequest,
+                    > for ListSvc<T> {
+                        type Response = ::busbar_protocol::busbar::ListDeadLettersReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::busbar_protocol::busbar::ListDeadLettersRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/busbar.v1.DeadLetters/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<
+                        ::busbar_protocol::busbar::GetDeadLetterRequest,
+                    > for GetSvc<T> {
+                        type Response = ::busbar_protocol::busbar::DeadJob;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::busbar_protocol::busbar::GetDeadLetterRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/busbar.v1.DeadLetters/Redrive" => {
+                    #[allow(non_camel_case_types)]
+                    struct RedriveSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<
+                        ::busbar_protocol::busbar::RedriveDeadLetterRequest,
+                    > for RedriveSvc<T> {
+                        type Response = ::busbar_protocol::busbar::RedriveDeadLetterReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::busbar_protocol::busbar::RedriveDeadLetterRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::redrive(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RedriveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/busbar.v1.DeadLetters/RedriveMany" => {
+                    #[allow(non_camel_case_types)]
+                    struct RedriveManySvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<
+                        ::busbar_protocol::busbar::RedriveDeadLettersRequest,
+                    > for RedriveManySvc<T> {
+                        type Response = ::busbar_protocol::busbar::RedriveDeadLettersReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::busbar_protocol::busbar::RedriveDeadLettersRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::redrive_many(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RedriveManySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/busbar.v1.DeadLetters/Discard" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiscardSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<
+                        ::busbar_protocol::busbar::DiscardDeadLetterRequest,
+                    > for DiscardSvc<T> {
+                        type Response = ::busbar_protocol::busbar::DiscardDeadLetterReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::busbar_protocol::busbar::DiscardDeadLetterRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::discard(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiscardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for DeadLettersServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "busbar.v1.DeadLetters";
+    impl<T> tonic::server::NamedService for DeadLettersServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -1,6 +1,6 @@
 //! `topics.yaml`: the topics of a pack, and the topic documents that follow from them.
 
-use busbar_protocol::busbar::TopicDocument;
+use busbar_protocol::busbar::{FlowLimits, KeyLimits, KeyStrategy, Rate, TopicDocument};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::in_pack;
@@ -47,6 +47,79 @@ pub(super) struct TopicEntry {
     /// How many attempts may be in flight through the queue group.
     #[serde(default)]
     queue_in_flight_max: u32,
+    /// How many of its jobs at once, and how fast.
+    flow: Option<Flow>,
+    /// The same for its jobs that carry one concurrency key.
+    key: Option<Key>,
+}
+
+/// How many jobs at once, and how fast; 0, or left out, means no bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Flow {
+    concurrency_max: u32,
+    starts: Option<Pace>,
+    admissions: Option<Pace>,
+    backlog_max: u64,
+}
+
+/// So many in so much time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pace {
+    count: u32,
+    #[serde(default)]
+    per_ms: u64,
+    #[serde(default)]
+    burst: u32,
+}
+
+/// Bounds for jobs that carry the same concurrency key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Key {
+    concurrency_max: u32,
+    strategy: Strategy,
+    starts: Option<Pace>,
+}
+
+/// What happens when a job comes whose key has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Strategy {
+    #[default]
+    Queue,
+    Reject,
+    CancelOldest,
+}
+
+impl From<&Pace> for Rate {
+    fn from(pace: &Pace) -> Self {
+        Self { count: pace.count, per_ms: pace.per_ms, burst: pace.burst }
+    }
+}
+
+impl From<&Flow> for FlowLimits {
+    fn from(flow: &Flow) -> Self {
+        Self {
+            concurrency_max: flow.concurrency_max,
+            starts: flow.starts.as_ref().map(Rate::from),
+            admissions: flow.admissions.as_ref().map(Rate::from),
+            backlog_max: flow.backlog_max,
+        }
+    }
+}
+
+impl From<&Key> for KeyLimits {
+    fn from(key: &Key) -> Self {
+        let strategy = match key.strategy {
+            Strategy::Queue => KeyStrategy::Queue,
+            Strategy::Reject => KeyStrategy::Reject,
+            Strategy::CancelOldest => KeyStrategy::CancelOldest,
+        };
+        let starts = key.starts.as_ref().map(Rate::from);
+        Self { concurrency_max: key.concurrency_max, strategy: strategy.into(), starts }
+    }
 }
 
 /// How long things may take, in milliseconds; 0 means the default.
@@ -55,6 +128,7 @@ pub(super) struct TopicEntry {
 struct Timeouts {
     schedule_to_start_ms: u64,
     start_to_close_ms: u64,
+    heartbeat_timeout_ms: u64,
     deadline_ms: u64,
 }
 
@@ -65,6 +139,10 @@ struct Retries {
     max_attempts: u32,
     backoff_initial_ms: u64,
     backoff_max_ms: u64,
+    /// Error codes after which no other attempt is made.
+    non_retryable_codes: Vec<String>,
+    /// After so many workers died with a job in their hands it is not tried again.
+    crash_limit: u32,
 }
 
 /// What a guest may use; what is left out has the sandbox's default.
@@ -130,6 +208,11 @@ impl TopicEntry {
             result_ttl_ms: self.result_ttl_ms,
             queue_only: self.queue_only,
             queue_in_flight_max: self.queue_in_flight_max,
+            flow: self.flow.as_ref().map(FlowLimits::from),
+            key: self.key.as_ref().map(KeyLimits::from),
+            heartbeat_timeout_ms: self.timeouts.heartbeat_timeout_ms,
+            non_retryable_codes: self.retries.non_retryable_codes.clone(),
+            crash_limit: self.retries.crash_limit,
         })
     }
 
