@@ -98,6 +98,11 @@ impl Health {
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<Connection> {
+        // Connections are counted before their events are heard: whoever asks must not be told of one that is gone.
+        if self.has_started() {
+            let generation = self.generation();
+            self.state.send_if_modified(|state| std::mem::replace(&mut state.generation, generation) != generation);
+        }
         self.state.subscribe()
     }
 

@@ -14,7 +14,7 @@
 --
 -- A record is a string: revision (8 bytes, big endian) | commit id (16 bytes) | value. The client packs it: Lua only compares bytes.
 -- Raise REVISION with every change: clients replace an older library and leave a newer one alone.
-local REVISION = 1
+local REVISION = 2
 
 -- Nothing of this exists yet while the library is loaded: the first call binds it.
 local call, sub, find, match, format, floor, ceil, min, max
@@ -349,6 +349,13 @@ local function release(_, A)
   return ''
 end
 
+-- Arguments: key, bytes, milliseconds. What finishes work that is there is written even when memory is short.
+local function put_result(_, A)
+  begin()
+  call('SET', A[1], A[2], 'PX', A[3])
+  return ''
+end
+
 -- Arguments: key, bytes, most bytes, milliseconds.
 local function append_payload(_, A)
   begin()
@@ -362,6 +369,7 @@ end
 
 redis.register_function('busbar_v1_admit', commit)
 redis.register_function('busbar_v1_append_payload', append_payload)
+redis.register_function({ function_name = 'busbar_v1_put_result', callback = put_result, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v1_advance', callback = commit, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v1_lease', callback = lease, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v1_release', callback = release, flags = { 'allow-oom' } })

@@ -181,6 +181,12 @@ impl Records for Store {
         self.inner.payloads.call("SET", args, Repeat::Harmless).await.map(|_| ())
     }
 
+    async fn put_result(&self, key: &str, value: Bytes, expire: Duration) -> Result<(), StoreError> {
+        let expire = encode::expire_ms(expire).to_string();
+        let args = [key.as_bytes(), &value, expire.as_bytes()];
+        self.inner.payloads.function(library::PUT_RESULT, &args, Repeat::Harmless).await.map(|_| ())
+    }
+
     async fn append_payload(&self, key: &str, value: Bytes, max: u64, expire: Duration) -> Result<(), StoreError> {
         let (max, expire) = (max.to_string(), encode::expire_ms(expire).to_string());
         let args = [key.as_bytes(), &value, max.as_bytes(), expire.as_bytes()];

@@ -21,6 +21,8 @@ async fn short_memory_refuses_new_work_and_lets_work_drain() {
     let admit = server.store.commit(CommitClass::Admit, vec![unit([absent("n")], [put("n", 1, "a")])]).await;
     assert_eq!(admit, Err(StoreError::MemoryShort));
     assert_eq!(server.store.put_payload("p", Bytes::from_static(b"x"), None).await, Err(StoreError::MemoryShort));
+    assert_eq!(server.store.put_result("res", Bytes::from_static(b"done"), DEADLINE).await, Ok(()), "it ends work that is there");
+    assert_eq!(server.store.payloads(vec!["res".into()]).await, Ok(vec![Some(Bytes::from_static(b"done"))]));
     let grow = server.store.append_payload("p", Bytes::from_static(b"x"), 10, DEADLINE).await;
     assert_eq!(grow, Err(StoreError::MemoryShort));
     assert_eq!(server.commit(unit([revision("k", 1)], [put("k", 2, "b")])).await, APPLIED);
