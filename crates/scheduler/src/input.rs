@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use busbar_protocol::busbar::{CancelItem, ListRequest, Problem, WorkerBeat};
+use tokio::sync::oneshot;
+
+use busbar_protocol::busbar::{CancelItem, DrainRequest, ExplainRequest, ListRequest, PauseRequest, Problem, WorkerBeat};
 use busbar_protocol::cap::{Handshake, Heartbeat};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::ports::{Connection, Delivery};
 use busbar_protocol::time::Timestamp;
 
-use crate::core::transition::{Report, Verdict};
+use crate::admission::Verdict;
+use crate::core::bounds::Bounds;
+use crate::core::transition::{self, Report};
 use crate::intake::Prepared;
 use crate::library::Library;
 
@@ -35,10 +39,18 @@ pub(crate) enum Input {
     List { request: ListRequest, reply: String },
     /// Somebody wants to see the workers.
     Workers { reply: String },
+    /// Somebody pauses, resumes, or wants to see what is paused.
+    Pause { request: PauseRequest, reply: String },
+    /// Somebody lets workers drain, takes that back, or wants to see which do.
+    Drain { request: DrainRequest, reply: String },
+    /// Somebody wants to know why a job is where it is.
+    Explain { request: ExplainRequest, reply: String },
     /// The kernel decided; jobs without a verdict are asked about again.
-    Verdicts(Vec<(JobId, Option<Verdict>)>),
+    Verdicts(Vec<(JobId, Option<transition::Verdict>)>),
     /// Topic documents changed.
     Topics(Arc<Library>),
+    /// The operator's bounds changed.
+    Bounds(Bounds),
     /// The kernel decides under this snapshot.
     Snapshot(String),
     /// The connection to the bus changed.
@@ -61,6 +73,8 @@ pub(crate) struct Admit {
 pub(crate) enum Origin {
     /// A request whose reply is the acknowledgement.
     Asked { reply: String },
+    /// A task that found out more about a submission, and waits.
+    Task { done: oneshot::Sender<Vec<Verdict>> },
     /// The work queue; one delivery per submission. What was refused has a record of its own in place of a problem.
     Queue { deliveries: Vec<Delivery> },
 }

@@ -14,11 +14,12 @@ use busbar_protocol::envelope;
 use busbar_protocol::ids::{self, JobId};
 use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::pointers::Pointer;
-use busbar_protocol::ports::{Judge, Records, StoreError};
+use busbar_protocol::ports::{Judge, Records, StoreError, Stored};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
+use crate::core::commit::Birth;
 use crate::core::job::{End, Job, State};
 use crate::core::queue::Class;
 use crate::core::transition::{self, Event, Limits};
@@ -30,6 +31,7 @@ use crate::traces::Traces;
 const UNDECIDED_RETRY_MS: u64 = 1_000;
 
 const MAX_ATTEMPTS_DEFAULT: u32 = 3;
+const CRASH_LIMIT_DEFAULT: u32 = 3;
 const BACKOFF_INITIAL_MS_DEFAULT: u64 = 500;
 const BACKOFF_MAX_MS_DEFAULT: u64 = 30_000;
 const START_TO_CLOSE_MS_DEFAULT: u64 = 15 * 60 * 1000;
@@ -43,6 +45,10 @@ pub(crate) struct Prepared {
     pub class: Arc<Class>,
     /// The states that it has passed.
     pub passed: Vec<JobState>,
+    /// What is special about its first commit.
+    pub birth: Birth,
+    /// What speaks against it, unless it repeats a submission that was taken when nothing did.
+    pub against: Option<Problem>,
 }
 
 /// A submission that is ready, or why it was refused.
@@ -57,20 +63,34 @@ pub(crate) fn from_bus(outcome: Outcome, item: &AdmitItem, now: Timestamp) -> Ou
     };
     let request = JobRequest::decode(item.request.clone()).unwrap_or_default();
     let Ok(id) = JobId::parse(request.job_id.clone()) else { return Err(refusal) };
-    let mut job = Job { from_bus: true, ..job(id, item, &request, &TopicDocument::default(), now) };
+    let job = Job { from_bus: true, ..job(id, item, &request, &TopicDocument::default(), now) };
+    let mut prepared =
+        Prepared { class: Arc::new(class(&request)), job, passed: Vec::new(), birth: Birth::default(), against: None };
+    refuse(&mut prepared, &refusal);
+    Ok(prepared)
+}
+
+/// Makes of a submission a job that has ended before it began.
+pub(crate) fn refuse(prepared: &mut Prepared, refusal: &Problem) {
+    let job = &mut prepared.job;
     job.plan.idempotency_key.clear();
     job.state = State::Ended(End {
         outcome: crate::core::job::Outcome::Failed,
-        at: now,
+        at: job.created,
         worker_id: String::new(),
-        code: refusal.code,
-        message: refusal.detail,
+        code: refusal.code.clone(),
+        message: refusal.detail.clone(),
         result: None,
         execution_ms: 0,
         decided_here: true,
     });
-    let passed = vec![job.state.tag()];
-    Ok(Prepared { class: Arc::new(class(&request)), job, passed })
+    prepared.passed = vec![job.state.tag()];
+    prepared.birth = Birth { refused: true, ..Birth::default() };
+}
+
+/// The refusal of a submission whose parent was cancelled.
+pub(crate) fn parent_cancelled(parent: &str) -> Problem {
+    problem(Code::ParentCancelled, format!("the job {parent}, to which it would belong, was cancelled"))
 }
 
 /// Prepares submissions; one outcome per item, in order.
@@ -87,6 +107,7 @@ pub(crate) async fn prepare<R: Records, J: Judge>(
     now: Timestamp,
 ) -> Result<Vec<Outcome>, StoreError> {
     let mut outcomes: Vec<Outcome> = items.iter().map(|item| form(item, library, now)).collect();
+    check_parents(&mut outcomes, records).await?;
     check_inputs(&mut outcomes, library, records).await?;
     decide(&mut outcomes, judge, traces, limits, now).await;
     Ok(outcomes)
@@ -124,7 +145,7 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
     }
     let class = Arc::new(class(&request));
     let job = job(id, item, &request, document, now);
-    Ok(Prepared { job, class, passed: vec![JobState::Pending] })
+    Ok(Prepared { job, class, passed: vec![JobState::Pending], birth: Birth::default(), against: None })
 }
 
 fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocument, now: Timestamp) -> Job {
@@ -142,6 +163,9 @@ fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocume
         updated: now,
         attempt: 0,
         unreached: 0,
+        crashes: 0,
+        parent_job_id: request.parent_job_id.clone(),
+        redrive_of: String::new(),
         plan: plan(item, request, &meta, document, now),
         decision: None,
         last_end: None,
@@ -154,12 +178,19 @@ fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocume
 fn plan(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata, document: &TopicDocument, now: Timestamp) -> JobPlan {
     let asked = request.budget.as_ref().and_then(|budget| u64::try_from(budget.deadline_ms).ok()).unwrap_or(0);
     let deadline_ms = first([asked, document.deadline_ms]);
+    let options = item.options.clone().unwrap_or_default();
     JobPlan {
         max_attempts: first([item.max_attempts, document.max_attempts, MAX_ATTEMPTS_DEFAULT]),
         backoff_initial_ms: first([document.backoff_initial_ms, BACKOFF_INITIAL_MS_DEFAULT]),
         backoff_max_ms: first([document.backoff_max_ms, BACKOFF_MAX_MS_DEFAULT]),
-        schedule_to_start_ms: document.schedule_to_start_ms,
-        start_to_close_ms: first([document.start_to_close_ms, START_TO_CLOSE_MS_DEFAULT]),
+        schedule_to_start_ms: first([options.schedule_to_start_ms, document.schedule_to_start_ms]),
+        start_to_close_ms: first([options.start_to_close_ms, document.start_to_close_ms, START_TO_CLOSE_MS_DEFAULT]),
+        heartbeat_timeout_ms: first([options.heartbeat_timeout_ms, document.heartbeat_timeout_ms]),
+        not_before_ms: options.not_before_ms,
+        idempotency_policy: options.idempotency_policy,
+        non_retryable_codes: first([options.non_retryable_codes, document.non_retryable_codes.clone()]),
+        crash_limit: first([document.crash_limit, CRASH_LIMIT_DEFAULT]),
+        concurrency_key: first([options.concurrency_key, label(request, "concurrency_key").unwrap_or_default()]),
         deadline_at_ms: if deadline_ms == 0 { 0 } else { now.after_millis(deadline_ms).millis() },
         module: document.module.clone(),
         limits: document.limits.clone(),
@@ -189,8 +220,13 @@ pub(crate) fn class(request: &JobRequest) -> Class {
     let placement =
         |(name, value): (&String, &String)| name.strip_prefix("placement.").map(|rest| (rest.to_owned(), value.clone()));
     let labels: BTreeMap<String, String> = request.labels.iter().filter_map(placement).collect();
-    let label = |name: &str| request.labels.get(name).filter(|value| !value.is_empty()).cloned();
-    Class { topic: request.topic.clone(), requires, labels, pool: label("preferred_pool"), worker: label("preferred_worker_id") }
+    let [pool, worker] = ["preferred_pool", "preferred_worker_id"].map(|name| label(request, name));
+    Class { topic: request.topic.clone(), requires, labels, pool, worker }
+}
+
+/// The value of a label, where it has one.
+fn label(request: &JobRequest, name: &str) -> Option<String> {
+    request.labels.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
 /// The class of a job that was read from the store.
@@ -198,6 +234,30 @@ pub(crate) fn class(request: &JobRequest) -> Class {
 pub(crate) fn class_of(job: &Job) -> Arc<Class> {
     let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
     Arc::new(Class { topic: job.topic.clone(), ..class(&request) })
+}
+
+/// Speaks against what belongs to a job that was cancelled. A parent that is not known, or not any more, cancels nothing.
+async fn check_parents<R: Records>(outcomes: &mut [Outcome], records: &R) -> Result<(), StoreError> {
+    let parents: BTreeSet<String> =
+        outcomes.iter().flatten().map(|p| p.job.parent_job_id.clone()).filter(|parent| !parent.is_empty()).collect();
+    if parents.is_empty() {
+        return Ok(());
+    }
+    let stored = records.read(parents.iter().map(|parent| busbar_protocol::keys::job(parent)).collect()).await?;
+    let is_cancelled = |stored: &Stored| {
+        let job = Job::decode(&stored.value).ok();
+        job.is_some_and(|job| job.cancel.is_some() || job.state.tag() == JobState::Cancelled)
+    };
+    let cancelled: BTreeSet<&String> = parents
+        .iter()
+        .zip(&stored)
+        .filter(|(_, stored)| stored.as_ref().is_some_and(is_cancelled))
+        .map(|(name, _)| name)
+        .collect();
+    for prepared in outcomes.iter_mut().flatten().filter(|prepared| cancelled.contains(&prepared.job.parent_job_id)) {
+        prepared.against = Some(parent_cancelled(&prepared.job.parent_job_id));
+    }
+    Ok(())
 }
 
 /// Reads the inputs of topics that have a schema, and validates them.

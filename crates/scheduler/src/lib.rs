@@ -30,6 +30,7 @@ mod meters;
 mod observer;
 mod office;
 mod perform;
+mod redrive;
 mod relay;
 mod service;
 mod takeover;

@@ -3,12 +3,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use busbar_protocol::busbar::{TopicDocument, TopicDocuments};
+use busbar_protocol::busbar::{LimitsDocument, TopicDocument, TopicDocuments};
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Records, StoreError};
 use busbar_protocol::prost::Message as _;
 use busbar_rules::schema::Schema;
 use busbar_rules::topics::TopicTable;
+
+use crate::core::bounds::Bounds;
+
+/// Reads the operator's bounds; none there means no bounds.
+///
+/// # Errors
+/// [`StoreError`], also where they cannot be understood.
+pub(crate) async fn bounds<R: Records>(records: &R) -> Result<Bounds, StoreError> {
+    let key = keys::LIMITS.to_owned();
+    let Some(stored) = records.read(vec![key.clone()]).await?.pop().flatten() else { return Ok(Bounds::default()) };
+    let corrupt = |detail: String| StoreError::Corrupt { key: key.clone(), detail };
+    let document = LimitsDocument::decode(stored.value).map_err(|error| corrupt(error.to_string()))?;
+    Bounds::new(document).map_err(|error| corrupt(error.to_string()))
+}
 
 /// Topics and schemas.
 #[derive(Default)]

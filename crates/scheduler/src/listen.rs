@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::{
-    AdmitItem, AdmitReply, AdmitRequest, CancelItem, CancelReply, CancelRequest, ListReply, ListRequest, WorkerBeat,
+    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelItem, CancelReply, CancelRequest, DrainReply, DrainRequest,
+    ExplainReply, ExplainRequest, ListReply, ListRequest, PauseReply, PauseRequest, Problem, RedriveItem, RedriveReply,
+    RedriveRequest, WorkerBeat, admit_answer,
 };
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{JobProgress, JobResult, JobStatus};
@@ -19,13 +21,14 @@ use busbar_protocol::envelope::{self, Decoded, PacketError};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::limits::ADMIT_ITEMS_MAX;
 use busbar_protocol::ports::{
-    Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement, TRACEPARENT,
+    Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement, StoreError, TRACEPARENT,
 };
-use busbar_protocol::prost::Message as _;
+use busbar_protocol::prost::{DecodeError, Message as _};
 use busbar_protocol::subjects::{self, Stream};
 use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
+use crate::core::commit::Letter;
 use crate::core::job::ResultPlace;
 use crate::core::transition::{Limits, Report, Reported as Outcome};
 use crate::input::{Admit, Input, Origin, Reported};
@@ -33,6 +36,7 @@ use crate::intake;
 use crate::library::Library;
 use crate::observer::Instruments;
 use crate::perform;
+use crate::redrive;
 
 /// The most submissions or results of one pull.
 const PULL: usize = 256;
@@ -51,6 +55,7 @@ pub(crate) struct Ears<B, R, C, J> {
     pub limits: Limits,
     pub inbox: String,
     pub instruments: Instruments,
+    pub epoch: u64,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
@@ -60,6 +65,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             subjects::SCHEDULER_CANCEL,
             subjects::SCHEDULER_LIST,
             subjects::SCHEDULER_WORKERS,
+            subjects::SCHEDULER_PAUSE,
+            subjects::SCHEDULER_DRAIN,
+            subjects::SCHEDULER_EXPLAIN,
             subjects::BEAT,
             subjects::HEARTBEAT,
             subjects::PROGRESS,
@@ -81,6 +89,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             }
         });
         self.start_admission(tasks).await?;
+        self.start_redriving(tasks).await?;
         for stream in [Stream::Submissions, Stream::Results, Stream::Handshakes] {
             tasks.spawn(Arc::clone(&self).pull(stream));
         }
@@ -94,20 +103,27 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
 
     async fn hear(&self, subject: &'static str, message: Message) {
         let reply = message.reply.clone();
+        let malformed = |error: &DecodeError| Some(intake::problem(Code::PacketMalformed, error.to_string()));
         match (subject, reply) {
             (subjects::SCHEDULER_CANCEL, Some(reply)) => match CancelRequest::decode(message.payload) {
                 Ok(request) => self.send(Input::Cancel { items: request.items, reply: Some(reply) }).await,
-                Err(error) => {
-                    let problem = Some(intake::problem(Code::PacketMalformed, error.to_string()));
-                    self.answer(&reply, &CancelReply { problem, ..CancelReply::default() }).await;
-                }
+                Err(error) => self.answer(&reply, &CancelReply { problem: malformed(&error), ..CancelReply::default() }).await,
             },
             (subjects::SCHEDULER_LIST, Some(reply)) => match ListRequest::decode(message.payload) {
                 Ok(request) => self.send(Input::List { request, reply }).await,
-                Err(error) => {
-                    let problem = Some(intake::problem(Code::PacketMalformed, error.to_string()));
-                    self.answer(&reply, &ListReply { problem, ..ListReply::default() }).await;
-                }
+                Err(error) => self.answer(&reply, &ListReply { problem: malformed(&error), ..ListReply::default() }).await,
+            },
+            (subjects::SCHEDULER_PAUSE, Some(reply)) => match PauseRequest::decode(message.payload) {
+                Ok(request) => self.send(Input::Pause { request, reply }).await,
+                Err(error) => self.answer(&reply, &PauseReply { problem: malformed(&error), ..PauseReply::default() }).await,
+            },
+            (subjects::SCHEDULER_DRAIN, Some(reply)) => match DrainRequest::decode(message.payload) {
+                Ok(request) => self.send(Input::Drain { request, reply }).await,
+                Err(error) => self.answer(&reply, &DrainReply { problem: malformed(&error), ..DrainReply::default() }).await,
+            },
+            (subjects::SCHEDULER_EXPLAIN, Some(reply)) => match ExplainRequest::decode(message.payload) {
+                Ok(request) => self.send(Input::Explain { request, reply }).await,
+                Err(error) => self.answer(&reply, &ExplainReply { problem: malformed(&error), ..ExplainReply::default() }).await,
             },
             (subjects::SCHEDULER_WORKERS, Some(reply)) => self.send(Input::Workers { reply }).await,
             (subjects::BEAT, _) => match WorkerBeat::decode(message.payload) {
@@ -205,7 +221,92 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         }
     }
 
-    async fn prepare(&self, items: &[AdmitItem]) -> Result<Vec<intake::Outcome>, busbar_protocol::ports::StoreError> {
+    /// Dead letters are tried again one message at a time: that is never urgent.
+    async fn start_redriving(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), BusError> {
+        let mut messages = self.ports.bus.subscribe(subjects::SCHEDULER_REDRIVE, Some(subjects::SCHEDULER_QUEUE)).await?;
+        let ears = Arc::clone(self);
+        tasks.spawn(async move {
+            while let Some(message) = messages.next().await {
+                ears.redrive(message).await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn redrive(&self, message: Message) {
+        let Some(reply) = message.reply else { return };
+        let received = Instant::now();
+        let refuse =
+            |code: Code, detail: String| RedriveReply { problem: Some(intake::problem(code, detail)), ..RedriveReply::default() };
+        let request = match RedriveRequest::decode(message.payload) {
+            Ok(request) => request,
+            Err(error) => return self.answer(&reply, &refuse(Code::PacketMalformed, error.to_string())).await,
+        };
+        if request.items.len() > ADMIT_ITEMS_MAX {
+            let detail = format!("{} items in one message, more than {ADMIT_ITEMS_MAX}", request.items.len());
+            return self.answer(&reply, &refuse(Code::BatchTooLarge, detail)).await;
+        }
+        let letters = match redrive::read(&request.items, &self.ports.records).await {
+            Ok(letters) => letters,
+            Err(error) => return self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
+        };
+        let discards = request.items.iter().filter(|item| item.new_job_id.is_empty()).count();
+        if discards == request.items.len() {
+            return self.discard(letters, &reply).await;
+        }
+        if discards > 0 {
+            let detail = "one message either tries letters again or throws them away".to_owned();
+            return self.answer(&reply, &refuse(Code::FieldInvalid, detail)).await;
+        }
+        match self.try_again(&request.items, letters).await {
+            // The reply to a redrive has the form of the reply to a submission.
+            Ok(outcomes) => self.send(Input::Admit(Admit { outcomes, origin: Origin::Asked { reply }, received })).await,
+            Err(error) => self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
+        }
+    }
+
+    async fn try_again(
+        &self,
+        items: &[RedriveItem],
+        letters: Vec<Result<Letter, Problem>>,
+    ) -> Result<Vec<intake::Outcome>, StoreError> {
+        let mut prepared = Vec::with_capacity(items.len());
+        for (item, letter) in items.iter().zip(letters) {
+            prepared.push(match letter {
+                Ok(letter) => redrive::prepare(item, letter, &self.ports.records).await,
+                Err(problem) => Err(problem),
+            });
+        }
+        let submissions: Vec<AdmitItem> = prepared.iter().flatten().map(|again| again.item.clone()).collect();
+        let mut outcomes = self.prepare(&submissions).await?.into_iter();
+        let with_letters = prepared.into_iter().map(|again| {
+            let again = again?;
+            let mut outcome = outcomes.next().unwrap_or_else(|| Err(intake::problem(Code::Internal, "no outcome")))?;
+            outcome.job.redrive_of = again.letter.letter.job_id.clone();
+            outcome.job.plan.idempotency_key.clear();
+            outcome.birth.letter = Some(again.letter);
+            Ok(outcome)
+        });
+        Ok(with_letters.collect())
+    }
+
+    async fn discard(&self, letters: Vec<Result<Letter, Problem>>, reply: &str) {
+        let mut answers = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let gone = match letter {
+                Ok(letter) => redrive::discard(&letter, self.epoch, &self.ports.records).await,
+                Err(problem) => Err(problem),
+            };
+            let answer = match gone {
+                Ok(()) => admit_answer::Answer::Admitted(Admitted::default()),
+                Err(problem) => admit_answer::Answer::Rejected(problem),
+            };
+            answers.push(AdmitAnswer { answer: Some(answer) });
+        }
+        self.answer(reply, &RedriveReply { answers, problem: None }).await;
+    }
+
+    async fn prepare(&self, items: &[AdmitItem]) -> Result<Vec<intake::Outcome>, StoreError> {
         let library = Arc::clone(&self.library.borrow());
         let Ports { records, clock, judge, .. } = &self.ports;
         intake::prepare(items, &library, records, judge, &self.instruments.traces, &self.limits, clock.now()).await
@@ -351,6 +452,9 @@ fn report(result: JobResult) -> Option<Report> {
         JobStatus::Succeeded => Outcome::Succeeded(place(result_ptr, result_ref)),
         JobStatus::Failed | JobStatus::FailedFatal => Outcome::Failed { code: code(Code::HandlerFailed), message: error_message },
         JobStatus::Denied => Outcome::Failed { code: code(Code::SafetyDenied), message: error_message },
+        JobStatus::FailedRetryable if error_code.eq_ignore_ascii_case(Code::RateLimited.as_str()) => {
+            Outcome::RateLimited { message: error_message }
+        }
         JobStatus::FailedRetryable => {
             Outcome::Retryable { code: code(Code::AttemptFailed), message: error_message, timed_out: false }
         }

@@ -1,13 +1,12 @@
 //! What the scheduler counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use busbar_protocol::busbar::{CheckBatchResponse, JobState};
 use busbar_protocol::codes::Code;
-use busbar_protocol::ports::{Judge, JudgeError, Question};
+use busbar_protocol::ports::{Judge, JudgeError, Question, RelayProgress};
 use busbar_protocol::time::Timestamp;
 use busbar_service::Metrics;
 use busbar_service::telemetry::{Capped, Counter, Counters, Gauge, Gauges, Histogram, OTHER, millis};
@@ -23,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LIVE: [JobState; 5] =
     [JobState::Pending, JobState::ApprovalRequired, JobState::Scheduled, JobState::Dispatched, JobState::Running];
 /// What a worker can be.
-const STATUSES: [&str; 4] = ["online", "stale", "draining", "lost"];
+const STATUSES: [&str; 5] = ["online", "stale", "draining", "lost", "blocked"];
 
 /// The metrics. Clones are the same ones.
 #[derive(Clone, Debug)]
@@ -179,46 +178,6 @@ fn number(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
-/// How far the relay is: told by the event loop and by the relay, read once a second.
-#[derive(Debug, Default)]
-pub(crate) struct RelayProgress {
-    written: AtomicU64,
-    told: AtomicU64,
-    told_until_ms: AtomicU64,
-}
-
-impl RelayProgress {
-    /// Entries were written to the log.
-    pub(crate) fn written(&self, entries: usize) {
-        self.written.fetch_add(entries as u64, Ordering::Relaxed);
-    }
-
-    /// Entries were told; the last one was written at this time.
-    pub(crate) fn told(&self, entries: usize, until: Timestamp) {
-        self.told.fetch_add(entries as u64, Ordering::Relaxed);
-        self.told_until_ms.store(until.millis(), Ordering::Relaxed);
-    }
-
-    /// How many entries have been counted as written by now: for [`RelayProgress::caught_up`], before the log is read.
-    pub(crate) fn mark(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    /// The log was read after the mark, at this time, and held nothing more. What was told twice, or was left by an earlier term,
-    /// is put right by this.
-    pub(crate) fn caught_up(&self, mark: u64, at: Timestamp) {
-        self.told.store(mark, Ordering::Relaxed);
-        self.told_until_ms.store(at.millis(), Ordering::Relaxed);
-    }
-
-    /// How many entries, and how much time, lie between the log and what was told of it.
-    fn lag(&self, now: Timestamp) -> (u64, Duration) {
-        let entries = self.written.load(Ordering::Relaxed).saturating_sub(self.told.load(Ordering::Relaxed));
-        let until = Timestamp::from_millis(self.told_until_ms.load(Ordering::Relaxed));
-        (entries, if entries == 0 { Duration::ZERO } else { now.since(until) })
-    }
-}
-
 /// What one term keeps to bring the gauges up to date.
 pub(crate) struct Board {
     meters: Meters,
@@ -226,6 +185,8 @@ pub(crate) struct Board {
     topics: Capped,
     pools: Capped,
     waiting: BTreeMap<(String, String), i64>,
+    /// Topics whose jobs were seen to go, so that their gauge is there even if none of them had to wait.
+    gone: BTreeSet<String>,
     slots: BTreeMap<String, (i64, i64)>,
     looked: Option<Instant>,
 }
@@ -238,6 +199,7 @@ impl Board {
             topics: Capped::new(NAMES_MAX),
             pools: Capped::new(NAMES_MAX),
             waiting: BTreeMap::new(),
+            gone: BTreeSet::new(),
             slots: BTreeMap::new(),
             looked: None,
         }
@@ -246,6 +208,17 @@ impl Board {
     /// What stands in labels for a topic.
     pub(crate) fn topic<'a>(&mut self, topic: &'a str) -> &'a str {
         self.topics.name(topic)
+    }
+
+    /// A job of this topic went to a worker.
+    pub(crate) fn went(&mut self, topic: &str, cell: &Cell) {
+        if self.gone.contains(topic) || self.gone.len() >= NAMES_MAX {
+            return;
+        }
+        self.gone.insert(topic.to_owned());
+        let pools = cell.topics().resolve(topic).map(|document| document.pools.join(",")).unwrap_or_default();
+        let place = (self.topics.name(topic).to_owned(), self.pools.name(&pools).to_owned());
+        self.waiting.entry(place).or_default();
     }
 
     /// Brings the gauges up to date, if it is time.
@@ -284,7 +257,7 @@ impl Board {
     fn look_at_workers(&mut self, cell: &Cell, patience: &Patience, now: Timestamp) {
         self.slots.values_mut().for_each(|count| *count = (0, 0));
         let mut by_status = STATUSES.map(|status| (status, 0));
-        for worker in cell.workers().view(patience, now) {
+        for worker in cell.workers().view(patience, cell.holds(), now) {
             if let Some((_, count)) = by_status.iter_mut().find(|(status, _)| *status == worker.status) {
                 *count += 1;
             }
@@ -334,23 +307,6 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_relay_is_behind_by_what_was_written_and_not_told() {
-        let progress = RelayProgress::default();
-        let at = Timestamp::from_millis;
-        assert_eq!(progress.lag(at(5000)), (0, Duration::ZERO));
-        progress.written(3);
-        progress.told(1, at(4000));
-        assert_eq!(progress.lag(at(5000)), (2, Duration::from_secs(1)));
-        // The last entry is told twice, and nothing is there any more.
-        progress.told(3, at(4500));
-        let mark = progress.mark();
-        progress.caught_up(mark, at(9000));
-        assert_eq!(progress.lag(at(9000)), (0, Duration::ZERO));
-        progress.written(1);
-        assert_eq!(progress.lag(at(9500)), (1, Duration::from_millis(500)));
-    }
 
     #[test]
     fn codes_of_workers_share_one_series() {

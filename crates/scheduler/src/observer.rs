@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use busbar_protocol::busbar::{JobState, admit_answer};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
+use busbar_protocol::ports::RelayProgress;
 use busbar_protocol::time::Timestamp;
 use busbar_service::Telemetry;
 
@@ -15,7 +16,7 @@ use crate::core::cell::Cell;
 use crate::core::fact::Fact;
 use crate::core::job::{Job, Outcome};
 use crate::core::workers::Patience;
-use crate::meters::{Board, Meters, RelayProgress};
+use crate::meters::{Board, Meters};
 use crate::traces::Traces;
 
 /// What the process lends for telling.
@@ -97,6 +98,7 @@ impl Observer {
                 Fact::Dispatched { job, since } => {
                     let Some(job) = cell.job(&job) else { continue };
                     let waited = now.since(since);
+                    self.board.went(&job.topic, cell);
                     self.instruments.meters.dispatched(self.board.topic(&job.topic), waited);
                     self.instruments.traces.dispatched(job, waited);
                 }

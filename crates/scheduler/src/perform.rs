@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use busbar_protocol::busbar::WorkerKind;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{AlertSeverity, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
 use busbar_protocol::envelope::{self, PacketError};
-use busbar_protocol::ports::{Bus, BusError, Headers, TRACEPARENT};
+use busbar_protocol::ports::{Bus, BusError, Headers, INCARNATION, TRACEPARENT};
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
@@ -90,7 +91,10 @@ fn traced(traceparent: String) -> Headers {
 async fn dispatch<B: Bus>(bus: &B, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
     let Sending { job, worker_id, inbox, traceparent } = sending;
     let packet = dispatch_packet(job, worker_id, now);
-    let headers = traced(traceparent);
+    let mut headers = traced(traceparent);
+    // Only a native worker tells its starts apart.
+    let start = job.hold().filter(|hold| hold.kind == WorkerKind::Native).map(|hold| hold.incarnation.clone());
+    headers.extend(start.filter(|start| !start.is_empty()).map(|start| (INCARNATION.to_owned(), start)));
     if worker_id.is_empty() {
         // The reply subject names the attempt, so that word of an empty queue group finds its way back.
         let reply = format!("{inbox}.{}.{}", job.attempt, hex_name(job.id.as_str()));

@@ -1,28 +1,31 @@
 //! The tasks around the event loop: each asks the world something and puts the answer into the loop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use busbar_protocol::busbar::{AdmitAnswer, AdmitReply, Admitted, IdempotencyRecord, SnapshotChanged, admit_answer};
+use busbar_protocol::busbar::{
+    AdmitAnswer, AdmitReply, Admitted, IdempotencyPolicy, IdempotencyRecord, SnapshotChanged, admit_answer,
+};
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::pointers::{Pointer, Sha256Hex};
-use busbar_protocol::ports::{Bus, BusError, Clock, Connection, Headers, Judge, Records, StoreError};
+use busbar_protocol::ports::{Bus, BusError, Clock, CommitId, Connection, Headers, Judge, Records, StoreError};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 
 use crate::Ports;
-use crate::admission::{Verdict, duplicate};
+use crate::admission::{self, Doubt, Verdict, duplicate};
 use crate::config::SchedulerConfig;
-use crate::core::job::{Job, ResultPlace};
+use crate::core::job::{self, Job, ResultPlace};
 use crate::core::transition::{Report, Reported as Outcome};
 use crate::core::verdict;
-use crate::input::{Input, Reported};
-use crate::library::Library;
+use crate::input::{Admit, Input, Origin, Reported};
+use crate::intake;
+use crate::library::{self, Library};
 use crate::office::Proof;
 use crate::traces::Traces;
 
@@ -67,7 +70,7 @@ pub(crate) async fn watch_connection(mut connection: watch::Receiver<Connection>
     }
 }
 
-/// Reads the topic documents again whenever they may have changed.
+/// Reads the topic documents and the bounds again whenever they may have changed.
 pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
     ports: &Ports<B, R, C, J>,
     inputs: mpsc::Sender<Input>,
@@ -76,27 +79,32 @@ pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
     let mut words = ports.bus.subscribe(subjects::CONFIG_CHANGED, None).await?;
     let (records, clock) = (ports.records.clone(), ports.clock.clone());
     tasks.spawn(async move {
-        // The commit and not the revision: a record that was removed and written anew begins with revision 1 again.
-        let mut commit = None;
+        // The commits and not the revisions: a record that was removed and written anew begins with revision 1 again.
+        let mut known: [Option<CommitId>; 2] = [None; 2];
         loop {
             tokio::select! {
                 biased;
                 word = words.next() => if word.is_none() { return },
                 () = clock.sleep(LOOK_AGAIN) => {}
             }
-            let Ok(mut stored) = records.read(vec![keys::TOPICS.to_owned()]).await else { continue };
-            let found = stored.pop().flatten().map(|stored| stored.commit);
-            if found == commit {
-                continue;
-            }
-            match Library::load(&records).await {
-                Ok(library) => {
-                    commit = found;
-                    if inputs.send(Input::Topics(library)).await.is_err() {
-                        return;
+            let Ok(stored) = records.read(vec![keys::TOPICS.to_owned(), keys::LIMITS.to_owned()]).await else { continue };
+            let found: Vec<Option<CommitId>> = stored.into_iter().map(|stored| stored.map(|stored| stored.commit)).collect();
+            for (index, found) in
+                found.into_iter().enumerate().filter(|(index, found)| *found != known[*index]).collect::<Vec<_>>()
+            {
+                let input = match index {
+                    0 => Library::load(&records).await.map(Input::Topics),
+                    _ => library::bounds(&records).await.map(Input::Bounds),
+                };
+                match input {
+                    Ok(input) => {
+                        known[index] = found;
+                        if inputs.send(input).await.is_err() {
+                            return;
+                        }
                     }
+                    Err(error) => tracing::error!(%error, "a document cannot be used; the last good one stays"),
                 }
-                Err(error) => tracing::error!(%error, "the topic documents cannot be used; the last good ones stay"),
             }
         }
     });
@@ -157,7 +165,7 @@ pub(crate) fn needs_check(job: &Job, report: &Report, library: &Library) -> bool
             place.pointer != kept || library.output_schema(&job.topic).is_some()
         }
         Outcome::Succeeded(None) => library.output_schema(&job.topic).is_some(),
-        Outcome::Failed { .. } | Outcome::Retryable { .. } | Outcome::Cancelled => false,
+        Outcome::Failed { .. } | Outcome::Retryable { .. } | Outcome::RateLimited { .. } | Outcome::Cancelled => false,
     }
 }
 
@@ -223,20 +231,13 @@ pub(crate) async fn resolve_duplicates<B: Bus, R: Records, C: Clock, J: Judge>(
     ports: Ports<B, R, C, J>,
     verdicts: Vec<Verdict>,
     reply: String,
+    inputs: mpsc::Sender<Input>,
 ) {
     let mut answers = Vec::with_capacity(verdicts.len());
     for verdict in verdicts {
         let answer = match verdict {
             Verdict::Known(answer) => answer,
-            Verdict::Doubtful(job) => loop {
-                match existing(&ports.records, &job).await {
-                    Ok(found) => break found,
-                    Err(error) => {
-                        tracing::debug!(%error, "a duplicate is looked up again");
-                        ports.clock.sleep(READ_RETRY).await;
-                    }
-                }
-            },
+            Verdict::Doubtful(doubt) => resolve(&ports, *doubt, &inputs).await,
         };
         answers.push(AdmitAnswer { answer: Some(answer) });
     }
@@ -246,27 +247,84 @@ pub(crate) async fn resolve_duplicates<B: Bus, R: Records, C: Clock, J: Judge>(
     }
 }
 
+/// What a submission is answered that may be a repetition. Where the key passes to it, it is submitted again; somebody else can be
+/// first then, so that it is looked at once more.
+async fn resolve<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: &Ports<B, R, C, J>,
+    mut doubt: Doubt,
+    inputs: &mpsc::Sender<Input>,
+) -> admit_answer::Answer {
+    loop {
+        let revision = match existing(&ports.records, &doubt).await {
+            Ok(Found::Answer(answer)) => return answer,
+            Ok(Found::KeyPasses { revision }) => revision,
+            Err(error) => {
+                tracing::debug!(%error, "a duplicate is looked up again");
+                ports.clock.sleep(READ_RETRY).await;
+                continue;
+            }
+        };
+        doubt.prepared.birth.key_revision = Some(revision);
+        let (done, told) = oneshot::channel();
+        let outcomes = vec![Ok(doubt.prepared.clone())];
+        let admit = Admit { outcomes, origin: Origin::Task { done }, received: Instant::now() };
+        let sent = inputs.send(Input::Admit(admit)).await;
+        match told.await.ok().and_then(|mut verdicts| verdicts.pop()).filter(|_| sent.is_ok()) {
+            Some(Verdict::Known(answer)) => return answer,
+            Some(Verdict::Doubtful(again)) if again.otherwise.is_some() => return Verdict::Doubtful(again).refusal(),
+            Some(Verdict::Doubtful(again)) => doubt = *again,
+            None => {
+                let detail = "this scheduler was replaced".to_owned();
+                return admit_answer::Answer::Rejected(intake::problem(Code::SchedulerUnavailable, detail));
+            }
+        }
+    }
+}
+
+/// What stands under the names of a submission.
+enum Found {
+    /// This is to be said.
+    Answer(admit_answer::Answer),
+    /// The job that its key stands for has ended without success, and the key passes to it.
+    KeyPasses {
+        /// The revision of the key's record.
+        revision: u64,
+    },
+}
+
 /// The job that a submission repeats, if it is the same submission or names the same idempotency key.
-async fn existing<R: Records>(records: &R, job: &Job) -> Result<admit_answer::Answer, StoreError> {
+async fn existing<R: Records>(records: &R, doubt: &Doubt) -> Result<Found, StoreError> {
+    let job = &doubt.prepared.job;
     let own = keys::job(job.id.as_str());
-    let stored = records.read(vec![own.clone()]).await?.pop().flatten();
-    if let Some(stored) = stored {
-        let found = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key: own, detail })?;
+    if let Some(found) = read_job(records, own).await? {
         let same = found.tenant_id == job.tenant_id && found.request.starts_with(&job.request);
-        return Ok(if same { admitted(&found) } else { duplicate(job) });
+        return Ok(Found::Answer(if same { admitted(&found) } else { duplicate(job) }));
+    }
+    let none = || Found::Answer(doubt.otherwise.clone().map_or_else(|| duplicate(job), admit_answer::Answer::Rejected));
+    if job.plan.idempotency_key.is_empty() {
+        return Ok(none());
     }
     let key = keys::idempotency(&job.tenant_id, &job.plan.idempotency_key);
-    let stored = records.read(vec![key]).await?.pop().flatten();
-    let Some(record) = stored.and_then(|stored| IdempotencyRecord::decode(stored.value).ok()) else { return Ok(duplicate(job)) };
-    let first = keys::job(&record.job_id);
-    let stored = records.read(vec![first.clone()]).await?.pop().flatten();
-    match stored {
-        Some(stored) => {
-            let found = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key: first, detail })?;
-            Ok(admitted(&found))
-        }
-        None => Ok(duplicate(job)),
+    let Some(stored) = records.read(vec![key]).await?.pop().flatten() else { return Ok(none()) };
+    let Ok(record) = IdempotencyRecord::decode(stored.value) else { return Ok(none()) };
+    if admission::refuses_used_key(job) {
+        return Ok(Found::Answer(admission::key_used(job, &record.job_id)));
     }
+    let first = read_job(records, keys::job(&record.job_id)).await?;
+    let passes = job.plan.idempotency_policy() == IdempotencyPolicy::AllowAfterFailure && doubt.otherwise.is_none();
+    let failed = |first: &Job| first.end().is_some_and(|end| end.outcome != job::Outcome::Succeeded);
+    Ok(match first {
+        // A key whose job is forgotten stands for nothing, where that matters.
+        None if passes => Found::KeyPasses { revision: stored.revision },
+        Some(first) if passes && failed(&first) => Found::KeyPasses { revision: stored.revision },
+        Some(first) => Found::Answer(admitted(&first)),
+        None => none(),
+    })
+}
+
+async fn read_job<R: Records>(records: &R, key: String) -> Result<Option<Job>, StoreError> {
+    let stored = records.read(vec![key.clone()]).await?.pop().flatten();
+    stored.map(|stored| Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key, detail })).transpose()
 }
 
 fn admitted(job: &Job) -> admit_answer::Answer {

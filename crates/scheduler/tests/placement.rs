@@ -9,9 +9,12 @@ use busbar_protocol::busbar::{TopicDocument, WorkerBeat, WorkerKind};
 use busbar_protocol::cap::{Handshake, Heartbeat};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
+use busbar_scheduler::core::flow::Charge;
+use busbar_scheduler::core::holds::Holds;
 use busbar_scheduler::core::job::Hold;
-use busbar_scheduler::core::place::{Placement, Problem, plan};
-use busbar_scheduler::core::queue::{Class, Queue, Rank};
+use busbar_scheduler::core::place::{GroupRoom, Rooms};
+use busbar_scheduler::core::queue::{AGED, Class, Queue, Rank, Spot, Turn};
+use busbar_scheduler::core::timeline::Gate;
 use busbar_scheduler::core::workers::Workers;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -21,8 +24,9 @@ struct Scene {
     queue: Queue,
     workers: Workers,
     document: TopicDocument,
-    queued_out: BTreeMap<String, BTreeSet<JobId>>,
-    resting: BTreeMap<String, Timestamp>,
+    out_in_group: u32,
+    rests: bool,
+    short: bool,
 }
 
 impl Scene {
@@ -32,8 +36,7 @@ impl Scene {
     }
 
     fn job(mut self, name: &str, rank: Rank, age: u64, class: Class) -> Self {
-        let class = Arc::new(Class { topic: "job.a".to_owned(), ..class });
-        self.queue.add(rank, &class, (Timestamp::from_millis(NOW.millis() - age), id(name)));
+        self.queue.add(&spot(name, rank, age, class, "default"), "p");
         self
     }
 
@@ -42,22 +45,30 @@ impl Scene {
         self
     }
 
-    fn plan(&self) -> Vec<Placement> {
-        let topic = |name: &str| (name == "job.a").then_some(&self.document);
-        plan(&Problem {
-            queue: &self.queue,
-            workers: &self.workers,
-            topic: &topic,
-            queued_out: &self.queued_out,
-            resting: &self.resting,
-            now: NOW,
-            limit: 100,
-        })
-    }
-
+    /// Who goes where, until nobody can go any more.
     fn placed(&self) -> Vec<(String, String)> {
-        self.plan().into_iter().map(|place| (place.job.to_string(), place.worker_id)).collect()
+        let mut queue = self.queue.clone();
+        let mut rooms = Rooms::new(&self.workers, &Holds::default(), NOW);
+        let mut group = GroupRoom { out: self.out_in_group, rests: self.rests };
+        let mut placed = Vec::new();
+        while let Some((spot, placement)) =
+            queue.next(NOW, |spot| match rooms.find(&spot.class, &self.document, group, self.short) {
+                Some(to) => {
+                    group.out += u32::from(to.worker_id.is_empty());
+                    Turn::Goes { to, cost_ms: 1, weight: 1 }
+                }
+                None => Turn::ClassWaits(Gate::Worker),
+            })
+        {
+            placed.push((spot.waiting.1.to_string(), placement.worker_id));
+        }
+        placed
     }
+}
+
+fn spot(name: &str, rank: Rank, age: u64, class: Class, tenant: &str) -> Spot {
+    let class = Arc::new(Class { topic: "job.a".to_owned(), ..class });
+    Spot { class, rank, tenant: tenant.into(), waiting: (Timestamp::from_millis(NOW.millis() - age), id(name)) }
 }
 
 fn id(name: &str) -> JobId {
@@ -86,8 +97,10 @@ fn priority_then_age_and_never_more_than_fits() {
 #[test]
 fn the_smaller_share_of_slots_taken_wins() {
     let mut scene = Scene::new().worker(native("large", 8)).worker(native("small", 2));
-    let hold = Hold { worker_id: "large".to_owned(), kind: WorkerKind::Native, incarnation: "i".to_owned(), since: NOW };
-    scene.workers.take(&hold, (id("other"), 1), NOW);
+    let hold =
+        Hold { worker_id: "large".to_owned(), kind: WorkerKind::Native, incarnation: "i".to_owned(), since: NOW, heard: NOW };
+    let charge = Charge { tenant: "default".into(), topic: "job.a".into(), key: None };
+    scene.workers.take(&hold, (id("other"), 1), charge, NOW);
     for number in 0..5 {
         scene = scene.job(&format!("j{number}"), Rank::Batch, 10 - number, Class::default());
     }
@@ -159,9 +172,9 @@ fn a_queue_group_is_bounded_and_rests_when_nobody_was_there() {
     for number in 0..4 {
         scene = scene.job(&format!("j{number}"), Rank::Batch, 10 - number, Class::default());
     }
-    scene.queued_out.insert("job.a".to_owned(), BTreeSet::from([id("out")]));
+    scene.out_in_group = 1;
     assert_eq!(scene.placed(), pairs(&[("j0", "")]));
-    scene.resting.insert("job.a".to_owned(), NOW.after_millis(1));
+    scene.rests = true;
     assert_eq!(scene.placed(), pairs(&[]));
 }
 
@@ -179,4 +192,110 @@ fn a_module_never_goes_to_a_queue_group() {
     let mut scene = Scene::new().job("j", Rank::Batch, 1, Class::default());
     scene.document.module = "sha256:x".to_owned();
     assert_eq!(scene.placed(), pairs(&[]));
+}
+
+#[test]
+fn attempts_that_are_short_are_given_in_advance_but_only_when_all_slots_are_taken() {
+    let ahead = |name: &str| WorkerBeat { prefetch: 1, ..native(name, 1) };
+    let mut scene = Scene::new().worker(ahead("a")).worker(ahead("b"));
+    for number in 0..6 {
+        scene = scene.job(&format!("j{number}"), Rank::Batch, 10 - number, Class::default());
+    }
+    assert_eq!(scene.placed(), pairs(&[("j0", "a"), ("j1", "b")]));
+    scene.short = true;
+    assert_eq!(scene.placed(), pairs(&[("j0", "a"), ("j1", "b"), ("j2", "a"), ("j3", "b")]));
+}
+
+#[test]
+fn region_and_type_are_labels_that_workers_need_not_carry() {
+    let wants =
+        |name: &str, value: &str| Class { labels: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..Class::default() };
+    let worker = WorkerBeat { region: "eu".to_owned(), worker_type: "gpu-box".to_owned(), ..native("w", 4) };
+    let scene = Scene::new()
+        .job("here", Rank::Batch, 3, wants("region", "eu"))
+        .job("there", Rank::Batch, 2, wants("region", "us"))
+        .job("boxed", Rank::Batch, 1, wants("type", "gpu-box"))
+        .worker(worker);
+    assert_eq!(scene.placed(), pairs(&[("here", "w"), ("boxed", "w")]));
+}
+
+/// Serves a queue as long as somebody goes, everybody at once, and says whose jobs went.
+fn served(queue: &mut Queue, most: usize, weight: impl Fn(&str) -> u32) -> Vec<String> {
+    let mut tenants = Vec::new();
+    while tenants.len() < most {
+        let goes = |spot: &Spot| Turn::Goes { to: (), cost_ms: 10, weight: weight(&spot.tenant) };
+        let Some((spot, ())) = queue.next(NOW, goes) else { break };
+        tenants.push(spot.tenant.to_string());
+    }
+    tenants
+}
+
+#[test]
+fn tenants_share_by_weight_however_much_each_has_waiting() {
+    let mut queue = Queue::default();
+    for number in 0..1_000 {
+        queue.add(&spot(&format!("noisy-{number}"), Rank::Batch, 5_000 - number, Class::default(), "noisy"), "p");
+    }
+    for number in 0..100 {
+        queue.add(&spot(&format!("quiet-{number}"), Rank::Batch, 100 - number, Class::default(), "quiet"), "p");
+    }
+    let order = served(&mut queue, 150, |tenant| if tenant == "quiet" { 2 } else { 1 });
+    let quiet = order.iter().filter(|tenant| *tenant == "quiet").count();
+    assert!((99..=101).contains(&quiet), "{quiet} of 150, with twice the weight");
+}
+
+#[test]
+fn who_was_away_saves_nothing_up() {
+    let mut queue = Queue::default();
+    let add = |queue: &mut Queue, tenant: &str, count: u64, from: u64| {
+        for number in from..from + count {
+            queue.add(&spot(&format!("{tenant}-{number}"), Rank::Batch, 100_000 - number, Class::default(), tenant), "p");
+        }
+    };
+    add(&mut queue, "busy", 2_000, 0);
+    served(&mut queue, 1_000, |_| 1);
+    add(&mut queue, "late", 500, 0);
+    let order = served(&mut queue, 100, |_| 1);
+    let late = order.iter().filter(|tenant| *tenant == "late").count();
+    assert!((49..=51).contains(&late), "{late} of 100");
+}
+
+#[test]
+fn a_lower_priority_waits_but_does_not_starve() {
+    let mut queue = Queue::default();
+    let aged = u64::try_from(AGED.as_millis()).expect("a minute") + 1;
+    queue.add(&spot("old-batch", Rank::Batch, aged, Class::default(), "a"), "p");
+    queue.add(&spot("young-batch", Rank::Batch, 1, Class::default(), "a"), "p");
+    for number in 0..100 {
+        queue.add(&spot(&format!("critical-{number}"), Rank::Critical, 50, Class::default(), "b"), "p");
+    }
+    let goes = |_: &Spot| Turn::Goes { to: (), cost_ms: 1, weight: 1 };
+    let order: Vec<String> = std::iter::from_fn(|| queue.next(NOW, goes)).map(|(spot, ())| spot.waiting.1.to_string()).collect();
+    let place = |name: &str| order.iter().position(|job| job == name).expect("it went");
+    assert!(place("old-batch") < 8, "one in eight goes to what is old");
+    assert_eq!(place("young-batch"), 101);
+}
+
+#[test]
+fn what_is_shut_is_not_looked_at_until_it_is_opened() {
+    let mut queue = Queue::default();
+    queue.add(&spot("a", Rank::Batch, 2, Class::default(), "shut"), "p");
+    queue.add(&spot("b", Rank::Batch, 1, Class::default(), "open"), "p");
+    let mut asked = Vec::new();
+    let ask = |queue: &mut Queue, asked: &mut Vec<String>| {
+        queue.next(NOW, |spot| {
+            asked.push(spot.tenant.to_string());
+            if &*spot.tenant == "shut" { Turn::<()>::TenantWaits(Gate::Quota) } else { Turn::ClassWaits(Gate::Worker) }
+        })
+    };
+    assert!(ask(&mut queue, &mut asked).is_none());
+    assert!(ask(&mut queue, &mut asked).is_none());
+    assert_eq!(asked, ["shut", "open"]);
+    assert!(!queue.may_go());
+    queue.open_tenant("shut");
+    queue.room_came();
+    asked.clear();
+    assert!(ask(&mut queue, &mut asked).is_none());
+    assert_eq!(asked.len(), 2);
+    assert_eq!(queue.len(), 2);
 }

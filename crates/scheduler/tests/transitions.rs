@@ -30,7 +30,10 @@ fn job(state: State) -> Job {
         updated: PAST,
         attempt: 1,
         unreached: 0,
-        plan: JobPlan { max_attempts: 3, backoff_initial_ms: 100, backoff_max_ms: 1000, ..JobPlan::default() },
+        crashes: 0,
+        parent_job_id: String::new(),
+        redrive_of: String::new(),
+        plan: plan(),
         decision: None,
         last_end: None,
         cancel: None,
@@ -39,8 +42,12 @@ fn job(state: State) -> Job {
     }
 }
 
+fn plan() -> JobPlan {
+    JobPlan { max_attempts: 3, backoff_initial_ms: 100, backoff_max_ms: 1000, ..JobPlan::default() }
+}
+
 fn hold() -> Hold {
-    Hold { worker_id: "w".to_owned(), kind: WorkerKind::Native, incarnation: "i".to_owned(), since: PAST }
+    Hold { worker_id: "w".to_owned(), kind: WorkerKind::Native, incarnation: "i".to_owned(), since: PAST, heard: PAST }
 }
 
 fn running() -> State {
@@ -49,7 +56,8 @@ fn running() -> State {
 
 /// Every state that differs for the table, by name.
 fn jobs() -> Vec<(&'static str, Job)> {
-    let wish = CancelWish { by: NOW.after_millis(1), reason: "why".to_owned(), requested_by: "me".to_owned() };
+    let wish =
+        CancelWish { by: NOW.after_millis(1), reason: "why".to_owned(), requested_by: "me".to_owned(), code: Code::Cancelled };
     let overdue = CancelWish { by: PAST, ..wish.clone() };
     let end = End {
         outcome: Outcome::Succeeded,
@@ -81,6 +89,12 @@ fn jobs() -> Vec<(&'static str, Job)> {
         ("RUNNING", job(running())),
         ("RUNNING, deadline passed", late(job(running()))),
         ("RUNNING, last attempt too long", limited(last(job(running())))),
+        ("RUNNING, silent for too long", Job { plan: JobPlan { heartbeat_timeout_ms: 1, ..plan() }, ..job(running()) }),
+        ("RUNNING, two crashes of three", Job { crashes: 2, plan: JobPlan { crash_limit: 3, ..plan() }, ..job(running()) }),
+        (
+            "RUNNING, `busy` is final",
+            Job { plan: JobPlan { non_retryable_codes: vec!["busy".into()], ..plan() }, ..job(running()) },
+        ),
         ("RUNNING, being cancelled", Job { cancel: Some(wish), ..job(running()) }),
         ("RUNNING, cancellation overdue", Job { cancel: Some(overdue), ..job(running()) }),
         ("SUCCEEDED", job(State::Ended(end))),
@@ -99,6 +113,11 @@ fn verdict(decision: DecisionType) -> Event {
 
 fn report(attempt: Option<u32>, outcome: Reported) -> Event {
     Event::Reported(Report { attempt, worker_id: "w".to_owned(), outcome, execution_ms: 5 })
+}
+
+fn handed_back() -> Event {
+    let outcome = Reported::Retryable { code: Code::WorkerLeft.to_string(), message: String::new(), timed_out: false };
+    Event::Reported(Report { attempt: None, worker_id: "w".to_owned(), outcome, execution_ms: 0 })
 }
 
 /// Every event that differs for the table, by name.
@@ -121,11 +140,13 @@ fn events() -> Vec<(&'static str, Event)> {
         ("result SUCCEEDED of attempt 9", report(Some(9), Reported::Succeeded(None))),
         ("result FAILED", report(None, Reported::Failed { code: "bad".to_owned(), message: "no".to_owned() })),
         ("result FAILED_RETRYABLE", report(None, retry())),
+        ("handed back by one that leaves", handed_back()),
+        ("result rate_limited", report(None, Reported::RateLimited { message: "later".to_owned() })),
         ("result CANCELLED", report(None, Reported::Cancelled)),
         ("attempt lost", over(1, false)),
         ("attempt 3 lost", over(3, false)),
         ("attempt reached nobody", over(1, true)),
-        ("cancel asked", Event::CancelAsked { reason: "why".to_owned(), requested_by: "me".to_owned() }),
+        ("cancel asked", Event::CancelAsked { reason: "why".to_owned(), requested_by: "me".to_owned(), code: Code::Cancelled }),
         ("impossible", Event::Impossible { code: Code::NoPool, message: "no".to_owned() }),
         ("tick", Event::Tick),
     ]

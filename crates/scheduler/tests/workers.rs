@@ -8,6 +8,8 @@ use busbar_protocol::busbar::{HeldAttempt, WorkerBeat, WorkerKind};
 use busbar_protocol::cap::{Handshake, Heartbeat};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
+use busbar_scheduler::core::flow::Charge;
+use busbar_scheduler::core::holds::Holds;
 use busbar_scheduler::core::job::Hold;
 use busbar_scheduler::core::workers::{AttemptKey, Patience, Workers};
 
@@ -33,15 +35,20 @@ fn beat(incarnation: &str, sequence: u64, held: &[&str]) -> WorkerBeat {
 }
 
 fn hold(kind: WorkerKind, incarnation: &str) -> Hold {
-    Hold { worker_id: "w".to_owned(), kind, incarnation: incarnation.to_owned(), since: T0 }
+    Hold { worker_id: "w".to_owned(), kind, incarnation: incarnation.to_owned(), since: T0, heard: T0 }
 }
 
 /// A native worker that was sent one attempt.
 fn native() -> Workers {
     let mut workers = Workers::default();
     workers.beat(&beat("start-1", 1, &[]), T0);
-    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), T0);
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), charge(), T0);
     workers
+}
+
+/// On whose account every attempt here is out.
+fn charge() -> Charge {
+    Charge { tenant: "acme".into(), topic: "job.a".into(), key: None }
 }
 
 fn slots(workers: &Workers) -> usize {
@@ -67,7 +74,7 @@ fn a_restart_loses_its_attempts_at_once() {
 fn a_late_beat_of_an_earlier_start_or_number_is_ignored() {
     let mut workers = native();
     workers.beat(&beat("start-2", 5, &[]), at(1));
-    workers.take(&hold(WorkerKind::Native, "start-2"), key("b"), at(1));
+    workers.take(&hold(WorkerKind::Native, "start-2"), key("b"), charge(), at(1));
     assert!(workers.beat(&beat("start-1", 9, &["a"]), at(2)).unwanted.is_empty());
     assert!(workers.beat(&beat("start-2", 4, &["b"]), at(2)).evidence.is_empty());
     assert_eq!(slots(&workers), 1);
@@ -76,8 +83,8 @@ fn a_late_beat_of_an_earlier_start_or_number_is_ignored() {
 #[test]
 fn a_scheduler_that_took_over_knows_from_the_record_which_start_had_the_attempt() {
     let mut workers = Workers::default();
-    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), T0);
-    workers.take(&hold(WorkerKind::Native, "start-2"), key("b"), T0);
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), charge(), T0);
+    workers.take(&hold(WorkerKind::Native, "start-2"), key("b"), charge(), T0);
     let heard = workers.beat(&beat("start-2", 7, &["b"]), at(1));
     assert_eq!((heard.lost, heard.evidence), (vec![key("a")], vec![key("b")]));
 }
@@ -118,15 +125,20 @@ fn a_worker_that_falls_silent_is_lost_unless_nobody_could_hear() {
     let mut workers = native();
     let lost = workers.silence(&patience, T0, at(6)).lost;
     assert_eq!(lost, vec![(key("a"), "w".to_owned())]);
-    assert_eq!(workers.view(&patience, at(6))[0].status, "lost");
+    assert_eq!(workers.view(&patience, &Holds::default(), at(6))[0].status, "lost");
 }
 
 #[test]
 fn the_last_beat_of_a_worker_that_leaves_frees_everything() {
     let mut workers = native();
     let last = WorkerBeat { leaving: true, ..beat("start-1", 2, &[]) };
-    assert_eq!(workers.beat(&last, at(1)).lost, vec![key("a")]);
-    assert_eq!(workers.view(&Patience::default(), at(1))[0].status, "lost");
+    assert_eq!(workers.beat(&last, at(1)).lost, vec![]);
+    let early = workers.silence(&Patience::default(), T0, at(2));
+    assert!(early.left.is_empty(), "its last result may still be on its way");
+    let silence = workers.silence(&Patience::default(), T0, at(4));
+    assert_eq!((silence.left, silence.lost), (vec![(key("a"), "w".to_owned())], vec![]), "it did not die");
+    assert_eq!(workers.take_released(), vec![charge()]);
+    assert_eq!(workers.view(&Patience::default(), &Holds::default(), at(1))[0].status, "lost");
 }
 
 fn handshake(workers: &mut Workers, second: u64) -> Vec<AttemptKey> {
@@ -143,7 +155,7 @@ fn heartbeat(workers: &mut Workers, active_jobs: i32, second: u64) {
 fn an_announced_worker_restarts_with_a_new_handshake() {
     let mut workers = Workers::default();
     handshake(&mut workers, 0);
-    workers.take(&hold(WorkerKind::Announced, ""), key("a"), at(1));
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), charge(), at(1));
     assert_eq!(handshake(&mut workers, 2), vec![key("a")]);
     assert_eq!(slots(&workers), 0);
 }
@@ -153,9 +165,9 @@ fn a_handshake_that_was_kept_from_earlier_neither_kills_nor_revives() {
     let mut workers = Workers::default();
     let shake = Handshake { component_id: "w".to_owned(), ready_topics: vec!["job.a".to_owned()], ..Handshake::default() };
     workers.handshake(&shake, T0, at(3600));
-    assert_eq!(workers.view(&Patience::default(), at(3600))[0].status, "lost");
+    assert_eq!(workers.view(&Patience::default(), &Holds::default(), at(3600))[0].status, "lost");
     heartbeat(&mut workers, 0, 3601);
-    workers.take(&hold(WorkerKind::Announced, ""), key("a"), at(3602));
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), charge(), at(3602));
     assert!(workers.handshake(&shake, T0, at(3603)).lost.is_empty());
     assert_eq!(slots(&workers), 1);
 }
@@ -165,10 +177,41 @@ fn an_announced_worker_gives_back_what_was_given_up_once_its_heartbeats_show_roo
     let mut workers = Workers::default();
     handshake(&mut workers, 0);
     heartbeat(&mut workers, 0, 1);
-    workers.take(&hold(WorkerKind::Announced, ""), key("a"), at(1));
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), charge(), at(1));
     workers.abandon("w", &key("a"));
     heartbeat(&mut workers, 1, 30);
     assert_eq!(slots(&workers), 1, "it says that it is busy");
     heartbeat(&mut workers, 0, 40);
     assert_eq!(slots(&workers), 0);
+}
+
+#[test]
+fn an_id_that_two_living_processes_answer_to_is_shared_until_one_is_gone() {
+    let mut workers = native();
+    workers.beat(&beat("start-2", 1, &[]), at(1));
+    for second in 2..=5 {
+        workers.beat(&beat("start-1", 10 + second, &[]), at(second));
+        workers.beat(&beat("start-2", second, &[]), at(second));
+    }
+    assert!(workers.get("w").expect("it is known").shared);
+    let view = workers.view(&Patience::default(), &Holds::default(), at(5));
+    assert_eq!((view[0].status.as_str(), view[0].shared), ("blocked", true));
+    for second in 6..=12 {
+        workers.beat(&beat("start-2", second, &[]), at(second));
+        workers.silence(&Patience::default(), T0, at(second));
+    }
+    assert!(!workers.get("w").expect("it is known").shared, "the other one was not heard any more");
+}
+
+#[test]
+fn what_a_worker_claims_is_believed_within_reason() {
+    let mut workers = Workers::default();
+    let absurd = Heartbeat { worker_id: "w".to_owned(), max_parallel_jobs: -3, cpu_load: f32::NAN, ..Heartbeat::default() };
+    workers.heartbeat(&absurd, T0);
+    let worker = workers.get("w").expect("it is known");
+    assert_eq!((worker.capacity, worker.cpu_load), (1, 0.0));
+    let beat = WorkerBeat { capacity: u32::MAX, cpu_load: -1e9, ..beat("i", 1, &[]) };
+    workers.beat(&beat, T0);
+    let worker = workers.get("w").expect("it is known");
+    assert_eq!((worker.capacity, worker.cpu_load), (busbar_scheduler::core::workers::CAPACITY_MAX, 0.0));
 }

@@ -14,7 +14,8 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::ports::{
-    Answer, Bus, COMMIT_RETRY, Clock, CommitClass, Guard, Headers, Records, StoreError, Unit, Write, commit_all,
+    Answer, Bus, COMMIT_RETRY, Clock, CommitClass, Guard, Headers, Records, Relay, RelayProgress, StoreError, Unit, Write,
+    commit_all,
 };
 use busbar_protocol::prost::{self, Message as _};
 use busbar_protocol::time::Timestamp;
@@ -35,8 +36,9 @@ use crate::listen::{Ears, problem};
 use crate::meters::Meters;
 use crate::office::{Office, keep_lease};
 use crate::perform::{self, Outgoing};
+use crate::relay::{self, RunTeller};
 use crate::service::{Ports, TermError};
-use crate::{janitor, jobs, relay, starts, takeover};
+use crate::{janitor, jobs, starts, takeover};
 
 /// The most inputs of one turn.
 const INPUTS_MAX: usize = 256;
@@ -75,7 +77,17 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock>(
     takeover::load(ports, &library, &mut engine).await?;
 
     let relay_wake = Arc::new(Notify::new());
-    tasks.spawn(relay::run(ports.clone(), epoch, Arc::clone(&relay_wake)));
+    let progress = Arc::<RelayProgress>::default();
+    let relay = Relay {
+        bus: ports.bus.clone(),
+        records: ports.records.clone(),
+        clock: ports.clock.clone(),
+        teller: RunTeller { bus: ports.bus.clone(), meters: meters.clone() },
+        of: relay::RUNS,
+        epoch,
+        progress: Arc::clone(&progress),
+    };
+    tasks.spawn(relay.run(Arc::clone(&relay_wake)));
     tasks.spawn(janitor::run(ports.clone(), epoch, config.settings.retention.runs));
     let ears = Ears { ports: ports.clone(), inputs: inputs.clone(), library, epoch };
     Arc::new(ears).start(&mut tasks).await?;
@@ -88,6 +100,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock>(
         arrived,
         stopping,
         relay_wake,
+        progress,
         tasks,
         started: ports.clock.now(),
         submitting: BTreeSet::new(),
@@ -124,6 +137,8 @@ struct Term<'a, B, R, C> {
     arrived: mpsc::Receiver<Input>,
     stopping: watch::Receiver<bool>,
     relay_wake: Arc<Notify>,
+    /// How far the relay is.
+    progress: Arc<RelayProgress>,
     tasks: JoinSet<()>,
     started: Timestamp,
     /// Jobs that are on their way to the scheduler, and so may well be unknown there.
@@ -156,6 +171,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             self.look_at(all);
         }
         self.commit().await?;
+        self.meters.relay(self.progress.lag(self.ports.clock.now()));
         self.perform().await;
         Ok(())
     }
@@ -323,6 +339,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         if units.is_empty() && removals.is_empty() {
             return self.answer_starts(&BTreeMap::new());
         }
+        let log_entries = units.iter().filter(|(_, _, unit)| tells(unit)).count();
         let begun = Instant::now();
         let (new, old): (Vec<_>, Vec<_>) = units.into_iter().partition(|(_, new, _)| *new);
         let (old_ids, old_units): (Vec<String>, Vec<Unit>) = old.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
@@ -347,6 +364,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         // After the runs that have begun in this turn, so that none of them loses its workflow.
         self.commit_removals(removals).await?;
         self.meters.committed(begun, self.engine.len(), self.engine.jobs_out().count());
+        self.progress.written(log_entries);
         self.relay_wake.notify_one();
         Ok(())
     }
@@ -485,6 +503,11 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         self.submitting.extend(outgoing.iter().map(|job| job.job_id.clone()));
         self.tasks.spawn(perform::submit(self.ports.clone(), outgoing, self.inputs.clone()));
     }
+}
+
+/// Whether the unit appends to the log of runs.
+fn tells(unit: &Unit) -> bool {
+    unit.writes.iter().any(|write| matches!(write, Write::Append { log, .. } if log == keys::LOG_RUNS))
 }
 
 fn lost_input(message: &str) -> JobOutcome {

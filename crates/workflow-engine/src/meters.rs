@@ -29,6 +29,9 @@ pub(crate) struct Meters {
     jobs_submitted: Counter,
     run_ms: Histogram,
     commit_ms: Histogram,
+    relay_lag_entries: Gauge,
+    relay_lag_ms: Gauge,
+    relay_ms: Histogram,
     names: Arc<Mutex<Capped>>,
     tracer: Tracer,
 }
@@ -47,6 +50,9 @@ impl Meters {
             jobs_submitted: metrics.counter("engine_jobs_submitted", "Jobs that were submitted for steps, repetitions included"),
             run_ms: metrics.histogram_ms("engine_run_ms", "From the start of a run to its end"),
             commit_ms: metrics.histogram_ms("engine_commit_ms", "Time of one turn's commit"),
+            relay_lag_entries: metrics.gauge("engine_relay_lag_entries", "Entries of the log that were not told yet"),
+            relay_lag_ms: metrics.gauge("engine_relay_lag_ms", "How far the relay is behind the log"),
+            relay_ms: metrics.histogram_ms("engine_relay_ms", "From the writing of a log entry to its telling"),
             names: Arc::new(Mutex::new(Capped::new(NAMES_MAX))),
             tracer: telemetry.tracer.clone(),
         };
@@ -65,7 +71,7 @@ impl Meters {
 
     /// A term has ended: what only the active replica knows is known no more.
     pub(crate) fn end(&self) {
-        for gauge in [&self.active, &self.runs, &self.jobs_out] {
+        for gauge in [&self.active, &self.runs, &self.jobs_out, &self.relay_lag_entries, &self.relay_lag_ms] {
             gauge.set(0);
         }
     }
@@ -75,6 +81,17 @@ impl Meters {
         self.commit_ms.observe(millis(since.elapsed()));
         self.runs.set(i64::try_from(runs).unwrap_or(i64::MAX));
         self.jobs_out.set(i64::try_from(jobs_out).unwrap_or(i64::MAX));
+    }
+
+    /// The relay has told an entry that was written so long ago.
+    pub(crate) fn relayed(&self, after: Duration) {
+        self.relay_ms.observe(millis(after));
+    }
+
+    /// How many entries, and how much time, lie between the log and what was told of it.
+    pub(crate) fn relay(&self, (entries, behind): (u64, Duration)) {
+        self.relay_lag_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.relay_lag_ms.set(i64::try_from(behind.as_millis()).unwrap_or(i64::MAX));
     }
 
     /// A run was started.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use busbar_protocol::busbar::{DeadLetter, IdempotencyRecord, JobEvent, JobState};
+use busbar_protocol::busbar::{DeadLetter, HoldsDocument, IdempotencyRecord, JobEvent, JobState};
 use busbar_protocol::keys;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{CommitId, Guard, Unit, Write};
@@ -45,69 +45,129 @@ pub struct Change<'a> {
     pub epoch: u64,
     /// The commit's id.
     pub id: CommitId,
-    /// A job that never was admitted: it is told once and forgotten soon.
-    pub refused: bool,
 }
 
-/// The place of the guard against a job that exists in the unit of a new job.
-pub const GUARD_JOB_ABSENT: usize = 1;
-/// The place of the guard against a used idempotency key in the unit of a new job that has one. The guard that its input is
-/// there comes last.
-pub const GUARD_KEY_UNUSED: usize = 2;
+/// What is special about the first commit of a job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Birth {
+    /// A job that never was admitted: it is told once and forgotten soon.
+    pub refused: bool,
+    /// The job to which its idempotency key pointed has ended without success: the key's record stands at this revision, and
+    /// passes to the new job.
+    pub key_revision: Option<u64>,
+    /// The dead letter that it tries again.
+    pub letter: Option<Letter>,
+}
 
-/// Builds the unit.
+/// A dead letter as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    /// Its revision.
+    pub revision: u64,
+    /// It.
+    pub letter: DeadLetter,
+}
+
+/// What the unit of a new job demands of the store, guard by guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// We are the active scheduler.
+    Owner,
+    /// No job has its name.
+    JobAbsent,
+    /// Its idempotency key stands for no other job.
+    KeyFree,
+    /// Its input is there.
+    InputThere,
+    /// The dead letter is as it was read.
+    LetterAsRead,
+}
+
+/// The unit of a change of a job that stands in the store.
 #[must_use]
 pub fn unit(change: &Change<'_>, retention: &Retention) -> Unit {
+    let key = keys::job(change.job.id.as_str());
+    let guards = vec![owner(change.epoch), Guard::Revision { key, revision: change.revision }];
+    Unit { id: change.id, guards, writes: writes(change, &Birth::default(), Vec::new(), retention) }
+}
+
+/// The unit of a new job, with the meaning of each of its guards.
+#[must_use]
+pub fn birth(change: &Change<'_>, birth: &Birth, retention: &Retention) -> (Unit, Vec<Demand>) {
+    let key = keys::job(change.job.id.as_str());
+    let mut guards = vec![owner(change.epoch), Guard::Absent { key }];
+    let mut demands = vec![Demand::Owner, Demand::JobAbsent];
+    let mut own = Vec::new();
+    if !birth.refused {
+        let mut demand = |guard, meaning| {
+            guards.push(guard);
+            demands.push(meaning);
+        };
+        admit(change.job, birth, &mut demand, &mut own, retention);
+    }
+    (Unit { id: change.id, guards, writes: writes(change, birth, own, retention) }, demands)
+}
+
+fn owner(epoch: u64) -> Guard {
+    Guard::Epoch { lock: keys::LOCK_SCHEDULER.to_owned(), epoch }
+}
+
+/// The record first, since a repeated unit is recognised by it; then what is special; the log entry last.
+fn writes(change: &Change<'_>, birth: &Birth, special: Vec<Write>, retention: &Retention) -> Vec<Write> {
     let job = change.job;
-    let record_key = keys::job(job.id.as_str());
-    let mut guards = vec![Guard::Epoch { lock: keys::LOCK_SCHEDULER.to_owned(), epoch: change.epoch }];
-    if change.revision == 0 {
-        guards.push(Guard::Absent { key: record_key.clone() });
-    } else {
-        guards.push(Guard::Revision { key: record_key.clone(), revision: change.revision });
-    }
-    let expire = job.end().map(|_| if change.refused { retention.refused } else { retention.jobs });
-    let mut writes = vec![Write::Put { key: record_key, revision: change.revision + 1, value: job.encode(), expire }];
-    if change.revision == 0 && !change.refused {
-        admit(job, &mut guards, &mut writes, retention);
-    }
+    let expire = job.end().map(|_| if birth.refused { retention.refused } else { retention.jobs });
+    let put = Write::Put { key: keys::job(job.id.as_str()), revision: change.revision + 1, value: job.encode(), expire };
+    let mut writes = vec![put];
+    writes.extend(special);
     if let Some(end) = job.end() {
-        finish(job, end, change, &mut writes, retention);
+        finish(job, end, change, birth, &mut writes, retention);
     }
     if !change.passed.is_empty() {
         let value = event(job, change.passed).encode_to_vec().into();
         writes.push(Write::Append { log: keys::LOG_JOBS.to_owned(), value, keep: retention.log_entries });
     }
-    Unit { id: change.id, guards, writes }
+    writes
 }
 
 /// What only the first commit of a job does: its key is taken, its payload stays, it is listed as live.
-fn admit(job: &Job, guards: &mut Vec<Guard>, writes: &mut Vec<Write>, retention: &Retention) {
+fn admit(job: &Job, birth: &Birth, demand: &mut impl FnMut(Guard, Demand), writes: &mut Vec<Write>, retention: &Retention) {
     if !job.plan.idempotency_key.is_empty() {
         let key = keys::idempotency(&job.tenant_id, &job.plan.idempotency_key);
-        guards.push(Guard::Absent { key: key.clone() });
+        let free = match birth.key_revision {
+            None => Guard::Absent { key: key.clone() },
+            Some(revision) => Guard::Revision { key: key.clone(), revision },
+        };
+        demand(free, Demand::KeyFree);
         let value = IdempotencyRecord { version: 1, job_id: job.id.to_string(), trace_id: job.trace_id.clone() };
-        let value = value.encode_to_vec().into();
-        writes.push(Write::Put { key, revision: 1, value, expire: Some(retention.jobs) });
+        let (revision, value) = (birth.key_revision.unwrap_or(0) + 1, value.encode_to_vec().into());
+        writes.push(Write::Put { key, revision, value, expire: Some(retention.jobs) });
     }
+    let input = keys::context(job.id.as_str());
     // A submitter that gave up takes its input back; a submission that arrives after that must not become a job.
     if job.plan.input_bytes > 0 && !job.from_bus {
-        guards.push(Guard::Exists { key: keys::context(job.id.as_str()) });
+        demand(Guard::Exists { key: input.clone() }, Demand::InputThere);
+    }
+    if let Some(letter) = &birth.letter {
+        let key = keys::dead_letter(&letter.letter.job_id);
+        demand(Guard::Revision { key: key.clone(), revision: letter.revision }, Demand::LetterAsRead);
+        let redriven = DeadLetter { redriven_as: job.id.to_string(), redriven_ms: job.created.millis(), ..letter.letter.clone() };
+        let (revision, value) = (letter.revision + 1, redriven.encode_to_vec().into());
+        writes.push(Write::Put { key, revision, value, expire: Some(retention.dead_letters) });
     }
     if job.end().is_none() {
-        writes.push(Write::Persist { key: keys::context(job.id.as_str()) });
+        writes.push(Write::Persist { key: input });
         let score = score(job);
         writes.push(Write::IndexAdd { index: keys::INDEX_LIVE.to_owned(), member: job.id.to_string(), score });
     }
 }
 
 /// What only the last commit of a job does.
-fn finish(job: &Job, end: &End, change: &Change<'_>, writes: &mut Vec<Write>, retention: &Retention) {
+fn finish(job: &Job, end: &End, change: &Change<'_>, birth: &Birth, writes: &mut Vec<Write>, retention: &Retention) {
     let member = job.id.to_string();
     if change.revision > 0 {
         writes.push(Write::IndexRemove { index: keys::INDEX_LIVE.to_owned(), member: member.clone() });
     }
-    if change.refused {
+    if birth.refused {
         return;
     }
     let finished = keys::index_finished(&job.tenant_id);
@@ -115,7 +175,9 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, writes: &mut Vec<Write>, re
     writes.push(Write::IndexTrim { index: finished.clone(), below: i64::try_from(oldest).unwrap_or(i64::MAX) });
     writes.push(Write::IndexAdd { index: finished, member: member.clone(), score: score(job) });
     let results = if job.plan.result_ttl_ms > 0 { Duration::from_millis(job.plan.result_ttl_ms) } else { retention.results };
-    writes.push(Write::Expire { key: keys::context(&member), after: results });
+    // A dead letter can be tried again as long as it is kept, so its input stays as long.
+    let input = if is_dead(end) { results.max(retention.dead_letters) } else { results };
+    writes.push(Write::Expire { key: keys::context(&member), after: input });
     if let Some(result) = &end.result {
         if let Some(from) = &result.copied_from {
             writes.push(Write::Copy { from: from.clone(), to: keys::attempt_result(&member, job.attempt), expire: None });
@@ -130,11 +192,35 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, writes: &mut Vec<Write>, re
         let key = keys::dead_letter(&member);
         writes.push(Write::Put { key, revision: 1, value: letter, expire: Some(retention.dead_letters) });
         let score = i64::try_from(end.at.millis()).unwrap_or(i64::MAX);
-        writes.push(Write::IndexAdd { index: keys::INDEX_DEAD.to_owned(), member, score });
         let oldest = end.at.millis().saturating_sub(millis(retention.dead_letters));
         let below = i64::try_from(oldest).unwrap_or(i64::MAX);
-        writes.push(Write::IndexTrim { index: keys::INDEX_DEAD.to_owned(), below });
+        for index in [keys::INDEX_DEAD.to_owned(), keys::index_dead(&job.tenant_id)] {
+            writes.push(Write::IndexAdd { index: index.clone(), member: member.clone(), score });
+            writes.push(Write::IndexTrim { index, below });
+        }
     }
+}
+
+/// The unit that throws a dead letter away.
+#[must_use]
+pub fn discard(letter: &DeadLetter, revision: u64, epoch: u64, id: CommitId) -> Unit {
+    let (key, member) = (keys::dead_letter(&letter.job_id), letter.job_id.clone());
+    let guards = vec![owner(epoch), Guard::Revision { key: key.clone(), revision }];
+    let indexes = [keys::INDEX_DEAD.to_owned(), keys::index_dead(&letter.tenant_id)];
+    let removals = indexes.map(|index| Write::IndexRemove { index, member: member.clone() });
+    Unit { id, guards, writes: [Write::Delete { key }].into_iter().chain(removals).collect() }
+}
+
+/// The unit that keeps what is paused and what drains.
+#[must_use]
+pub fn holds(record: &HoldsDocument, revision: u64, epoch: u64, id: CommitId) -> Unit {
+    let key = keys::HOLDS.to_owned();
+    let as_read = match revision {
+        0 => Guard::Absent { key: key.clone() },
+        revision => Guard::Revision { key: key.clone(), revision },
+    };
+    let put = Write::Put { key, revision: revision + 1, value: record.encode_to_vec().into(), expire: None };
+    Unit { id, guards: vec![owner(epoch), as_read], writes: vec![put] }
 }
 
 /// Whether an end leaves a dead letter: the job should have succeeded and did not.
@@ -155,6 +241,12 @@ fn dead_letter(job: &Job, end: &End) -> DeadLetter {
         attempts: job.attempt,
         created_ms: end.at.millis(),
         request: job.request.clone(),
+        plan: Some(job.plan.clone()),
+        redriven_as: String::new(),
+        redriven_ms: 0,
+        crashes: job.crashes,
+        trace_id: job.trace_id.clone(),
+        redrive_of: job.redrive_of.clone(),
     }
 }
 

@@ -73,6 +73,9 @@ mod tests {
             updated: SINCE,
             attempt: 1,
             unreached: 0,
+            crashes: 0,
+            parent_job_id: String::new(),
+            redrive_of: String::new(),
             plan: JobPlan::default(),
             decision: None,
             last_end: None,
@@ -85,7 +88,8 @@ mod tests {
     #[test]
     fn each_step_says_what_it_means() {
         let id = || JobId::parse("j").expect("a good id");
-        let hold = Hold { worker_id: "w".into(), kind: WorkerKind::Native, incarnation: String::new(), since: SINCE };
+        let hold =
+            Hold { worker_id: "w".into(), kind: WorkerKind::Native, incarnation: String::new(), since: SINCE, heard: SINCE };
         let waiting = job(State::Scheduled { since: SINCE, not_before: SINCE });
         let sent = job(State::Dispatched { hold: hold.clone() });
         let running = job(State::Running { hold, started: SINCE, percent: 0 });

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use busbar_protocol::busbar::{self, JobDecision, JobPlan, JobRecord, JobState, WorkerKind, job_record};
 use busbar_protocol::cap::JobPriority;
+use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
@@ -36,8 +37,14 @@ pub struct Job {
     pub updated: Timestamp,
     /// Dispatches so far.
     pub attempt: u32,
-    /// Dispatches that reached nobody.
+    /// Dispatches that do not count: they reached nobody, or the worker asked to come later.
     pub unreached: u32,
+    /// Workers that died with it in their hands.
+    pub crashes: u32,
+    /// The job that it belongs to, and with which it is cancelled; or empty.
+    pub parent_job_id: String,
+    /// The dead job of which it is another try, or empty.
+    pub redrive_of: String,
     /// What its topic said when it was admitted.
     pub plan: JobPlan,
     /// The last decision of the safety kernel.
@@ -101,6 +108,9 @@ pub struct Hold {
     pub incarnation: String,
     /// When.
     pub since: Timestamp,
+    /// When it last reported progress, as far as this scheduler has heard; not kept in the record, so that whoever takes over waits
+    /// for the next report instead of holding the silence of its predecessor against the worker.
+    pub heard: Timestamp,
 }
 
 /// How an attempt ended that was not the last.
@@ -127,6 +137,8 @@ pub struct CancelWish {
     pub reason: String,
     /// Who asked.
     pub requested_by: String,
+    /// The code of the end.
+    pub code: Code,
 }
 
 /// How a job ended.
@@ -255,23 +267,29 @@ impl Job {
         let (start, limit) = match &self.state {
             State::Pending { not_before } => (ahead(*not_before), None),
             State::ApprovalRequired { .. } => (None, None),
-            State::Scheduled { since, not_before } => (ahead(*not_before), self.start_limit(*since)),
-            State::Dispatched { hold } | State::Running { hold, .. } => (None, self.close_limit(hold.since)),
+            State::Scheduled { since, not_before } => (ahead(*not_before), self.start_limit(*since, *not_before)),
+            State::Dispatched { hold } | State::Running { hold, .. } => (self.report_limit(hold), self.close_limit(hold.since)),
             State::Ended(_) => return None,
         };
         earliest([start, limit, deadline, cancel_by])
     }
 
-    /// When waiting for a worker has lasted too long.
+    /// When waiting for a worker has lasted too long. Waiting that was asked for does not count.
     #[must_use]
-    pub fn start_limit(&self, since: Timestamp) -> Option<Timestamp> {
-        nonzero(self.plan.schedule_to_start_ms).map(|millis| since.after_millis(millis))
+    pub fn start_limit(&self, since: Timestamp, not_before: Timestamp) -> Option<Timestamp> {
+        nonzero(self.plan.schedule_to_start_ms).map(|millis| since.max(not_before).after_millis(millis))
     }
 
     /// When one attempt has lasted too long.
     #[must_use]
     pub fn close_limit(&self, since: Timestamp) -> Option<Timestamp> {
         nonzero(self.plan.start_to_close_ms).map(|millis| since.after_millis(millis))
+    }
+
+    /// When an attempt that must report has been silent for too long.
+    #[must_use]
+    pub fn report_limit(&self, hold: &Hold) -> Option<Timestamp> {
+        nonzero(self.plan.heartbeat_timeout_ms).map(|millis| hold.heard.after_millis(millis))
     }
 
     /// How long to wait before the attempt after this one: exponential from the plan's first value to its last, with up to a
@@ -305,6 +323,9 @@ impl Job {
             updated_ms: self.updated.millis(),
             attempt: self.attempt,
             unreached: self.unreached,
+            crashes: self.crashes,
+            parent_job_id: self.parent_job_id.clone(),
+            redrive_of: self.redrive_of.clone(),
             plan: Some(self.plan.clone()),
             decision: self.decision.clone(),
             last_end: self.last_end.as_ref().map(AttemptEnd::to_record),
@@ -312,6 +333,7 @@ impl Job {
                 cancel_by_ms: wish.by.millis(),
                 reason: wish.reason.clone(),
                 requested_by: wish.requested_by.clone(),
+                code: wish.code.to_string(),
             }),
             from_bus: self.from_bus,
             state: Some(self.state.to_record()),
@@ -346,6 +368,9 @@ impl Job {
             updated: Timestamp::from_millis(record.updated_ms),
             attempt: record.attempt,
             unreached: record.unreached,
+            crashes: record.crashes,
+            parent_job_id: record.parent_job_id,
+            redrive_of: record.redrive_of,
             plan: record.plan.unwrap_or_default(),
             decision: record.decision,
             last_end: record.last_end.map(AttemptEnd::from_record),
@@ -353,6 +378,7 @@ impl Job {
                 by: Timestamp::from_millis(wish.cancel_by_ms),
                 reason: wish.reason,
                 requested_by: wish.requested_by,
+                code: Code::parse(&wish.code).unwrap_or(Code::Cancelled),
             }),
             from_bus: record.from_bus,
             state: State::from_record(state)?,
@@ -429,14 +455,12 @@ impl State {
             Packed::Scheduled(p) => Self::Scheduled { since: at(p.since_ms), not_before: at(p.not_before_ms) },
             Packed::Dispatched(p) => {
                 let kind = p.worker_kind();
-                Self::Dispatched {
-                    hold: Hold { worker_id: p.worker_id, kind, incarnation: p.incarnation, since: at(p.since_ms) },
-                }
+                Self::Dispatched { hold: hold(p.worker_id, kind, p.incarnation, at(p.since_ms)) }
             }
             Packed::Running(p) => {
                 let kind = p.worker_kind();
                 Self::Running {
-                    hold: Hold { worker_id: p.worker_id, kind, incarnation: p.incarnation, since: at(p.since_ms) },
+                    hold: hold(p.worker_id, kind, p.incarnation, at(p.since_ms)),
                     started: at(p.started_ms),
                     percent: p.percent,
                 }
@@ -458,6 +482,10 @@ impl State {
             }
         })
     }
+}
+
+fn hold(worker_id: String, kind: WorkerKind, incarnation: String, since: Timestamp) -> Hold {
+    Hold { worker_id, kind, incarnation, since, heard: since }
 }
 
 /// Limits are 0 where there is none.

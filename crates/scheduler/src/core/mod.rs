@@ -4,15 +4,21 @@
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
 //! - [`queue`], [`workers`] and [`place`] say who runs what next.
+//! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
 //! - [`fact`] is what happened, for those who measure.
 //! - [`cell`] holds all of it together: everything that the active scheduler knows.
 
+pub mod bounds;
+pub mod bucket;
 pub mod cell;
 pub mod commit;
 pub mod fact;
+pub mod flow;
+pub mod holds;
 pub mod job;
 pub mod place;
 pub mod queue;
+pub mod timeline;
 pub mod transition;
 pub mod verdict;
 pub mod workers;

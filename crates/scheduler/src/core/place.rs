@@ -1,43 +1,28 @@
-//! Placement: a problem goes in, a plan comes out.
+//! Which worker gets a job: the least loaded of those that may have it and have room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
-use busbar_protocol::busbar::{TopicDocument, WorkerKind};
-use busbar_protocol::ids::JobId;
+use busbar_protocol::busbar::{TopicDocument, WorkerKind, WorkerVerdict};
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
-use super::queue::{Class, Queue, Waiting};
+use super::holds::Holds;
+use super::queue::Class;
 use super::workers::{Worker, Workers};
 
 /// What a native worker can do that runs any topic with a module, whatever topics it announces.
 const RUNS_MODULES: &str = "wasm";
 /// The most attempts in flight through one topic's queue group, where its document says nothing.
 pub const QUEUE_IN_FLIGHT_DEFAULT: u32 = 16;
+/// Labels that also mean what a worker says of itself beside its labels.
+const REGION: &str = "region";
+const TYPE: &str = "type";
 
-/// What placement reads.
-pub struct Problem<'a> {
-    /// Who waits.
-    pub queue: &'a Queue,
-    /// Who could serve.
-    pub workers: &'a Workers,
-    /// The topic documents, by topic.
-    pub topic: &'a dyn Fn(&str) -> Option<&'a TopicDocument>,
-    /// Attempts in flight through queue groups, by topic.
-    pub queued_out: &'a BTreeMap<String, BTreeSet<JobId>>,
-    /// Topics whose queue group had nobody lately, and until when they rest.
-    pub resting: &'a BTreeMap<String, Timestamp>,
-    /// The present.
-    pub now: Timestamp,
-    /// The most placements of one plan.
-    pub limit: usize,
-}
-
-/// One job and who gets it.
+/// Who gets a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// The job.
-    pub job: JobId,
     /// The worker; empty for the topic's queue group.
     pub worker_id: String,
     /// What kind of worker.
@@ -46,130 +31,197 @@ pub struct Placement {
     pub incarnation: String,
 }
 
-/// Makes a plan: by priority, then first come, first served; each job to the least loaded worker that may have it, and never
-/// more to a worker than it takes.
-#[must_use]
-pub fn plan(problem: &Problem<'_>) -> Vec<Placement> {
-    let mut rooms = Rooms::new(problem);
-    let mut placements = Vec::new();
-    for (_, classes) in problem.queue.ranks() {
-        let mut heads: BTreeMap<Waiting, (&Class, std::collections::btree_set::Iter<'_, Waiting>)> = BTreeMap::new();
-        for (class, jobs) in classes {
-            let mut jobs = jobs.iter();
-            if let Some(head) = jobs.next() {
-                heads.insert(head.clone(), (class, jobs));
-            }
-        }
-        while let Some((head, (class, mut rest))) = heads.pop_first() {
-            if placements.len() >= problem.limit {
-                return placements;
-            }
-            // A class that has no worker now has none for its other jobs either.
-            let Some(place) = rooms.find(problem, class, &head.1) else { continue };
-            placements.push(place);
-            if let Some(next) = rest.next() {
-                heads.insert(next.clone(), (class, rest));
-            }
-        }
-    }
-    placements
+/// What the queue group of a topic has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRoom {
+    /// Attempts in flight through it.
+    pub out: u32,
+    /// Nobody was there lately, so it is not tried now.
+    pub rests: bool,
 }
 
-/// The room that is left while a plan is made.
-struct Rooms<'a> {
+/// The room that workers have, while placements are made.
+#[derive(Debug)]
+pub struct Rooms<'a> {
     workers: Vec<Room<'a>>,
-    queued: BTreeMap<String, u32>,
+    by_class: BTreeMap<Arc<Class>, Candidates>,
 }
 
+#[derive(Debug)]
 struct Room<'a> {
-    id: &'a String,
+    id: &'a str,
     worker: &'a Worker,
+    /// It is given something now: it neither drains nor is blocked.
+    takes: bool,
     taken: u32,
 }
 
+/// Rooms by load, as it was when they were put here; the smallest comes first.
+type Loads = BinaryHeap<Reverse<(Load, usize)>>;
+
+/// The workers that may have jobs of a class.
+#[derive(Debug, Default)]
+struct Candidates {
+    /// Somebody known serves the topic, with room or not.
+    served: bool,
+    /// Those that have a free slot.
+    heap: Loads,
+    /// Those that take attempts in advance.
+    ahead: Loads,
+}
+
+/// How loaded a worker is: the share of its slots that is taken, then what it says of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Load {
+    share: u64,
+    reported: u32,
+}
+
 impl<'a> Rooms<'a> {
-    fn new(problem: &Problem<'a>) -> Self {
-        let workers = problem
-            .workers
+    /// The room that there is now.
+    #[must_use]
+    pub fn new(workers: &'a Workers, holds: &Holds, now: Timestamp) -> Self {
+        let takes = |id: &str, worker: &Worker| {
+            !worker.draining
+                && holds.drain_of(id).is_none()
+                && holds.worker(id, now).is_none()
+                && holds.pool(&worker.pool, now).is_none()
+        };
+        let workers = workers
             .iter()
-            .filter(|(_, worker)| !worker.lost && !worker.draining)
-            .map(|(id, worker)| Room { id, worker, taken: u32::try_from(worker.out.len()).unwrap_or(u32::MAX) })
+            .filter(|(_, worker)| !worker.lost)
+            .map(|(id, worker)| {
+                let taken = u32::try_from(worker.out.len()).unwrap_or(u32::MAX);
+                Room { id, worker, takes: takes(id, worker), taken }
+            })
             .collect();
-        let queued =
-            problem.queued_out.iter().map(|(topic, jobs)| (topic.clone(), u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
-        Self { workers, queued: queued.collect() }
+        Self { workers, by_class: BTreeMap::new() }
     }
 
-    fn find(&mut self, problem: &Problem<'_>, class: &Class, job: &JobId) -> Option<Placement> {
-        let document = (problem.topic)(&class.topic)?;
+    /// Finds room for a job of a class, and takes it. `short` says that its attempts are known to be short, so that it may wait
+    /// inside a worker.
+    pub fn find(&mut self, class: &Arc<Class>, document: &TopicDocument, group: GroupRoom, short: bool) -> Option<Placement> {
         if document.queue_only {
-            return self.queue_group(problem, document, class, job);
+            return in_group(document, group);
         }
-        let mut served = false;
-        let mut best: Option<&mut Room<'a>> = None;
-        for room in &mut self.workers {
-            if !fits(room.worker, room.id, document, class) {
+        if !self.by_class.contains_key(class) {
+            let candidates = Candidates::new(&self.workers, class, document);
+            self.by_class.insert(Arc::clone(class), candidates);
+        }
+        let candidates = self.by_class.get_mut(class)?;
+        let preferred = class.worker.as_deref().and_then(|wanted| {
+            let fits = |(_, room): &(usize, &Room<'_>)| room.id == wanted && fits(room.worker, room.id, document, class).is_ok();
+            self.workers.iter().enumerate().find(fits).filter(|(_, room)| room.has_slot()).map(|(index, _)| index)
+        });
+        let free = preferred.or_else(|| pop(&mut candidates.heap, &self.workers, |room| room.has_slot()));
+        let index = match free {
+            Some(index) => Some(index),
+            None if short => pop(&mut candidates.ahead, &self.workers, |room| room.has_prefetch()),
+            None => None,
+        };
+        if let Some(index) = index {
+            let room = &mut self.workers[index];
+            room.taken += 1;
+            if room.has_slot() {
+                candidates.heap.push(Reverse((room.load(), index)));
+            } else if room.has_prefetch() {
+                candidates.ahead.push(Reverse((room.load(), index)));
+            }
+            return Some(Placement {
+                worker_id: room.id.to_owned(),
+                kind: room.worker.kind,
+                incarnation: room.worker.incarnation.clone(),
+            });
+        }
+        // Workers that never announce themselves can still be there, but only where nobody known serves the topic, and never for
+        // modules, which need a native worker.
+        let anybody = !candidates.served && document.module.is_empty() && class.requires.is_empty() && class.labels.is_empty();
+        if anybody { in_group(document, group) } else { None }
+    }
+}
+
+fn in_group(document: &TopicDocument, group: GroupRoom) -> Option<Placement> {
+    let most = if document.queue_in_flight_max == 0 { QUEUE_IN_FLIGHT_DEFAULT } else { document.queue_in_flight_max };
+    let room = !group.rests && group.out < most;
+    room.then(|| Placement { worker_id: String::new(), kind: WorkerKind::Silent, incarnation: String::new() })
+}
+
+/// The least loaded candidate that has room. What other classes took meanwhile shows when a candidate comes up.
+fn pop(heap: &mut Loads, rooms: &[Room<'_>], has_room: impl Fn(&Room<'_>) -> bool) -> Option<usize> {
+    while let Some(Reverse((load, index))) = heap.pop() {
+        let room = &rooms[index];
+        if !has_room(room) {
+            continue;
+        }
+        let now = room.load();
+        if now == load {
+            return Some(index);
+        }
+        heap.push(Reverse((now, index)));
+    }
+    None
+}
+
+impl Candidates {
+    fn new(rooms: &[Room<'_>], class: &Class, document: &TopicDocument) -> Self {
+        let mut candidates = Self::default();
+        for (index, room) in rooms.iter().enumerate() {
+            if fits(room.worker, room.id, document, class).is_err() {
                 continue;
             }
-            served = true;
-            if room.taken < room.worker.capacity && best.as_ref().is_none_or(|b| room.is_better(b, class)) {
-                best = Some(room);
+            candidates.served = true;
+            if room.has_slot() {
+                candidates.heap.push(Reverse((room.load(), index)));
+            }
+            if room.has_prefetch() {
+                candidates.ahead.push(Reverse((room.load(), index)));
             }
         }
-        match best {
-            Some(room) => {
-                room.taken += 1;
-                Some(Placement {
-                    job: job.clone(),
-                    worker_id: room.id.clone(),
-                    kind: room.worker.kind,
-                    incarnation: room.worker.incarnation.clone(),
-                })
-            }
-            // Workers that never announce themselves can still be there, but only where nobody known serves the topic, and
-            // never for modules, which need a native worker.
-            None if !served && document.module.is_empty() && class.requires.is_empty() && class.labels.is_empty() => {
-                self.queue_group(problem, document, class, job)
-            }
-            None => None,
-        }
-    }
-
-    fn queue_group(&mut self, problem: &Problem<'_>, document: &TopicDocument, class: &Class, job: &JobId) -> Option<Placement> {
-        if problem.resting.get(&class.topic).is_some_and(|until| *until > problem.now) {
-            return None;
-        }
-        let most = if document.queue_in_flight_max == 0 { QUEUE_IN_FLIGHT_DEFAULT } else { document.queue_in_flight_max };
-        let taken = self.queued.entry(class.topic.clone()).or_default();
-        if *taken >= most {
-            return None;
-        }
-        *taken += 1;
-        Some(Placement { job: job.clone(), worker_id: String::new(), kind: WorkerKind::Silent, incarnation: String::new() })
+        candidates
     }
 }
 
 impl Room<'_> {
-    /// Preferred worker first, then the smaller share of slots taken, then the smaller reported load, then the name.
-    fn is_better(&self, other: &Self, class: &Class) -> bool {
-        let preferred = |room: &Self| class.worker.as_deref() == Some(room.id.as_str());
-        if preferred(self) != preferred(other) {
-            return preferred(self);
-        }
-        let mine = u64::from(self.taken) * u64::from(other.worker.capacity.max(1));
-        let theirs = u64::from(other.taken) * u64::from(self.worker.capacity.max(1));
-        let load = |room: &Self| room.worker.cpu_load + room.worker.memory_load;
-        mine.cmp(&theirs).then(load(self).total_cmp(&load(other))).is_lt()
+    const fn has_slot(&self) -> bool {
+        self.takes && self.taken < self.worker.capacity
+    }
+
+    const fn has_prefetch(&self) -> bool {
+        self.takes && self.taken < self.worker.capacity.saturating_add(self.worker.prefetch)
+    }
+
+    fn load(&self) -> Load {
+        let percent = (self.worker.cpu_load + self.worker.memory_load).clamp(0.0, 200.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 200,000")]
+        let reported = (percent * 1_000.0) as u32;
+        Load { share: (u64::from(self.taken) << 32) / u64::from(self.worker.capacity.max(1)), reported }
     }
 }
 
+/// Why a worker may not have a job of a class, whatever room it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// One word: `pool`, `topic`, `requires`, `region`, `type` or `label`.
+    pub why: &'static str,
+    /// In a few more.
+    pub detail: String,
+}
+
 /// Whether a worker may have a job of this class, room or not.
-fn fits(worker: &Worker, id: &str, document: &TopicDocument, class: &Class) -> bool {
+///
+/// # Errors
+/// [`Unfit`] says why not.
+pub fn fits(worker: &Worker, id: &str, document: &TopicDocument, class: &Class) -> Result<(), Unfit> {
+    let unfit = |why, detail: String| Err(Unfit { why, detail });
+    let in_pools = |pool: &str| document.pools.iter().any(|own| own == pool);
     let pool_ok = match (&class.pool, worker.pool.as_str()) {
-        (Some(wanted), own) => wanted == own && document.pools.iter().any(|pool| pool == own),
+        (Some(wanted), own) => wanted == own && in_pools(own),
         (None, "") => worker.kind == WorkerKind::Announced && !worker.topics.is_empty(),
-        (None, own) => document.pools.iter().any(|pool| pool == own),
+        (None, own) => in_pools(own),
     };
+    if !pool_ok {
+        return unfit("pool", format!("it is in pool {:?}", worker.pool));
+    }
     let topic_ok = match worker.kind {
         WorkerKind::Native => {
             let runs_module = !document.module.is_empty() && worker.capabilities.contains(RUNS_MODULES);
@@ -181,8 +233,65 @@ fn fits(worker: &Worker, id: &str, document: &TopicDocument, class: &Class) -> b
         }
         WorkerKind::Silent | WorkerKind::Unspecified => false,
     };
-    pool_ok
-        && topic_ok
-        && class.requires.iter().all(|wanted| worker.capabilities.contains(wanted))
-        && class.labels.iter().all(|(name, value)| worker.labels.get(name) == Some(value))
+    if !topic_ok || worker.shared {
+        return unfit(
+            "topic",
+            if worker.shared { "its id is shared".to_owned() } else { "it does not serve the topic".to_owned() },
+        );
+    }
+    if let Some(missing) = class.requires.iter().find(|wanted| !worker.capabilities.contains(*wanted)) {
+        return unfit("requires", format!("it lacks {missing}"));
+    }
+    for (name, wanted) in &class.labels {
+        let (why, own) = match (name.as_str(), worker.labels.get(name)) {
+            (REGION, None) => ("region", Some(&worker.region)),
+            (TYPE, None) => ("type", Some(&worker.worker_type)),
+            (_, own) => ("label", own),
+        };
+        if own != Some(wanted) {
+            return unfit(why, format!("{name} is {:?}, not {wanted:?}", own.map_or("", String::as_str)));
+        }
+    }
+    Ok(())
+}
+
+/// What keeps each worker from taking a job of a class now; the most promising come first.
+#[must_use]
+pub fn verdicts(workers: &Workers, holds: &Holds, class: &Class, document: &TopicDocument, now: Timestamp) -> Vec<WorkerVerdict> {
+    let mut all: Vec<(u8, WorkerVerdict)> = workers
+        .iter()
+        .map(|(id, worker)| {
+            let (order, verdict, detail) = verdict(id, worker, holds, class, document, now);
+            (order, WorkerVerdict { worker_id: id.clone(), verdict: verdict.to_owned(), detail })
+        })
+        .collect();
+    all.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| a.worker_id.cmp(&b.worker_id)));
+    all.into_iter().map(|(_, verdict)| verdict).collect()
+}
+
+fn verdict(
+    id: &str,
+    worker: &Worker,
+    holds: &Holds,
+    class: &Class,
+    document: &TopicDocument,
+    now: Timestamp,
+) -> (u8, &'static str, String) {
+    if let Err(unfit) = fits(worker, id, document, class) {
+        return (3, unfit.why, unfit.detail);
+    }
+    if worker.lost {
+        return (2, "lost", "it was not heard any more".to_owned());
+    }
+    if let Some(pause) = holds.worker(id, now).or_else(|| holds.pool(&worker.pool, now)) {
+        return (1, "blocked", pause.reason.clone());
+    }
+    if worker.draining || holds.drain_of(id).is_some() {
+        return (1, "draining", holds.drain_of(id).map_or_else(String::new, |drain| drain.reason.clone()));
+    }
+    let (taken, capacity) = (worker.out.len(), worker.capacity);
+    if taken >= usize::try_from(capacity).unwrap_or(usize::MAX) {
+        return (0, "full", format!("{taken} of {capacity} slots are taken"));
+    }
+    (0, "free", format!("{taken} of {capacity} slots are taken"))
 }

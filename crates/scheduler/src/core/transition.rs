@@ -9,6 +9,9 @@ use busbar_protocol::time::Timestamp;
 
 use super::job::{AttemptEnd, CancelWish, End, Hold, Job, Outcome, ResultPlace, State};
 
+/// How long a job rests that was handed back: whoever hands back everything must not have it at once again.
+const HANDED_BACK_REST: Duration = Duration::from_millis(100);
+
 /// Something that happened to a job that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -49,6 +52,8 @@ pub enum Event {
         reason: String,
         /// Who.
         requested_by: String,
+        /// The code of its end.
+        code: Code,
     },
     /// It can never run.
     Impossible {
@@ -109,6 +114,11 @@ pub enum Reported {
         message: String,
         /// The worker itself ran out of time.
         timed_out: bool,
+    },
+    /// What the job needs takes nothing more for a while. That says nothing against the job, so the attempt does not count.
+    RateLimited {
+        /// The worker's words.
+        message: String,
     },
     /// It stopped because it was told to.
     Cancelled,
@@ -182,8 +192,8 @@ pub fn decide(job: &Job, event: &Event, limits: &Limits, now: Timestamp) -> Resu
     match event {
         Event::Decided(verdict) => decided(job, verdict, limits, now),
         Event::Placed { worker_id, kind, incarnation } => {
-            let hold = Hold { worker_id: worker_id.clone(), kind: *kind, incarnation: incarnation.clone(), since: now };
-            placed(job, hold, now)
+            let (worker_id, incarnation) = (worker_id.clone(), incarnation.clone());
+            placed(job, Hold { worker_id, kind: *kind, incarnation, since: now, heard: now }, now)
         }
         Event::Evidence { attempt, percent } => evidence(job, *attempt, *percent, now),
         Event::Reported(report) => reported(job, report, now),
@@ -200,9 +210,15 @@ pub fn decide(job: &Job, event: &Event, limits: &Limits, now: Timestamp) -> Resu
             if *unreached {
                 next.unreached += 1;
             }
+            if *code == Code::WorkerLost {
+                return Ok(crashed(next, end, now));
+            }
             Ok(attempt_over(next, end, now))
         }
-        Event::CancelAsked { reason, requested_by } => cancel_asked(job, reason, requested_by, limits, now),
+        Event::CancelAsked { reason, requested_by, code } => {
+            let by = now.after(limits.cancel_grace);
+            cancel_asked(job, CancelWish { by, reason: reason.clone(), requested_by: requested_by.clone(), code: *code }, now)
+        }
         Event::Impossible { code, message } => match job.state {
             State::Pending { .. } | State::Scheduled { .. } => {
                 Ok(ended(job.clone(), Outcome::Failed, code.as_str(), message, now))
@@ -264,7 +280,8 @@ fn allowed(mut next: Job, verdict: &Verdict, now: Timestamp) -> Transition {
         next.plan.limits.clone_from(limits);
     }
     if !matches!(next.state, State::Scheduled { .. }) {
-        next.state = State::Scheduled { since: now, not_before: now };
+        let not_before = now.max(Timestamp::from_millis(next.plan.not_before_ms));
+        next.state = State::Scheduled { since: now, not_before };
     }
     changed(next, now)
 }
@@ -286,7 +303,7 @@ fn placed(job: &Job, hold: Hold, now: Timestamp) -> Result<Transition, Rejected>
 }
 
 fn evidence(job: &Job, attempt: u32, percent: Option<i32>, now: Timestamp) -> Result<Transition, Rejected> {
-    let hold = current_hold(job, Some(attempt))?.clone();
+    let mut hold = current_hold(job, Some(attempt))?.clone();
     let (started, known) = match &job.state {
         State::Running { started, percent, .. } => (*started, Some(*percent)),
         State::Pending { .. }
@@ -295,8 +312,13 @@ fn evidence(job: &Job, attempt: u32, percent: Option<i32>, now: Timestamp) -> Re
         | State::Dispatched { .. }
         | State::Ended(_) => (now, None),
     };
+    let must_report = job.plan.heartbeat_timeout_ms > 0;
+    if percent.is_some() {
+        hold.heard = now;
+    }
+    let reported = percent.is_some();
     let percent = percent.or(known).unwrap_or(0).clamp(0, 100);
-    if known == Some(percent) {
+    if known == Some(percent) && !(reported && must_report) {
         return Err(Rejected::Unchanged);
     }
     let mut next = job.clone();
@@ -306,8 +328,8 @@ fn evidence(job: &Job, attempt: u32, percent: Option<i32>, now: Timestamp) -> Re
 
 fn reported(job: &Job, report: &Report, now: Timestamp) -> Result<Transition, Rejected> {
     let hold = current_hold(job, report.attempt)?;
-    let named = !hold.worker_id.is_empty() && report.attempt.is_none();
-    if named && hold.worker_id != report.worker_id {
+    // Whoever answers for a queue group is not known before; everybody else answers for itself alone.
+    if !hold.worker_id.is_empty() && hold.worker_id != report.worker_id {
         return Err(Rejected::StaleAttempt);
     }
     let mut next = job.clone();
@@ -326,8 +348,20 @@ fn reported(job: &Job, report: &Report, now: Timestamp) -> Result<Transition, Re
         Reported::Succeeded(result) => next.state = State::Ended(end(Outcome::Succeeded, "", "", result.clone())),
         Reported::Failed { code, message } => next.state = State::Ended(end(Outcome::Failed, code, message, None)),
         Reported::Cancelled => {
-            let message = job.cancel.as_ref().map_or("the worker stopped it", |wish| wish.reason.as_str());
-            next.state = State::Ended(end(Outcome::Cancelled, Code::Cancelled.as_str(), message, None));
+            let (code, message) =
+                job.cancel.as_ref().map_or((Code::Cancelled, "the worker stopped it"), |wish| (wish.code, wish.reason.as_str()));
+            next.state = State::Ended(end(Outcome::Cancelled, code.as_str(), message, None));
+        }
+        Reported::RateLimited { message } => {
+            let (attempt, code) = (job.attempt, Code::RateLimited.to_string());
+            let end = AttemptEnd { attempt, code, message: message.clone(), timed_out: false, worker_id };
+            return Ok(told_to_come_later(next, end, now, now));
+        }
+        // A worker that leaves hands back what it had only queued: nothing was tried.
+        Reported::Retryable { code, message, .. } if code == Code::WorkerLeft.as_str() && report.execution_ms == 0 => {
+            let (attempt, code) = (job.attempt, code.clone());
+            let end = AttemptEnd { attempt, code, message: message.clone(), timed_out: false, worker_id };
+            return Ok(told_to_come_later(next, end, now.after(HANDED_BACK_REST), now));
         }
         Reported::Retryable { code, message, timed_out } => {
             let end = AttemptEnd {
@@ -343,17 +377,16 @@ fn reported(job: &Job, report: &Report, now: Timestamp) -> Result<Transition, Re
     Ok(changed(next, now))
 }
 
-fn cancel_asked(job: &Job, reason: &str, by: &str, limits: &Limits, now: Timestamp) -> Result<Transition, Rejected> {
+fn cancel_asked(job: &Job, wish: CancelWish, now: Timestamp) -> Result<Transition, Rejected> {
     match &job.state {
         State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => {
-            Ok(ended(job.clone(), Outcome::Cancelled, Code::Cancelled.as_str(), reason, now))
+            Ok(ended(job.clone(), Outcome::Cancelled, wish.code.as_str(), &wish.reason, now))
         }
         State::Dispatched { .. } | State::Running { .. } => {
             if job.cancel.is_some() {
                 return Err(Rejected::Unchanged);
             }
             let mut next = job.clone();
-            let wish = CancelWish { by: now.after(limits.cancel_grace), reason: reason.to_owned(), requested_by: by.to_owned() };
             let stop = stop(job.attempt, &wish);
             next.cancel = Some(wish);
             Ok(Transition { commands: vec![stop], ..changed(next, now) })
@@ -365,7 +398,7 @@ fn cancel_asked(job: &Job, reason: &str, by: &str, limits: &Limits, now: Timesta
 /// Applies the first limit that has passed: cancellation, deadline, then the limit of the state.
 fn tick(job: &Job, now: Timestamp) -> Result<Transition, Rejected> {
     if let Some(wish) = job.cancel.as_ref().filter(|wish| wish.by <= now) {
-        return Ok(ended(job.clone(), Outcome::Cancelled, Code::Cancelled.as_str(), &wish.reason, now));
+        return Ok(ended(job.clone(), Outcome::Cancelled, wish.code.as_str(), &wish.reason, now));
     }
     let deadline = job.plan.deadline_at_ms;
     if deadline > 0 && deadline <= now.millis() && job.cancel.is_none() {
@@ -375,24 +408,24 @@ fn tick(job: &Job, now: Timestamp) -> Result<Transition, Rejected> {
     }
     match &job.state {
         State::Pending { .. } | State::ApprovalRequired { .. } => Err(Rejected::Unchanged),
-        State::Scheduled { since, .. } => {
-            if job.start_limit(*since).is_none_or(|limit| limit > now) {
+        State::Scheduled { since, not_before } => {
+            if job.start_limit(*since, *not_before).is_none_or(|limit| limit > now) {
                 return Err(Rejected::Unchanged);
             }
             let message = "no worker took the job in time";
             Ok(ended(job.clone(), Outcome::Timeout, Code::ScheduleToStartTimeout.as_str(), message, now))
         }
         State::Dispatched { hold } | State::Running { hold, .. } => {
-            if job.close_limit(hold.since).is_none_or(|limit| limit > now) {
+            let is_over = |limit: Option<Timestamp>| limit.is_some_and(|limit| limit <= now);
+            let (code, message) = if is_over(job.close_limit(hold.since)) {
+                (Code::StartToCloseTimeout, format!("the attempt took longer than {} ms", job.plan.start_to_close_ms))
+            } else if is_over(job.report_limit(hold)) {
+                (Code::HeartbeatTimeout, format!("the attempt reported nothing for {} ms", job.plan.heartbeat_timeout_ms))
+            } else {
                 return Err(Rejected::Unchanged);
-            }
-            let end = AttemptEnd {
-                attempt: job.attempt,
-                code: Code::StartToCloseTimeout.to_string(),
-                message: format!("the attempt took longer than {} ms", job.plan.start_to_close_ms),
-                timed_out: true,
-                worker_id: hold.worker_id.clone(),
             };
+            let worker_id = hold.worker_id.clone();
+            let end = AttemptEnd { attempt: job.attempt, code: code.to_string(), message, timed_out: true, worker_id };
             Ok(stopping(job, attempt_over(job.clone(), end, now)))
         }
         State::Ended(_) => Err(Rejected::Terminal),
@@ -403,9 +436,10 @@ fn tick(job: &Job, now: Timestamp) -> Result<Transition, Rejected> {
 fn attempt_over(mut next: Job, end: AttemptEnd, now: Timestamp) -> Transition {
     if let Some(wish) = next.cancel.take() {
         next.last_end = Some(end);
-        return ended(next, Outcome::Cancelled, Code::Cancelled.as_str(), &wish.reason, now);
+        return ended(next, Outcome::Cancelled, wish.code.as_str(), &wish.reason, now);
     }
-    if next.attempt.saturating_sub(next.unreached) < next.plan.max_attempts.max(1) {
+    let is_final = next.plan.non_retryable_codes.contains(&end.code);
+    if !is_final && next.attempt.saturating_sub(next.unreached) < next.plan.max_attempts.max(1) {
         let not_before = now.after(next.backoff());
         next.last_end = Some(end);
         next.state = State::Scheduled { since: now, not_before };
@@ -414,6 +448,28 @@ fn attempt_over(mut next: Job, end: AttemptEnd, now: Timestamp) -> Transition {
     let outcome = if end.timed_out { Outcome::Timeout } else { Outcome::Failed };
     let transition = ended(next, outcome, &end.code, &end.message, now);
     Transition { next: Job { last_end: Some(end), ..transition.next }, ..transition }
+}
+
+/// A worker died with the job in its hands. Once too often, and it is not given to another one.
+fn crashed(mut next: Job, end: AttemptEnd, now: Timestamp) -> Transition {
+    next.crashes += 1;
+    if next.cancel.is_some() || next.plan.crash_limit == 0 || next.crashes < next.plan.crash_limit {
+        return attempt_over(next, end, now);
+    }
+    let message = format!("{} workers died with it in their hands; the last one was {}", next.crashes, end.worker_id);
+    let transition = ended(next, Outcome::Failed, Code::JobQuarantined.as_str(), &message, now);
+    Transition { next: Job { last_end: Some(end), ..transition.next }, ..transition }
+}
+
+/// The attempt was made in vain, through no fault of the job's: it waits for its turn again.
+fn told_to_come_later(mut next: Job, end: AttemptEnd, not_before: Timestamp, now: Timestamp) -> Transition {
+    if next.cancel.is_some() {
+        return attempt_over(next, end, now);
+    }
+    next.unreached += 1;
+    next.last_end = Some(end);
+    next.state = State::Scheduled { since: now, not_before };
+    changed(next, now)
 }
 
 /// The hold of the present attempt, if that is the one spoken of.

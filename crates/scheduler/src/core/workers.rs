@@ -12,10 +12,24 @@ use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicPattern;
 
+use super::flow::Charge;
+use super::holds::Holds;
 use super::job::Hold;
 
 /// A heartbeat that is older than a dispatch says nothing about it; they come every ten seconds at the latest.
 const HEARTBEAT_LAG: Duration = Duration::from_secs(15);
+
+/// An earlier start of a worker that is still heard after so long is alive.
+const ELDER_LAG: Duration = Duration::from_secs(2);
+
+/// How often a worker is told that nobody waits for an attempt that it shows.
+const UNWANTED_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the last results of a worker that has left may be on their way.
+const LEFT_GRACE: Duration = Duration::from_secs(2);
+
+/// The most that a worker is believed to take at once: what is more is a mistake, or worse.
+pub const CAPACITY_MAX: u32 = 100_000;
 
 /// One attempt of one job.
 pub type AttemptKey = (JobId, u32);
@@ -56,6 +70,8 @@ pub struct Worker {
     pub pool: String,
     /// How many attempts it takes at once.
     pub capacity: u32,
+    /// How many it takes beyond that, to have them at hand.
+    pub prefetch: u32,
     /// It finishes what it has and takes nothing new.
     pub draining: bool,
     /// The start of its process.
@@ -72,6 +88,8 @@ pub struct Worker {
     pub capabilities: BTreeSet<String>,
     /// Its region.
     pub region: String,
+    /// What kind of machine or program it says it is.
+    pub worker_type: String,
     /// Reported load, 0 to 100.
     pub cpu_load: f32,
     /// Reported load, 0 to 100.
@@ -80,6 +98,12 @@ pub struct Worker {
     pub seen: Timestamp,
     /// It was not heard for too long.
     pub lost: bool,
+    /// It said good-bye then, and its last results may still be on their way.
+    left: Option<Timestamp>,
+    /// Several processes answer to its id, so that none of them can be addressed.
+    pub shared: bool,
+    /// When an earlier start of it was heard that should be gone, since when that goes on.
+    elder: Option<Timestamp>,
     /// Slots that are taken.
     pub out: BTreeMap<AttemptKey, Out>,
 }
@@ -97,6 +121,10 @@ pub struct Out {
     pub current: bool,
     /// How often it was sent since it was last shown.
     pub sends: u32,
+    /// When the worker was last told that nobody waits for it.
+    pub unwanted: Option<Timestamp>,
+    /// On whose account it is out; unknown for what an earlier scheduler sent and has ended since.
+    pub charge: Option<Charge>,
 }
 
 /// What follows from a sign of life.
@@ -104,6 +132,8 @@ pub struct Out {
 pub struct Heard {
     /// Attempts that died with an earlier start of the worker.
     pub lost: Vec<AttemptKey>,
+    /// Attempts of an earlier start of the worker that had left in good order.
+    pub left: Vec<AttemptKey>,
     /// Attempts that the worker shows and that are present.
     pub evidence: Vec<AttemptKey>,
     /// Attempts that the worker shows and that nobody waits for.
@@ -115,6 +145,8 @@ pub struct Heard {
 pub struct Silence {
     /// Attempts whose worker was lost, with the worker.
     pub lost: Vec<(AttemptKey, String)>,
+    /// Attempts whose worker has left in good order without finishing them, with the worker.
+    pub left: Vec<(AttemptKey, String)>,
     /// Attempts that must be sent again, with the worker.
     pub resend: Vec<(AttemptKey, String)>,
     /// Attempts that were sent again and again and never shown.
@@ -125,6 +157,10 @@ pub struct Silence {
 #[derive(Clone, Debug, Default)]
 pub struct Workers {
     by_id: BTreeMap<String, Worker>,
+    /// Charges of attempts that workers have let go of, until somebody takes them.
+    released: Vec<Charge>,
+    /// There may be room that was not there before.
+    room_came: bool,
 }
 
 impl Workers {
@@ -139,69 +175,101 @@ impl Workers {
         self.by_id.get(id)
     }
 
-    /// Forgets all slots; whoever knows the attempts takes them again.
+    /// Forgets all slots; whoever knows the attempts takes them again. A native worker may hold attempts of jobs that have ended,
+    /// which only its next beat tells, within a second: until then nobody knows what room it has.
     pub fn clear_slots(&mut self) {
         for worker in self.by_id.values_mut() {
             worker.out.clear();
+            if worker.kind == WorkerKind::Native {
+                (worker.capacity, worker.prefetch) = (0, 0);
+            }
         }
+        self.released.clear();
+        self.room_came = true;
+    }
+
+    /// Charges of attempts that workers have let go of since the last call.
+    pub fn take_released(&mut self) -> Vec<Charge> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Whether there may be room now that was not there at the last call.
+    pub fn take_room_came(&mut self) -> bool {
+        std::mem::take(&mut self.room_came)
     }
 
     /// A native worker's beat.
     pub fn beat(&mut self, beat: &WorkerBeat, now: Timestamp) -> Heard {
-        let worker = self.by_id.entry(beat.worker_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Native, now));
+        let Self { by_id, released, room_came } = self;
+        let worker = by_id.entry(beat.worker_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Native, now));
         let mut heard = Heard::default();
         let same_start = worker.incarnation == beat.incarnation;
         if same_start && beat.sequence <= worker.sequence {
             return heard;
         }
         if !same_start && worker.is_older_start(&beat.incarnation) {
+            worker.hear_elder(now);
             return heard;
         }
         if !same_start {
-            heard.lost = worker.bury(&beat.incarnation);
+            let gone = worker.bury(&beat.incarnation, released);
+            let died = worker.left.is_none();
+            *(if died { &mut heard.lost } else { &mut heard.left }) = gone;
+            (worker.shared, worker.elder, worker.left) = (false, None, None);
         }
-        worker.read_beat(beat, now);
+        *room_came |= worker.read_beat(beat, now);
         let shown: BTreeSet<AttemptKey> =
             beat.held.iter().filter_map(|held| JobId::parse(held.job_id.clone()).ok().map(|id| (id, held.attempt))).collect();
         for key in &shown {
             // A worker that holds what we did not send it holds an attempt of an earlier scheduler, or one that was given up.
             let out = worker.out.entry(key.clone()).or_insert_with(|| Out::new(beat.incarnation.clone(), now));
             (out.confirmed, out.shown, out.sends) = (now, true, 0);
-            if out.current { heard.evidence.push(key.clone()) } else { heard.unwanted.push(key.clone()) }
+            let told_lately = out.unwanted.is_some_and(|at| now.since(at) < UNWANTED_EVERY);
+            if out.current {
+                heard.evidence.push(key.clone());
+            } else if !told_lately {
+                // A worker that beats because it was told something must not be told again because it beats.
+                out.unwanted = Some(now);
+                heard.unwanted.push(key.clone());
+            }
         }
         // What was given up and is no longer shown has left the worker.
-        worker.out.retain(|key, out| out.current || !out.shown || shown.contains(key));
+        let gone = worker.out.extract_if(.., |key, out| !out.current && out.shown && !shown.contains(key));
+        *room_came |= release(gone, released) > 0;
         if beat.leaving {
-            heard.lost.extend(worker.out.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()));
-            worker.out.clear();
-            worker.lost = true;
+            // What it published last is still on its way through the stream: its attempts are given up a little later.
+            (worker.lost, worker.left) = (true, Some(now));
         }
         heard
     }
 
     /// A CAP heartbeat.
     pub fn heartbeat(&mut self, beat: &Heartbeat, now: Timestamp) {
-        let worker = self.by_id.entry(beat.worker_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Announced, now));
-        worker.cpu_load = beat.cpu_load;
-        worker.memory_load = beat.memory_load;
+        let Self { by_id, released, room_came } = self;
+        let worker = by_id.entry(beat.worker_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Announced, now));
+        (worker.cpu_load, worker.memory_load) = (percent(beat.cpu_load), percent(beat.memory_load));
         if worker.kind == WorkerKind::Native {
             return;
         }
+        let before = worker.offer();
         worker.seen = now;
         worker.lost = false;
         worker.pool.clone_from(&beat.pool);
-        worker.capacity = u32::try_from(beat.max_parallel_jobs).unwrap_or(0).max(1);
+        worker.capacity = u32::try_from(beat.max_parallel_jobs).unwrap_or(0).clamp(1, CAPACITY_MAX);
         worker.region.clone_from(&beat.region);
+        worker.worker_type.clone_from(&beat.r#type);
         worker.labels.clone_from(&beat.labels);
         worker.capabilities.extend(beat.capabilities.iter().map(|c| c.to_lowercase()));
-        worker.settle_abandoned(u32::try_from(beat.active_jobs).unwrap_or(0), now);
+        let gone = worker.settle_abandoned(u32::try_from(beat.active_jobs).unwrap_or(0), now);
+        *room_came |= release(gone, released) > 0 || worker.offer() != before;
     }
 
     /// A CAP handshake that was sent at `sent`: a new start of the worker, whose earlier attempts are gone.
     pub fn handshake(&mut self, shake: &Handshake, sent: Timestamp, now: Timestamp) -> Heard {
+        let Self { by_id, released, room_came } = self;
         let fresh = now.since(sent) < Duration::from_secs(30);
-        let known = self.by_id.contains_key(&shake.component_id);
-        let worker = self.by_id.entry(shake.component_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Announced, sent));
+        let known = by_id.contains_key(&shake.component_id);
+        let worker = by_id.entry(shake.component_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Announced, sent));
         if worker.kind == WorkerKind::Native {
             return Heard::default();
         }
@@ -214,30 +282,32 @@ impl Workers {
             // A handshake that was kept since an earlier time says what the worker serves, not that it lives.
             worker.lost = true;
         }
-        let (gone, kept) = std::mem::take(&mut worker.out).into_iter().partition(|(_, out)| out.confirmed < sent);
-        worker.out = kept;
-        let gone: BTreeMap<AttemptKey, Out> = gone;
-        Heard { lost: gone.into_iter().filter(|(_, out)| out.current).map(|(key, _)| key).collect(), ..Heard::default() }
+        let gone: Vec<_> = worker.out.extract_if(.., |_, out| out.confirmed < sent).collect();
+        let lost = gone.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
+        release(gone, released);
+        *room_came = true;
+        Heard { lost, ..Heard::default() }
     }
 
     /// A slot is taken: the attempt is sent now.
-    pub fn take(&mut self, hold: &Hold, key: AttemptKey, now: Timestamp) {
+    pub fn take(&mut self, hold: &Hold, key: AttemptKey, charge: Charge, now: Timestamp) {
         let worker = self.by_id.entry(hold.worker_id.clone()).or_insert_with(|| Worker::new(hold.kind, now));
-        worker.out.insert(key, Out { current: true, sends: 1, ..Out::new(hold.incarnation.clone(), now) });
+        let out = Out { current: true, sends: 1, charge: Some(charge), ..Out::new(hold.incarnation.clone(), now) };
+        self.released.extend(worker.out.insert(key, out).and_then(|before| before.charge));
     }
 
     /// The worker itself has said that the attempt is over.
     pub fn free(&mut self, id: &str, key: &AttemptKey) {
         if let Some(worker) = self.by_id.get_mut(id) {
-            worker.out.remove(key);
+            self.room_came |= release(worker.out.remove_entry(key), &mut self.released) > 0;
         }
     }
 
     /// The attempt is no longer the present one of its job; the slot stays taken until the worker says otherwise.
     pub fn abandon(&mut self, id: &str, key: &AttemptKey) {
         let Some(worker) = self.by_id.get_mut(id) else { return };
-        if worker.lost {
-            worker.out.remove(key);
+        if worker.lost && worker.left.is_none() {
+            release(worker.out.remove_entry(key), &mut self.released);
         } else if let Some(out) = worker.out.get_mut(key) {
             out.current = false;
         }
@@ -253,45 +323,82 @@ impl Workers {
     /// What the passing of time means. `heard_since` is when we could last hear at all: silence before it proves nothing.
     pub fn silence(&mut self, patience: &Patience, heard_since: Timestamp, now: Timestamp) -> Silence {
         let mut silence = Silence::default();
-        for (id, worker) in &mut self.by_id {
+        let Self { by_id, released, room_came } = self;
+        for (id, worker) in by_id.iter_mut() {
             if !worker.lost && now.since(worker.seen.max(heard_since)) > worker.patience(patience) {
                 worker.lost = true;
-                let out = std::mem::take(&mut worker.out);
-                silence.lost.extend(out.into_iter().filter(|(_, o)| o.current).map(|(key, _)| (key, id.clone())));
+                let current = worker.out.iter().filter(|(_, out)| out.current);
+                silence.lost.extend(current.map(|(key, _)| (key.clone(), id.clone())));
+                release(std::mem::take(&mut worker.out), released);
+            }
+            if worker.left.is_some_and(|at| now.since(at.max(heard_since)) > LEFT_GRACE) {
+                let current = worker.out.iter().filter(|(_, out)| out.current);
+                silence.left.extend(current.map(|(key, _)| (key.clone(), id.clone())));
+                *room_came |= release(std::mem::take(&mut worker.out), released) > 0;
+                worker.left = None;
             }
             if worker.kind == WorkerKind::Native && !worker.lost {
-                worker.doubt(id, patience, heard_since, now, &mut silence);
+                let gone = worker.doubt(id, patience, heard_since, now, &mut silence);
+                *room_came |= release(gone, released) > 0;
+            }
+            if worker.elder.is_some_and(|last| now.since(last) > patience.native) {
+                (worker.shared, worker.elder) = (false, None);
+                *room_came = true;
             }
         }
-        self.by_id.retain(|_, worker| !worker.lost || now.since(worker.seen) < patience.forget || !worker.out.is_empty());
+        by_id.retain(|_, worker| !worker.lost || now.since(worker.seen) < patience.forget || !worker.out.is_empty());
         silence
     }
 
     /// The list that operators see.
     #[must_use]
-    pub fn view(&self, patience: &Patience, now: Timestamp) -> Vec<WorkerView> {
-        self.by_id.iter().map(|(id, worker)| worker.view(id, patience, now)).collect()
+    pub fn view(&self, patience: &Patience, holds: &Holds, now: Timestamp) -> Vec<WorkerView> {
+        self.by_id.iter().map(|(id, worker)| worker.view(id, patience, holds, now)).collect()
     }
+}
+
+/// Gives back the charges of attempts that a worker has let go of; how many attempts they were.
+fn release(gone: impl IntoIterator<Item = (AttemptKey, Out)>, released: &mut Vec<Charge>) -> usize {
+    let mut count = 0;
+    for (_, out) in gone {
+        released.extend(out.charge);
+        count += 1;
+    }
+    count
+}
+
+/// A load that a worker tells: what is no percentage says nothing.
+fn percent(load: f32) -> f32 {
+    if load.is_finite() { load.clamp(0.0, 100.0) } else { 0.0 }
 }
 
 impl Out {
     fn new(incarnation: String, now: Timestamp) -> Self {
-        Self { incarnation, confirmed: now, shown: false, current: false, sends: 0 }
+        Self { incarnation, confirmed: now, shown: false, current: false, sends: 0, unwanted: None, charge: None }
     }
 }
 
 impl Worker {
     /// Removes what was sent to other starts of the worker than this one, and names what was present of it.
-    fn bury(&mut self, incarnation: &str) -> Vec<AttemptKey> {
-        let mut lost = Vec::new();
-        self.out.retain(|key, out| {
-            let alive = out.incarnation.is_empty() || out.incarnation == incarnation;
-            if !alive && out.current {
-                lost.push(key.clone());
-            }
-            alive
-        });
+    fn bury(&mut self, incarnation: &str, released: &mut Vec<Charge>) -> Vec<AttemptKey> {
+        let is_dead = |out: &Out| !out.incarnation.is_empty() && out.incarnation != incarnation;
+        let gone: Vec<_> = self.out.extract_if(.., |_, out| is_dead(out)).collect();
+        let lost = gone.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
+        release(gone, released);
         lost
+    }
+
+    /// A start that should be gone is still heard. Once can be a late message; if it goes on, two processes share the id.
+    fn hear_elder(&mut self, now: Timestamp) {
+        self.shared |= self.elder.is_some_and(|last| now.since(last) > ELDER_LAG);
+        if self.elder.is_none() || self.shared {
+            self.elder = Some(now);
+        }
+    }
+
+    /// What it offers: when that changes, there may be room.
+    fn offer(&self) -> (u32, u32, bool, bool) {
+        (self.capacity, self.prefetch, self.draining, self.lost)
     }
 
     fn new(kind: WorkerKind, now: Timestamp) -> Self {
@@ -299,6 +406,7 @@ impl Worker {
             kind,
             pool: String::new(),
             capacity: 0,
+            prefetch: 0,
             draining: false,
             incarnation: String::new(),
             sequence: 0,
@@ -307,10 +415,14 @@ impl Worker {
             labels: BTreeMap::new(),
             capabilities: BTreeSet::new(),
             region: String::new(),
+            worker_type: String::new(),
             cpu_load: 0.0,
             memory_load: 0.0,
             seen: now,
             lost: false,
+            left: None,
+            shared: false,
+            elder: None,
             out: BTreeMap::new(),
         }
     }
@@ -320,42 +432,51 @@ impl Worker {
         self.kind == WorkerKind::Native && !self.incarnation.is_empty() && *incarnation < *self.incarnation
     }
 
-    fn read_beat(&mut self, beat: &WorkerBeat, now: Timestamp) {
+    /// Takes what a beat says; whether there may be room now that was not there before.
+    fn read_beat(&mut self, beat: &WorkerBeat, now: Timestamp) -> bool {
+        let before = self.offer();
+        let is_new = self.incarnation != beat.incarnation;
         self.kind = WorkerKind::Native;
         self.pool.clone_from(&beat.pool);
-        self.capacity = beat.capacity;
+        self.capacity = beat.capacity.min(CAPACITY_MAX);
+        self.prefetch = beat.prefetch.min(CAPACITY_MAX);
         self.draining = beat.draining;
         self.incarnation.clone_from(&beat.incarnation);
         self.sequence = beat.sequence;
-        self.serve(&beat.topics);
+        let serves_others = self.serve(&beat.topics);
         self.labels.clone_from(&beat.labels);
         self.capabilities = beat.capabilities.iter().map(|c| c.to_lowercase()).collect();
         self.region.clone_from(&beat.region);
-        self.cpu_load = beat.cpu_load;
-        self.memory_load = beat.memory_load;
+        self.worker_type.clone_from(&beat.worker_type);
+        (self.cpu_load, self.memory_load) = (percent(beat.cpu_load), percent(beat.memory_load));
         self.seen = now;
         self.lost = false;
+        is_new || serves_others || self.offer() != before
     }
 
-    fn serve(&mut self, topics: &[String]) {
-        if self.topics != topics {
-            self.topics = topics.to_vec();
-            self.patterns = topics.iter().filter_map(|text| TopicPattern::parse(text).ok()).collect();
+    /// Takes the topics that it serves; whether they are others than before.
+    fn serve(&mut self, topics: &[String]) -> bool {
+        if self.topics == topics {
+            return false;
         }
+        self.topics = topics.to_vec();
+        self.patterns = topics.iter().filter_map(|text| TopicPattern::parse(text).ok()).collect();
+        true
     }
 
     /// A worker that executes less than it could has nothing waiting inside it: what it holds is what it executes, and attempts
     /// that were given up long enough ago are among the rest.
-    fn settle_abandoned(&mut self, active: u32, now: Timestamp) {
+    fn settle_abandoned(&mut self, active: u32, now: Timestamp) -> Vec<(AttemptKey, Out)> {
         if active >= self.capacity {
-            return;
+            return Vec::new();
         }
         let mut over = self.out.len().saturating_sub(usize::try_from(active).unwrap_or(usize::MAX));
-        self.out.retain(|_, out| {
+        let is_gone = |_: &AttemptKey, out: &mut Out| {
             let gone = over > 0 && !out.current && now.since(out.confirmed) > HEARTBEAT_LAG;
             over -= usize::from(gone);
-            !gone
-        });
+            gone
+        };
+        self.out.extract_if(.., is_gone).collect()
     }
 
     const fn patience(&self, patience: &Patience) -> Duration {
@@ -365,32 +486,46 @@ impl Worker {
         }
     }
 
-    /// Attempts that the worker, though alive, has not shown for too long.
-    fn doubt(&mut self, id: &str, patience: &Patience, heard_since: Timestamp, now: Timestamp, silence: &mut Silence) {
-        self.out.retain(|key, out| {
-            if now.since(out.confirmed.max(heard_since)) <= patience.accept {
-                return true;
+    /// Attempts that the worker, though alive, has not shown for too long: those that it is no longer counted for are returned.
+    fn doubt(
+        &mut self,
+        id: &str,
+        patience: &Patience,
+        heard_since: Timestamp,
+        now: Timestamp,
+        silence: &mut Silence,
+    ) -> Vec<(AttemptKey, Out)> {
+        let seen = self.seen;
+        let is_gone = |key: &AttemptKey, out: &mut Out| {
+            // A worker that has said nothing since has had nothing to show it in; perhaps it restarts just now.
+            if now.since(out.confirmed.max(heard_since)) <= patience.accept || seen <= out.confirmed {
+                return false;
             }
             if !out.current {
-                return false;
+                return true;
             }
             if out.sends >= patience.sends {
                 silence.unreachable.push((key.clone(), id.to_owned()));
-                return false;
+                return true;
             }
             (out.confirmed, out.sends) = (now, out.sends + 1);
             silence.resend.push((key.clone(), id.to_owned()));
-            true
-        });
+            false
+        };
+        self.out.extract_if(.., is_gone).collect()
     }
 
-    fn view(&self, id: &str, patience: &Patience, now: Timestamp) -> WorkerView {
+    fn view(&self, id: &str, patience: &Patience, holds: &Holds, now: Timestamp) -> WorkerView {
         let stale = now.since(self.seen) > self.patience(patience) / 2;
-        let status = match (self.lost, self.draining, stale) {
-            (true, _, _) => "lost",
-            (false, true, _) => "draining",
-            (false, false, true) => "stale",
-            (false, false, false) => "online",
+        let blocked = holds.worker(id, now).map(|pause| pause.reason.clone());
+        let blocked = blocked.or_else(|| self.shared.then(|| "two processes share this id".to_owned()));
+        let drains = holds.drain_of(id).map(|drain| drain.reason.clone());
+        let status = match (self.lost, &blocked, self.draining || drains.is_some(), stale) {
+            (true, _, _, _) => "lost",
+            (false, Some(_), _, _) => "blocked",
+            (false, None, true, _) => "draining",
+            (false, None, false, true) => "stale",
+            (false, None, false, false) => "online",
         };
         WorkerView {
             worker_id: id.to_owned(),
@@ -406,8 +541,11 @@ impl Worker {
             cpu_load: self.cpu_load,
             memory_load: self.memory_load,
             labels: self.labels.clone(),
-            shared: false,
+            shared: self.shared,
             capabilities: self.capabilities.iter().cloned().collect(),
+            reason: blocked.or(drains).unwrap_or_default(),
+            prefetch: self.prefetch,
+            worker_type: self.worker_type.clone(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub fn admit_item(run: &Run, submission: &Submission) -> Option<AdmitItem> {
         traceparent: TraceContext::parse(&head.traceparent).map(|parent| place_of(head, parent).to_string()).unwrap_or_default(),
         max_attempts: 0,
         input_bytes: submission.input.len() as u64,
+        options: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod desk;
 mod refusals;
+mod relay;
 mod rig;
 mod runs;
 mod verbs;

@@ -3,45 +3,37 @@
 //! Each turn takes what has arrived, lets the core decide, commits everything in one flush, and only then answers, settles and
 //! sends. What arrives during a flush waits for the next turn, so that flushes grow with the load and no timer is needed.
 
+mod commit;
+mod desk;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-use busbar_protocol::busbar::{
-    AdmitReply, CancelAnswer, CancelItem, CancelReply, JobState, ListReply, ListRequest, SchedulerStatus, WorkersReply,
-    admit_answer, cancel_answer,
-};
-use busbar_protocol::codes::Code;
-use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
-    Answer, Bus, COMMIT_RETRY, Clock, CommitClass, Connection, Delivery, Headers, Judge, Records, Settlement, UNITS_MAX, Unit,
-    Write, commit_all,
+    Bus, COMMIT_RETRY, Clock, Connection, Delivery, Headers, Judge, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
 };
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
-use busbar_rules::TopicPattern;
 
 use crate::Ports;
-use crate::admission::{self, Fate, Verdict};
 use crate::config::SchedulerConfig;
-use crate::core::cell::Cell;
-use crate::core::job::Job;
-use crate::core::transition::{Event, Rejected};
+use crate::core::cell::{Beginning, Cell};
+use crate::core::job::{Hold, Job};
+use crate::core::transition::Event;
 use crate::core::workers::Workers;
-use crate::input::{Admit, Input, Origin, Reported};
-use crate::intake::{self, Prepared};
+use crate::input::{Admit, Input, Reported};
 use crate::library::Library;
 use crate::listen::Ears;
-use crate::meters::RelayProgress;
 use crate::observer::{Instruments, Observer};
 use crate::office::{Office, Proof};
 use crate::perform;
-use crate::relay::Relay;
+use crate::relay::{self, JobTeller};
 use crate::service::TermError;
-use crate::{takeover, tasks};
+use crate::{library, takeover, tasks};
 
 /// The most inputs of one turn.
 const INPUTS_MAX: usize = 512;
@@ -49,10 +41,6 @@ const INPUTS_MAX: usize = 512;
 const PLACEMENTS_MAX: usize = 512;
 /// The longest sleep of the loop: workers fall silent without saying so.
 const TURN: Duration = Duration::from_millis(100);
-/// The most bytes of jobs in one reply to `list`: a message holds 1 MiB.
-const LIST_BYTES_MAX: usize = 700 << 10;
-/// What a job in a list takes beside its record: tag and length.
-const LISTED_BYTES: usize = 6;
 /// A turn that took longer than this was deaf: silence in it proves nothing.
 const DEAF: Duration = Duration::from_millis(500);
 
@@ -81,7 +69,18 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     let snapshot = ports.judge.check(Vec::new()).await.map(|answer| answer.snapshot).unwrap_or_default();
     let Office { epoch, term, since } = office;
     let proven = Arc::new(Proof::new(since));
-    let mut cell = Cell::new(config.settings, epoch, term, library.topics.clone(), snapshot);
+    let (holds, holds_revision) = takeover::holds(&ports.records).await?;
+    let beginning = Beginning {
+        epoch,
+        term,
+        topics: library.topics.clone(),
+        bounds: library::bounds(&ports.records).await?,
+        holds,
+        holds_revision,
+        snapshot,
+        now: ports.clock.now(),
+    };
+    let mut cell = Cell::new(config.settings, beginning);
     cell.adopt_workers(std::mem::take(known));
     takeover::load(ports, &mut cell).await?;
 
@@ -94,12 +93,12 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         bus: ports.bus.clone(),
         records: ports.records.clone(),
         clock: ports.clock.clone(),
+        teller: JobTeller { bus: ports.bus.clone(), meters: instruments.meters.clone() },
+        of: relay::JOBS,
         epoch,
-        meters: instruments.meters.clone(),
         progress,
     };
-    let wake = Arc::clone(&relay_wake);
-    tasks.spawn(async move { relay.run(&wake).await });
+    tasks.spawn(relay.run(Arc::clone(&relay_wake)));
     tasks.spawn(tasks::keep_lease(ports.clone(), config.clone(), epoch, Arc::clone(&proven), inputs.clone()));
     tasks.spawn(tasks::watch_connection(ports.bus.connection(), inputs.clone()));
     tasks::watch_config(ports, inputs.clone(), &mut tasks).await?;
@@ -112,6 +111,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         limits: config.settings.limits,
         inbox: inbox.clone(),
         instruments: instruments.clone(),
+        epoch,
     };
     Arc::new(ears).start(&mut tasks).await?;
 
@@ -187,7 +187,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         self.cell.pass_time(heard_since, now);
         self.ask_undecided();
         self.cell.place(PLACEMENTS_MAX, now);
-        let outcome = self.commit().await;
+        let outcome = self.commit(now).await;
         let after = self.ports.clock.now();
         if after.since(now) > DEAF {
             self.heard_since = after;
@@ -221,7 +221,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     /// Waits for something to do and takes what is there.
     async fn gather(&mut self) -> Result<(), Left> {
-        let wait = self.pause();
+        let wait = self.rest();
         let mut first = None;
         if !wait.is_zero() {
             tokio::select! {
@@ -248,7 +248,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     }
 
     /// How long there is nothing to do by itself.
-    fn pause(&self) -> Duration {
+    fn rest(&self) -> Duration {
         let now = self.ports.clock.now();
         if self.cell.has_changes() {
             return Duration::ZERO;
@@ -261,7 +261,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Admit(admit) => self.admits.push(admit),
             Input::Reported(reported) => self.reported(reported, now),
             Input::Progress { job, attempt, worker_id, percent } => {
-                if let Some(attempt) = attempt.or_else(|| self.cell.workers().attempt_of(&worker_id, &job)) {
+                let is_theirs = |hold: &Hold| hold.worker_id.is_empty() || hold.worker_id == worker_id;
+                let attempt = attempt.or_else(|| self.cell.workers().attempt_of(&worker_id, &job));
+                let attempt = attempt.filter(|_| self.cell.job(&job).and_then(Job::hold).is_some_and(is_theirs));
+                if let Some(attempt) = attempt {
                     let _ = self.cell.apply(&job, &Event::Evidence { attempt, percent: Some(percent) }, now);
                 }
             }
@@ -278,6 +281,18 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 let view = self.view_workers(now);
                 self.replies.push((reply, view.encode_to_vec()));
             }
+            Input::Pause { request, reply } => {
+                let answer = self.pause(request, now);
+                self.replies.push((reply, answer.encode_to_vec()));
+            }
+            Input::Drain { request, reply } => {
+                let answer = self.drain(request, now);
+                self.replies.push((reply, answer.encode_to_vec()));
+            }
+            Input::Explain { request, reply } => {
+                let answer = self.explain(&request, now);
+                self.replies.push((reply, answer.encode_to_vec()));
+            }
             Input::Verdicts(verdicts) => {
                 for (job, verdict) in verdicts {
                     let applied = verdict.map(|verdict| self.cell.apply(&job, &Event::Decided(verdict), now));
@@ -291,6 +306,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 self.shelf.send_replace(Arc::clone(&library));
                 self.library = library;
             }
+            Input::Bounds(bounds) => self.cell.set_bounds(bounds),
             Input::Snapshot(snapshot) => self.cell.set_snapshot(snapshot, now),
             Input::Connection(Connection { connected, .. }) => {
                 self.connected = connected;
@@ -310,10 +326,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             self.tasks.spawn(tasks::check_result(self.ports.clone(), library, job, reported, self.inputs.clone()));
             return;
         }
-        if let Some(attempt) = report.attempt {
-            self.cell.free_slot(&report.worker_id.clone(), &(id.clone(), attempt));
-        }
-        match self.cell.apply(id, &Event::Reported(report.clone()), now) {
+        match self.cell.report(id, report, now) {
             Ok(()) => self.observer.received(id, *received),
             Err(rejected) => {
                 tracing::debug!(job_id = %id, worker_id = report.worker_id, %rejected, "a result changes nothing");
@@ -322,188 +335,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         self.settle.push((delivery.clone(), Settlement::Ack));
     }
 
-    fn cancel(&mut self, items: &[CancelItem], reply: Option<String>, now: Timestamp) {
-        let answers = items.iter().map(|item| CancelAnswer { answer: Some(self.cancel_one(item, now)) }).collect();
-        if let Some(reply) = reply {
-            self.replies.push((reply, CancelReply { answers, problem: None }.encode_to_vec()));
-        }
-    }
-
-    fn cancel_one(&mut self, item: &CancelItem, now: Timestamp) -> cancel_answer::Answer {
-        let missing =
-            || cancel_answer::Answer::Rejected(intake::problem(Code::JobNotFound, format!("no live job {}", item.job_id)));
-        let Ok(id) = JobId::parse(item.job_id.clone()) else { return missing() };
-        let Some(job) = self.cell.job(&id).filter(|job| item.tenant_id.is_empty() || item.tenant_id == job.tenant_id) else {
-            return missing();
-        };
-        let before = job.state.tag();
-        let event = Event::CancelAsked { reason: item.reason.clone(), requested_by: item.requested_by.clone() };
-        match self.cell.apply(&id, &event, now) {
-            Ok(()) | Err(Rejected::Unchanged) => {}
-            Err(Rejected::Terminal | Rejected::StaleAttempt | Rejected::WrongState) => {
-                return cancel_answer::Answer::State(before.into());
-            }
-        }
-        cancel_answer::Answer::State(self.cell.job(&id).map_or(before, |job| job.state.tag()).into())
-    }
-
-    fn list(&self, request: &ListRequest) -> ListReply {
-        let before = (request.before_ms > 0)
-            .then(|| JobId::parse(request.before_id.clone()).ok().map(|id| (Timestamp::from_millis(request.before_ms), id)))
-            .flatten();
-        let wanted = request.state();
-        let patterns: Vec<TopicPattern> =
-            request.topic_patterns.iter().filter_map(|pattern| TopicPattern::parse(pattern).ok()).collect();
-        let fitting = self
-            .cell
-            .newest_before(before.as_ref())
-            .filter(|job| request.tenant_id.is_empty() || job.tenant_id == request.tenant_id)
-            .filter(|job| wanted == JobState::Unspecified || job.state.tag() == wanted)
-            .filter(|job| request.topic.is_empty() || job.topic == request.topic)
-            .filter(|job| request.topic_patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&job.topic)))
-            .take(usize::try_from(request.limit.min(1000)).unwrap_or(1000));
-        let mut reply = ListReply::default();
-        let mut bytes = 0;
-        for record in fitting.map(Job::to_record) {
-            bytes += record.encoded_len() + LISTED_BYTES;
-            // One is told whatever its size, so that whoever asks gets ahead.
-            if bytes > LIST_BYTES_MAX && !reply.jobs.is_empty() {
-                reply.more = true;
-                break;
-            }
-            reply.jobs.push(record);
-        }
-        reply
-    }
-
-    fn view_workers(&self, now: Timestamp) -> WorkersReply {
-        WorkersReply {
-            workers: self.cell.workers().view(&self.config.settings.patience, now),
-            scheduler: Some(SchedulerStatus {
-                owner: self.config.owner.clone(),
-                epoch: self.cell.epoch(),
-                live: self.cell.live().iter().map(|(state, count)| (state.short_name().to_owned(), *count)).collect(),
-                snapshot: self.cell.snapshot().to_owned(),
-                started_ms: self.started.millis(),
-            }),
-            problem: None,
-        }
-    }
-
     fn ask_undecided(&mut self) {
         let jobs = self.cell.take_undecided(UNITS_MAX);
         if !jobs.is_empty() {
             let traces = self.observer.instruments().traces.clone();
             self.tasks.spawn(tasks::ask(self.ports.clone(), traces, jobs, self.inputs.clone()));
-        }
-    }
-
-    /// Commits the turn: new jobs and changes of old ones, both in flight at once.
-    async fn commit(&mut self) -> Result<(), Left> {
-        let admits = std::mem::take(&mut self.admits);
-        let (fresh, units) = self.admission_units(&admits);
-        let changes = self.cell.take_units();
-        let (ids, advances): (Vec<JobId>, Vec<Unit>) = changes.into_iter().unzip();
-        if units.is_empty() && advances.is_empty() {
-            self.answer_admits(admits, &[]);
-            return Ok(());
-        }
-        let ports = self.ports;
-        let log_entries =
-            units.iter().chain(&advances).filter(|unit| matches!(unit.writes.last(), Some(Write::Append { .. }))).count();
-        let begun = Instant::now();
-        let (admitted, advanced) = tokio::join!(
-            commit_all(&ports.records, &ports.clock, CommitClass::Admit, units),
-            commit_all(&ports.records, &ports.clock, CommitClass::Advance, advances)
-        );
-        for answer in advanced.map_err(|_| Left::Reload)? {
-            match answer {
-                Some(Answer::Applied { .. } | Answer::Already) => {}
-                // The only guard that can fail while we are who we believe to be is the epoch's.
-                Some(Answer::Conflict { guard } | Answer::GuardFailed { guard }) => {
-                    return Err(if guard == 0 { Left::Replaced } else { Left::Reload });
-                }
-                None => return Err(Left::Reload),
-            }
-        }
-        self.observer.committed(begun.elapsed(), log_entries);
-        let now = self.ports.clock.now();
-        let facts = self.cell.take_facts();
-        self.observer.tell(facts, &self.cell, now);
-        for id in &ids {
-            self.cell.committed(id);
-        }
-        let outcomes: Vec<Fate> = admitted
-            .map_err(|_| Left::Reload)?
-            .iter()
-            .zip(&fresh)
-            .map(|(answer, prepared)| admission::fate(answer.as_ref(), &prepared.job))
-            .collect();
-        if outcomes.iter().any(|fate| matches!(fate, Fate::NotOwner)) {
-            return Err(Left::Replaced);
-        }
-        for (prepared, fate) in fresh.into_iter().zip(&outcomes) {
-            if matches!(fate, Fate::Admitted) {
-                self.cell.insert(prepared.job, 1, prepared.class, now);
-            }
-        }
-        self.answer_admits(admits, &outcomes);
-        self.relay_wake.notify_one();
-        Ok(())
-    }
-
-    /// The units of everything that is to be admitted, in order.
-    fn admission_units(&mut self, admits: &[Admit]) -> (Vec<Prepared>, Vec<Unit>) {
-        let mut fresh = Vec::new();
-        let mut units = Vec::new();
-        let mut room = self.config.live_jobs_max.saturating_sub(self.cell.len());
-        for prepared in admits.iter().flat_map(|admit| &admit.outcomes).flatten() {
-            let refused = prepared.job.from_bus && prepared.passed.first() != Some(&JobState::Pending);
-            if room == 0 && !refused {
-                continue;
-            }
-            room = room.saturating_sub(1);
-            units.push(self.cell.admission(&prepared.job, &prepared.passed, refused));
-            fresh.push(prepared.clone());
-        }
-        (fresh, units)
-    }
-
-    /// Answers submissions; `fates` are those of the units, in the same order. What got no unit found the cell full.
-    fn answer_admits(&mut self, admits: Vec<Admit>, fates: &[Fate]) {
-        let mut fates = fates.iter();
-        for Admit { outcomes, origin, received } in admits {
-            let mut doubtful = false;
-            let answers: Vec<Verdict> = outcomes
-                .into_iter()
-                .map(|outcome| match outcome {
-                    Err(problem) => {
-                        let verdict = Verdict::Known(admit_answer::Answer::Rejected(problem));
-                        self.observer.answered(None, &verdict, received);
-                        verdict
-                    }
-                    Ok(prepared) => {
-                        let verdict = admission::verdict(&prepared, fates.next());
-                        self.observer.answered(Some(&prepared.job), &verdict, received);
-                        doubtful |= matches!(verdict, Verdict::Doubtful(_));
-                        verdict
-                    }
-                })
-                .collect();
-            self.observer.instruments().meters.answered(received.elapsed());
-            match origin {
-                Origin::Asked { reply } if doubtful => {
-                    self.tasks.spawn(tasks::resolve_duplicates(self.ports.clone(), answers, reply));
-                }
-                Origin::Asked { reply } => {
-                    let answers = answers.into_iter().map(Verdict::certain).collect();
-                    self.replies.push((reply, AdmitReply { answers, problem: None }.encode_to_vec()));
-                }
-                Origin::Queue { deliveries } => {
-                    let settled = deliveries.into_iter().zip(&answers).map(|(delivery, answer)| (delivery, answer.settlement()));
-                    self.settle.extend(settled);
-                }
-            }
         }
     }
 

@@ -1,33 +1,53 @@
-//! Everything that the active scheduler knows, in memory: jobs, queue, slots, timers.
+//! Everything that the active scheduler knows, in memory: jobs, queue, slots, limits, timers.
 //!
 //! Every change goes through [`Cell::apply`]: the table decides, the cell keeps its indexes in step and remembers what must be
 //! committed and sent. Nothing leaves before it is durable: the shell takes the units, commits them, and only then the commands.
 //! When a commit does not go through, the whole cell is thrown away and read again from the store.
+//!
+//! - here: what a job is to the cell, and how a change of it is followed everywhere;
+//! - `placing`: who goes next, and what opens gates again;
+//! - `hearing`: what workers say and do not say;
+//! - `family`: jobs that end with their parents;
+//! - `holding`: pauses and drains;
+//! - `explain`: why a job is where it is.
+
+mod explain;
+mod family;
+mod hearing;
+mod holding;
+mod placing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use busbar_protocol::busbar::{JobState, TopicDocument};
-use busbar_protocol::codes::Code;
+use busbar_protocol::busbar::{HoldsDocument, JobState};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::ports::{CommitId, Unit};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicTable;
 
-use super::commit::{self, Change, Retention};
+use super::bounds::Bounds;
+use super::commit::{self, Birth, Change, Demand, Retention};
 use super::fact::{self, Fact};
+use super::flow::{Charge, Flow, Refusal};
+use super::holds::Holds;
 use super::job::{Hold, Job, State};
-use super::place::{self, Placement, Problem};
-use super::queue::{Class, Queue, Rank};
+use super::queue::{Class, Queue, Rank, Spot, Waiting};
 use super::transition::{self, Command, Event, Limits, Rejected, Transition};
-use super::workers::{AttemptKey, Heard, Patience, Silence, Workers};
+use super::workers::{AttemptKey, Patience, Workers};
+
+use family::Family;
+use placing::Alarm;
 
 /// A worker's first sign of work is written with the next change, or after this time.
 const RUNNING_WRITTEN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a topic rests whose queue group had nobody.
-const REST: Duration = Duration::from_secs(2);
+/// How often the silences of workers are looked at.
+const LISTEN_EVERY: Duration = Duration::from_millis(50);
+
+/// How often what need not be remembered is forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The settings of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +60,27 @@ pub struct Settings {
     pub retention: Retention,
 }
 
+/// What a cell begins with.
+#[derive(Clone, Debug, Default)]
+pub struct Beginning {
+    /// The epoch under which it writes.
+    pub epoch: u64,
+    /// Tells apart the cells that one process makes under the same epoch.
+    pub term: u32,
+    /// The topic documents.
+    pub topics: TopicTable,
+    /// The operator's bounds.
+    pub bounds: Bounds,
+    /// What is paused and what drains, and the revision of that record; 0 where there is none.
+    pub holds: HoldsDocument,
+    /// See `holds`.
+    pub holds_revision: u64,
+    /// The policy snapshot in force.
+    pub snapshot: String,
+    /// The present.
+    pub now: Timestamp,
+}
+
 /// A live job with what the cell keeps beside it.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -47,11 +88,27 @@ struct Entry {
     /// What stands in the store, changes under way included.
     revision: u64,
     class: Arc<Class>,
+    charge: Charge,
     timer: Option<Timestamp>,
     /// States passed since it was written last.
     passed: Vec<JobState>,
     /// A decision was asked for and has not come.
     asked: bool,
+}
+
+impl Entry {
+    fn waiting(&self) -> Waiting {
+        (self.job.created, self.job.id.clone())
+    }
+
+    fn spot(&self) -> Spot {
+        Spot {
+            class: Arc::clone(&self.class),
+            rank: Rank::from(self.job.priority),
+            tenant: Arc::clone(&self.charge.tenant),
+            waiting: self.waiting(),
+        }
+    }
 }
 
 /// What must be sent once it is durable.
@@ -77,24 +134,38 @@ pub struct Cell {
     jobs: BTreeMap<JobId, Entry>,
     by_age: BTreeSet<(Timestamp, JobId)>,
     live: BTreeMap<JobState, u64>,
+    /// Names of tenants, topics and keys, each once.
+    names: BTreeSet<Arc<str>>,
     queue: Queue,
+    flow: Flow,
+    holds: Holds,
+    holds_revision: u64,
+    holds_changed: bool,
     workers: Workers,
+    family: Family,
     timers: BTreeSet<(Timestamp, JobId)>,
+    alarms: BTreeSet<(Timestamp, Alarm)>,
+    /// Jobs that end in favour of others, with those.
+    superseded: Vec<(JobId, JobId)>,
     undecided: BTreeSet<JobId>,
-    queued_out: BTreeMap<String, BTreeSet<JobId>>,
-    resting: BTreeMap<String, Timestamp>,
+    queued_out: BTreeMap<Arc<str>, BTreeSet<JobId>>,
+    resting: BTreeMap<Arc<str>, Timestamp>,
     dirty: BTreeSet<JobId>,
     orders: Vec<Order>,
     facts: Vec<Fact>,
-    /// Jobs or slots came since placement last looked.
+    swept: Timestamp,
+    /// When the silences of workers were last looked at.
+    listened: Timestamp,
+    /// Jobs came, or gates opened, since placement last looked.
     fresh: bool,
 }
 
 impl Cell {
-    /// An empty cell under an epoch. `term` tells apart the cells that one process makes under the same epoch.
+    /// An empty cell.
     #[must_use]
-    pub fn new(settings: Settings, epoch: u64, term: u32, topics: TopicTable, snapshot: String) -> Self {
-        Self {
+    pub fn new(settings: Settings, beginning: Beginning) -> Self {
+        let Beginning { epoch, term, topics, bounds, holds, holds_revision, snapshot, now } = beginning;
+        let mut cell = Self {
             settings,
             epoch,
             term,
@@ -104,17 +175,29 @@ impl Cell {
             jobs: BTreeMap::new(),
             by_age: BTreeSet::new(),
             live: BTreeMap::new(),
+            names: BTreeSet::new(),
             queue: Queue::default(),
+            flow: Flow::new(bounds, now),
+            holds: Holds::from_record(holds),
+            holds_revision,
+            holds_changed: false,
             workers: Workers::default(),
+            family: Family::default(),
             timers: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            superseded: Vec::new(),
             undecided: BTreeSet::new(),
             queued_out: BTreeMap::new(),
             resting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             orders: Vec::new(),
             facts: Vec::new(),
+            swept: now,
+            listened: Timestamp::default(),
             fresh: false,
-        }
+        };
+        cell.watch_pauses();
+        cell
     }
 
     /// The epoch under which it writes.
@@ -167,8 +250,7 @@ impl Cell {
 
     /// The classes of jobs that could run now and wait for a worker: how many they are, and since when the first one is there.
     pub fn waiting(&self) -> impl Iterator<Item = (&Class, Timestamp, usize)> {
-        let classes = self.queue.ranks().flat_map(|(_, classes)| classes);
-        classes.filter_map(|(class, jobs)| Some((class.as_ref(), jobs.first()?.0, jobs.len())))
+        self.queue.waiting()
     }
 
     /// A live job.
@@ -189,6 +271,13 @@ impl Cell {
     /// New topic documents are in force.
     pub fn set_topics(&mut self, topics: TopicTable) {
         self.topics = topics;
+        self.open_everything();
+    }
+
+    /// Other bounds of tenants and topics are in force.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.flow.set_bounds(bounds);
+        self.open_everything();
     }
 
     /// A new policy snapshot is in force: what was decided under another is decided again before it is dispatched.
@@ -204,25 +293,45 @@ impl Cell {
         }
     }
 
+    /// Whether a new job is taken, by the bounds of its tenant, topic and key; if so, it counts against their rates.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn admit(&mut self, job: &Job, now: Timestamp) -> Result<(), Refusal> {
+        let charge = self.charge_of(job);
+        self.flow.admit(&charge, self.topics.resolve(&job.topic), now)
+    }
+
     /// The unit of a job that is not in the cell yet; once it is committed, [`Cell::insert`] takes the job in.
-    pub fn admission(&mut self, job: &Job, passed: &[JobState], refused: bool) -> Unit {
+    pub fn admission(&mut self, job: &Job, passed: &[JobState], birth: &Birth) -> (Unit, Vec<Demand>) {
         let id = self.next_commit();
-        let change = Change { job, revision: 0, passed, epoch: self.epoch, id, refused };
-        commit::unit(&change, &self.settings.retention)
+        let change = Change { job, revision: 0, passed, epoch: self.epoch, id };
+        commit::birth(&change, birth, &self.settings.retention)
     }
 
     /// Takes in a job that stands in the store at this revision.
-    pub fn insert(&mut self, job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
+    pub fn insert(&mut self, mut job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
         if job.end().is_some() || self.jobs.contains_key(&job.id) {
             return;
         }
-        let id = job.id.clone();
-        if let Some(hold) = job.hold() {
-            self.take_slot(&job.topic, (id.clone(), job.attempt), hold, now);
+        let (id, charge) = (job.id.clone(), self.charge_of(&job));
+        if let State::Dispatched { hold } | State::Running { hold, .. } = &mut job.state {
+            hold.heard = now;
         }
+        if let Some(hold) = job.hold() {
+            self.flow.hold(&charge);
+            self.take_slot(&charge, (id.clone(), job.attempt), hold, now);
+        } else {
+            self.flow.wait(&charge, true);
+        }
+        self.flow.live(&charge, (job.created, id.clone()), true);
+        // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
+        let superseded = self.flow.superseded(&charge, self.topics.resolve(&job.topic));
+        self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
         self.by_age.insert((job.created, id.clone()));
         *self.live.entry(job.state.tag()).or_default() += 1;
-        self.jobs.insert(id.clone(), Entry { job, revision, class, timer: None, passed: Vec::new(), asked: false });
+        self.join_family(&job, now);
+        self.jobs.insert(id.clone(), Entry { job, revision, class, charge, timer: None, passed: Vec::new(), asked: false });
         self.reindex(&id, now);
     }
 
@@ -249,94 +358,29 @@ impl Cell {
         let entry = &self.jobs[id];
         let holder = entry.job.hold().or(before.hold()).map(|hold| hold.worker_id.clone()).unwrap_or_default();
         self.orders.extend(commands.into_iter().map(|command| Order { job: id.clone(), command, worker_id: holder.clone() }));
+        self.follow_cancellation(id, &before, now);
         self.reindex(id, now);
         Ok(())
     }
 
-    /// A worker has said that its attempt is over, whatever its job thinks of it.
-    pub fn free_slot(&mut self, worker_id: &str, key: &AttemptKey) {
-        self.workers.free(worker_id, key);
-    }
-
-    /// A native worker's beat.
-    pub fn beat(&mut self, beat: &busbar_protocol::busbar::WorkerBeat, now: Timestamp) {
-        let heard = self.workers.beat(beat, now);
-        self.hear(&beat.worker_id, heard, now);
-    }
-
-    /// An announced worker's heartbeat.
-    pub fn heartbeat(&mut self, beat: &busbar_protocol::cap::Heartbeat, now: Timestamp) {
-        self.workers.heartbeat(beat, now);
-    }
-
-    /// A worker's announcement.
-    pub fn handshake(&mut self, shake: &busbar_protocol::cap::Handshake, sent: Timestamp, now: Timestamp) {
-        let heard = self.workers.handshake(shake, sent, now);
-        self.hear(&shake.component_id, heard, now);
-    }
-
-    /// A queue group had nobody: the attempt did not happen, and the topic rests a little.
-    pub fn nobody_there(&mut self, id: &JobId, attempt: u32, now: Timestamp) {
-        let Some(job) = self.job(id) else { return };
-        self.resting.insert(job.topic.clone(), now.after(REST));
-        let message = "nobody listens on the topic".to_owned();
-        let event = Event::AttemptOver { attempt, code: Code::WorkerUnreachable, message, unreached: true };
-        let _ = self.apply(id, &event, now);
-    }
-
-    /// Lets time pass: timers of jobs, silence of workers. `heard_since` is when the bus could last be heard.
-    pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {
-        while let Some((at, id)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, id.clone()));
-            if let Some(entry) = self.jobs.get_mut(&id) {
-                entry.timer = None;
-            }
-            if self.apply(&id, &Event::Tick, now).is_err() {
-                self.write_running(&id, now);
-                self.reindex(&id, now);
-            }
-        }
-        self.resting.retain(|_, until| *until > now);
-        let silence = self.workers.silence(&self.settings.patience, heard_since, now);
-        self.notice(silence, now);
-    }
-
-    /// When [`Cell::pass_time`] has something to do for a job at the latest.
+    /// When [`Cell::pass_time`] has something to do at the latest, as far as that is known.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        [timer, alarm].into_iter().flatten().min()
     }
 
     /// Whether the next turn has something to do already: a change to commit, or a job that may find a worker.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        !self.dirty.is_empty() || !self.undecided.is_empty() || self.fresh
-    }
-
-    /// Places what can be placed, up to `limit` jobs.
-    pub fn place(&mut self, limit: usize, now: Timestamp) -> usize {
-        self.fresh = false;
-        if self.queue.is_empty() {
-            return 0;
-        }
-        let topics = &self.topics;
-        let resolve = |topic: &str| -> Option<&TopicDocument> { topics.resolve(topic) };
-        let problem = Problem {
-            queue: &self.queue,
-            workers: &self.workers,
-            topic: &resolve,
-            queued_out: &self.queued_out,
-            resting: &self.resting,
-            now,
-            limit,
-        };
-        let plan = place::plan(&problem);
-        let count = plan.len();
-        self.fresh = count >= limit;
-        for Placement { job, worker_id, kind, incarnation } in plan {
-            let _ = self.apply(&job, &Event::Placed { worker_id, kind, incarnation }, now);
-        }
-        count
+        !self.dirty.is_empty()
+            || !self.undecided.is_empty()
+            || self.holds_changed
+            || self.fresh
+            || self.family.has_work()
+            || !self.superseded.is_empty()
+            || self.queue.may_go()
     }
 
     /// Jobs that need a decision, up to `limit`; they are not named again until one came or [`Cell::unasked`] says that none will.
@@ -368,14 +412,7 @@ impl Cell {
             let commit_id = self.next_commit();
             let Some(entry) = self.jobs.get_mut(&id) else { continue };
             let passed = std::mem::take(&mut entry.passed);
-            let change = Change {
-                job: &entry.job,
-                revision: entry.revision,
-                passed: &passed,
-                epoch: self.epoch,
-                id: commit_id,
-                refused: false,
-            };
+            let change = Change { job: &entry.job, revision: entry.revision, passed: &passed, epoch: self.epoch, id: commit_id };
             let unit = commit::unit(&change, &self.settings.retention);
             entry.revision += 1;
             units.push((id, unit));
@@ -389,7 +426,10 @@ impl Cell {
         let (created, state) = (entry.job.created, entry.job.state.tag());
         self.by_age.remove(&(created, id.clone()));
         self.count_down(state);
-        self.jobs.remove(id);
+        if let Some(entry) = self.jobs.remove(id) {
+            self.flow.live(&entry.charge, entry.waiting(), false);
+            self.leave_family(&entry.job);
+        }
     }
 
     /// What has happened to jobs since the last call.
@@ -427,33 +467,62 @@ impl Cell {
         }
         let hold = entry.job.hold().cloned();
         let attempt = (id.clone(), entry.job.attempt);
+        let charge = entry.charge.clone();
+        let waits = |job: &Job| job.hold().is_none() && job.end().is_none();
+        let (waited, waits) = (waits(before), waits(&entry.job));
         if old != new {
             self.count_down(old);
             *self.live.entry(new).or_default() += 1;
         }
+        if waited != waits {
+            self.flow.wait(&charge, waits);
+        }
         match (before.hold(), hold) {
-            (Some(hold), None) => self.leave_slot(before, &hold.worker_id),
-            (None, Some(hold)) => self.take_slot(&before.topic, attempt, &hold, now),
+            (Some(hold), None) => self.leave_slot(before, &charge, &hold.worker_id),
+            (None, Some(hold)) => self.take_slot(&charge, attempt, &hold, now),
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    fn take_slot(&mut self, topic: &str, attempt: AttemptKey, hold: &Hold, now: Timestamp) {
+    /// The attempt is out; that it counts is seen to by whoever let it start.
+    fn take_slot(&mut self, charge: &Charge, attempt: AttemptKey, hold: &Hold, now: Timestamp) {
         if hold.worker_id.is_empty() {
-            self.queued_out.entry(topic.to_owned()).or_default().insert(attempt.0);
+            self.queued_out.entry(Arc::clone(&charge.topic)).or_default().insert(attempt.0);
         } else {
-            self.workers.take(hold, attempt, now);
+            self.workers.take(hold, attempt, charge.clone(), now);
         }
     }
 
-    fn leave_slot(&mut self, job: &Job, worker_id: &str) {
-        if worker_id.is_empty() {
-            if let Some(out) = self.queued_out.get_mut(&job.topic) {
-                out.remove(&job.id);
-            }
-        } else {
+    /// The attempt is over for its job. A worker may still be busy with it, and then says when it is not; of a queue group nobody
+    /// says anything.
+    fn leave_slot(&mut self, job: &Job, charge: &Charge, worker_id: &str) {
+        if !worker_id.is_empty() {
             self.workers.abandon(worker_id, &(job.id.clone(), job.attempt));
+            return;
         }
+        if let Some(out) = self.queued_out.get_mut(&charge.topic)
+            && out.remove(&job.id)
+        {
+            if out.is_empty() {
+                self.queued_out.remove(&charge.topic);
+            }
+            self.give_back(charge);
+            self.queue.room_came();
+        }
+    }
+
+    fn charge_of(&mut self, job: &Job) -> Charge {
+        let key = job.plan.concurrency_key.as_str();
+        Charge { tenant: self.name(&job.tenant_id), topic: self.name(&job.topic), key: (!key.is_empty()).then(|| self.name(key)) }
+    }
+
+    fn name(&mut self, text: &str) -> Arc<str> {
+        if let Some(name) = self.names.get(text) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = text.into();
+        self.names.insert(Arc::clone(&name));
+        name
     }
 
     fn count_down(&mut self, state: JobState) {
@@ -469,20 +538,12 @@ impl Cell {
     fn reindex(&mut self, id: &JobId, now: Timestamp) {
         let Some(entry) = self.jobs.get_mut(id) else { return };
         let job = &entry.job;
-        let rank = Rank::from(job.priority);
-        let waiting = (job.created, id.clone());
-        let judged = job.decision.as_ref().is_some_and(|d| d.snapshot == self.snapshot);
+        let judged = is_judged(job, &self.snapshot);
         let (ready, undecided) = match job.state {
             State::Scheduled { not_before, .. } => (judged && not_before <= now.max(job.updated), !judged && !entry.asked),
             State::Pending { not_before } => (false, not_before <= now && !entry.asked),
             State::ApprovalRequired { .. } | State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => (false, false),
         };
-        if ready {
-            self.queue.add(rank, &entry.class, waiting);
-            self.fresh = true;
-        } else {
-            self.queue.remove(rank, &entry.class, &waiting);
-        }
         if undecided {
             self.undecided.insert(id.clone());
         } else {
@@ -499,6 +560,7 @@ impl Cell {
                 self.timers.insert((at, id.clone()));
             }
         }
+        if ready { self.line_up(id) } else { self.leave_line(id, now) }
     }
 
     /// Writes a first sign of work that nothing else has written in the meantime.
@@ -510,36 +572,12 @@ impl Cell {
         }
     }
 
-    fn hear(&mut self, worker_id: &str, heard: Heard, now: Timestamp) {
-        for (id, attempt) in heard.lost {
-            let message = format!("worker {worker_id} restarted or left");
-            let _ = self.apply(&id, &Event::AttemptOver { attempt, code: Code::WorkerLost, message, unreached: false }, now);
-        }
-        for (id, attempt) in heard.evidence {
-            let _ = self.apply(&id, &Event::Evidence { attempt, percent: None }, now);
-        }
-        for (id, attempt) in heard.unwanted {
-            let command = Command::Stop {
-                attempt,
-                reason: "the attempt is over".to_owned(),
-                requested_by: busbar_protocol::subjects::SCHEDULER_SENDER.to_owned(),
-            };
-            self.orders.push(Order { job: id, command, worker_id: worker_id.to_owned() });
-        }
+    fn is_judged(&self, job: &Job) -> bool {
+        is_judged(job, &self.snapshot)
     }
+}
 
-    fn notice(&mut self, silence: Silence, now: Timestamp) {
-        for ((id, attempt), worker_id) in silence.lost {
-            let message = format!("worker {worker_id} was not heard any more");
-            let _ = self.apply(&id, &Event::AttemptOver { attempt, code: Code::WorkerLost, message, unreached: false }, now);
-        }
-        for ((id, attempt), worker_id) in silence.unreachable {
-            let message = format!("worker {worker_id} never took the attempt");
-            let event = Event::AttemptOver { attempt, code: Code::WorkerUnreachable, message, unreached: false };
-            let _ = self.apply(&id, &event, now);
-        }
-        for ((id, _), worker_id) in silence.resend {
-            self.orders.push(Order { job: id, command: Command::Dispatch, worker_id });
-        }
-    }
+/// Whether the last decision on a job was made under the policy in force.
+fn is_judged(job: &Job, snapshot: &str) -> bool {
+    job.decision.as_ref().is_some_and(|decision| decision.snapshot == snapshot)
 }

@@ -1,0 +1,157 @@
+//! What workers say, and what their silence means.
+
+use busbar_protocol::busbar::WorkerBeat;
+use busbar_protocol::cap::{Handshake, Heartbeat};
+use busbar_protocol::codes::Code;
+use busbar_protocol::ids::JobId;
+use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+
+use super::super::transition::{Command, Event, Rejected, Report, Reported};
+use super::super::workers::{AttemptKey, Heard, Silence};
+use super::placing::{Alarm, REST};
+use super::{Cell, LISTEN_EVERY, Order, SWEEP_EVERY};
+
+impl Cell {
+    /// A worker has said how an attempt ended. `attempt` is the one that it means, where that is known.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why the job does not change. The slot is free all the same.
+    pub fn report(&mut self, id: &JobId, report: &Report, now: Timestamp) -> Result<(), Rejected> {
+        if let Some(attempt) = report.attempt {
+            self.workers.free(&report.worker_id, &(id.clone(), attempt));
+        }
+        let charge = self.jobs.get(id).map(|entry| entry.charge.clone());
+        let worker_id = self.job(id).and_then(super::Job::hold).map(|hold| hold.worker_id.clone());
+        self.apply(id, &Event::Reported(report.clone()), now)?;
+        let (Some(charge), Some(worker_id)) = (charge, worker_id) else { return Ok(()) };
+        match &report.outcome {
+            Reported::RateLimited { message } => self.slow_down(&charge, &worker_id, message, now),
+            Reported::Succeeded(_) | Reported::Failed { .. } => {
+                if let Ok(millis) = u64::try_from(report.execution_ms) {
+                    self.flow.took(&charge.topic, millis);
+                }
+            }
+            Reported::Retryable { .. } | Reported::Cancelled => {}
+        }
+        Ok(())
+    }
+
+    /// A native worker's beat.
+    pub fn beat(&mut self, beat: &WorkerBeat, now: Timestamp) {
+        let heard = self.workers.beat(beat, now);
+        self.hear(&beat.worker_id, heard, now);
+    }
+
+    /// An announced worker's heartbeat.
+    pub fn heartbeat(&mut self, beat: &Heartbeat, now: Timestamp) {
+        self.workers.heartbeat(beat, now);
+    }
+
+    /// A worker's announcement.
+    pub fn handshake(&mut self, shake: &Handshake, sent: Timestamp, now: Timestamp) {
+        let heard = self.workers.handshake(shake, sent, now);
+        self.hear(&shake.component_id, heard, now);
+    }
+
+    /// A queue group had nobody: the attempt did not happen, and the topic rests a little.
+    pub fn nobody_there(&mut self, id: &JobId, attempt: u32, now: Timestamp) {
+        let Some(entry) = self.jobs.get(id) else { return };
+        let topic = std::sync::Arc::clone(&entry.charge.topic);
+        let until = now.after(REST);
+        self.resting.insert(std::sync::Arc::clone(&topic), until);
+        self.alarms.insert((until, Alarm::Rested(topic)));
+        let message = "nobody listens on the topic".to_owned();
+        let event = Event::AttemptOver { attempt, code: Code::WorkerUnreachable, message, unreached: true };
+        let _ = self.apply(id, &event, now);
+    }
+
+    /// Lets time pass: timers of jobs, gates that open by themselves, silence of workers. `heard_since` is when the bus could last
+    /// be heard.
+    pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {
+        while let Some((at, id)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id.clone()));
+            if let Some(entry) = self.jobs.get_mut(&id) {
+                entry.timer = None;
+            }
+            if self.apply(&id, &Event::Tick, now).is_err() {
+                self.write_running(&id, now);
+                self.reindex(&id, now);
+            }
+        }
+        self.ring(now);
+        self.supersede(now);
+        self.cancel_children(now);
+        // Looking at every worker in every turn would cost more than the turn; nobody's patience is that short.
+        if now.since(self.listened) >= LISTEN_EVERY || now < self.listened {
+            self.listened = now;
+            let silence = self.workers.silence(&self.settings.patience, heard_since, now);
+            self.notice(silence, now);
+        }
+        if now.since(self.swept) >= SWEEP_EVERY {
+            self.sweep(now);
+        }
+    }
+
+    /// Ends jobs in favour of newer ones of their key.
+    fn supersede(&mut self, now: Timestamp) {
+        for (older, newer) in std::mem::take(&mut self.superseded) {
+            let event = Event::CancelAsked {
+                reason: format!("the job {newer} came with the same concurrency key"),
+                requested_by: subjects::SCHEDULER_SENDER.to_owned(),
+                code: Code::Superseded,
+            };
+            let _ = self.apply(&older, &event, now);
+        }
+    }
+
+    /// Forgets what need not be remembered.
+    fn sweep(&mut self, now: Timestamp) {
+        self.swept = now;
+        self.flow.sweep(now);
+        self.family.sweep(now);
+        self.names.retain(|name| std::sync::Arc::strong_count(name) > 1);
+    }
+
+    fn hear(&mut self, worker_id: &str, heard: Heard, now: Timestamp) {
+        let died = || format!("worker {worker_id} restarted");
+        self.attempts_over(heard.lost, Code::WorkerLost, died, now);
+        let left = || format!("worker {worker_id} left");
+        self.attempts_over(heard.left, Code::WorkerLeft, left, now);
+        for (id, attempt) in heard.evidence {
+            let _ = self.apply(&id, &Event::Evidence { attempt, percent: None }, now);
+        }
+        for (id, attempt) in heard.unwanted {
+            let command = Command::Stop {
+                attempt,
+                reason: "the attempt is over".to_owned(),
+                requested_by: subjects::SCHEDULER_SENDER.to_owned(),
+            };
+            self.orders.push(Order { job: id, command, worker_id: worker_id.to_owned() });
+        }
+    }
+
+    fn attempts_over(&mut self, attempts: Vec<AttemptKey>, code: Code, message: impl Fn() -> String, now: Timestamp) {
+        for (id, attempt) in attempts {
+            let _ = self.apply(&id, &Event::AttemptOver { attempt, code, message: message(), unreached: false }, now);
+        }
+    }
+
+    fn notice(&mut self, silence: Silence, now: Timestamp) {
+        for (attempt, worker_id) in silence.lost {
+            let silent = || format!("worker {worker_id} was not heard any more");
+            self.attempts_over(vec![attempt], Code::WorkerLost, silent, now);
+        }
+        for (attempt, worker_id) in silence.left {
+            let left = || format!("worker {worker_id} left");
+            self.attempts_over(vec![attempt], Code::WorkerLeft, left, now);
+        }
+        for (attempt, worker_id) in silence.unreachable {
+            let never = || format!("worker {worker_id} never took the attempt");
+            self.attempts_over(vec![attempt], Code::WorkerUnreachable, never, now);
+        }
+        for ((id, _), worker_id) in silence.resend {
+            self.orders.push(Order { job: id, command: Command::Dispatch, worker_id });
+        }
+    }
+}
