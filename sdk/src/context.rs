@@ -111,25 +111,33 @@ impl Context {
         self.inner.report.set_progress(Progress { percent: percent.min(100), message });
     }
 
+    /// Says that the work goes on, where there is no progress to report: the last report leaves the worker again. Topics with a
+    /// `heartbeat_timeout_ms` demand one or the other within that time, else the attempt is over and another one is made. As with
+    /// [`Context::progress`], at most five a second leave the worker, so it may be called in every turn of a loop.
+    pub fn alive(&self) {
+        self.inner.report.set_alive();
+    }
+
     /// Adds a line to the log of the attempt, which keeps the first 1 MiB.
     pub fn log(&self, line: impl AsRef<str>) {
         self.inner.report.add_line(line.as_ref());
     }
 
-    /// Whether somebody cancelled the job: the handler should stop soon and return [`crate::Failure::cancelled`]. A handler
-    /// that succeeds nevertheless has succeeded.
+    /// Whether somebody cancelled the job, or the worker has no more time to end: the handler should stop soon and return
+    /// [`crate::Failure::cancelled`]. A handler that succeeds nevertheless has succeeded. Where it was the worker that ends, the
+    /// job is tried again elsewhere.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.inner.cancel.is_set()
     }
 
-    /// Waits until somebody cancels the job.
+    /// Waits until the handler should stop, as [`Context::is_cancelled`] says.
     pub async fn cancelled(&self) {
-        self.inner.cancel.wait().await;
+        self.inner.cancel.stopped().await;
     }
 
-    /// Calls back when somebody cancels the job, for handlers that can not wait for [`Context::cancelled`]. Must be called
-    /// inside a tokio runtime; blocking handlers are.
+    /// Calls back when the handler should stop, for handlers that can not wait for [`Context::cancelled`]. Must be called inside
+    /// a tokio runtime; blocking handlers are.
     pub fn on_cancel(&self, call: impl FnOnce() + Send + 'static) {
         // A receiver keeps no flag alive: the task ends with the attempt.
         let mut flag = self.inner.cancel.0.subscribe();
@@ -165,6 +173,12 @@ impl Recorder {
         state.kept_progress.iter().map(|progress| (progress.percent, progress.message.clone())).collect()
     }
 
+    /// How often the handler said that it is [alive](Context::alive).
+    #[must_use]
+    pub fn signs_of_life(&self) -> usize {
+        self.context.report().lock().kept_alive
+    }
+
     /// Every log line, in order.
     #[must_use]
     pub fn log_lines(&self) -> Vec<String> {
@@ -173,13 +187,22 @@ impl Recorder {
 
     /// Cancels the job, as an operator would.
     pub fn cancel(&self) {
-        self.context.inner.cancel.set("cancelled by the test");
+        self.context.inner.cancel.set(Stop::Cancelled("cancelled by the test".to_owned()));
     }
+}
+
+/// Why an attempt is not to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Somebody cancelled the job, for this reason.
+    Cancelled(String),
+    /// The worker ends: the attempt is given back, so that another one can be made elsewhere.
+    WorkerLeaves,
 }
 
 /// Set once; holds the reason.
 #[derive(Clone, Debug)]
-pub(crate) struct CancelFlag(Arc<watch::Sender<Option<String>>>);
+pub(crate) struct CancelFlag(Arc<watch::Sender<Option<Stop>>>);
 
 impl CancelFlag {
     pub(crate) fn new() -> Self {
@@ -187,10 +210,10 @@ impl CancelFlag {
     }
 
     /// Sets the flag; the first reason stays.
-    pub(crate) fn set(&self, reason: &str) {
+    pub(crate) fn set(&self, stop: Stop) {
         self.0.send_if_modified(|state| {
             let first = state.is_none();
-            state.get_or_insert_with(|| reason.to_owned());
+            state.get_or_insert(stop);
             first
         });
     }
@@ -199,18 +222,21 @@ impl CancelFlag {
         self.0.borrow().is_some()
     }
 
-    pub(crate) fn reason(&self) -> Option<String> {
+    /// Why, if it is set.
+    pub(crate) fn stop(&self) -> Option<Stop> {
         self.0.borrow().clone()
     }
 
-    pub(crate) async fn wait(&self) {
-        // The sender lives in `self`, so that the channel can not close meanwhile.
-        let _ = self.0.subscribe().wait_for(Option::is_some).await;
+    /// Waits until it is set, and says why.
+    pub(crate) async fn stopped(&self) -> Stop {
+        let mut flag = self.0.subscribe();
+        let set = flag.wait_for(Option::is_some).await.expect("the sender lives in `self`");
+        set.clone().expect("it was waited for")
     }
 }
 
 /// A progress report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) percent: u8,
     pub(crate) message: String,
@@ -226,8 +252,12 @@ pub(crate) struct Report {
 
 #[derive(Debug, Default)]
 struct Reported {
+    /// What is to leave the worker.
     progress: Option<Progress>,
+    /// What was reported last.
+    last: Progress,
     kept_progress: Vec<Progress>,
+    kept_alive: usize,
     log: Vec<u8>,
     log_bytes_seen: usize,
 }
@@ -242,9 +272,22 @@ impl Report {
         if self.keeps {
             state.kept_progress.push(progress.clone());
         }
+        state.last = progress.clone();
         state.progress = Some(progress);
         drop(state);
         self.wake.notify_one();
+    }
+
+    fn set_alive(&self) {
+        let mut state = self.lock();
+        if self.keeps {
+            state.kept_alive += 1;
+        }
+        if state.progress.is_none() {
+            state.progress = Some(state.last.clone());
+            drop(state);
+            self.wake.notify_one();
+        }
     }
 
     fn add_line(&self, line: &str) {
@@ -303,14 +346,30 @@ mod tests {
         let (context, recorder) = Context::for_test();
         context.progress(50, "half");
         context.progress(200, "too much");
+        context.alive();
         context.log("one");
         context.log("two");
         assert_eq!(recorder.progress(), [(50, "half".to_owned()), (100, "too much".to_owned())]);
+        assert_eq!(recorder.signs_of_life(), 1);
         assert_eq!(recorder.log_lines(), ["one", "two"]);
         assert!(!context.is_cancelled());
         recorder.cancel();
         context.cancelled().await;
         assert!(context.is_cancelled());
+    }
+
+    #[test]
+    fn a_sign_of_life_repeats_the_last_report() {
+        let (context, _) = Context::for_test();
+        let half = Progress { percent: 50, message: "half".to_owned() };
+        context.alive();
+        assert_eq!(context.report().take_progress(), Some(Progress::default()), "before any report");
+        context.progress(50, "half");
+        context.alive();
+        assert_eq!(context.report().take_progress(), Some(half.clone()), "one report, not two");
+        assert_eq!(context.report().take_progress(), None);
+        context.alive();
+        assert_eq!(context.report().take_progress(), Some(half));
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use busbar_protocol::cap::ErrorCode;
 use busbar_protocol::codes::Code;
+use busbar_protocol::pause_hint::{HintScope, PauseHint};
 
 /// The longest message that travels with a result, in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
@@ -34,6 +36,25 @@ impl Failure {
     #[must_use]
     pub fn retry(message: impl Into<String>) -> Self {
         Self { retryable: true, ..Self::of(Code::AttemptFailed, message) }
+    }
+
+    /// What the job needs takes nothing more for a while (code `rate_limited`): the scheduler pauses what is named for so long, at
+    /// most 24 hours, and tries the job again afterwards. The attempt does not count.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use busbar_sdk::{Failure, PauseScope};
+    ///
+    /// let failure = Failure::rate_limited(PauseScope::Topic, Duration::from_secs(30));
+    /// assert!(failure.message.starts_with("[pause topic 30s] "));
+    /// ```
+    ///
+    /// What stands in brackets at the beginning of the message must stay there; the words after it are free.
+    #[must_use]
+    pub fn rate_limited(scope: HintScope, lasts: Duration) -> Self {
+        let hint = PauseHint::new(scope, lasts);
+        let message = format!("{hint} what the job needs takes nothing more for a while");
+        Self { retryable: true, ..Self::of(Code::RateLimited, message) }
     }
 
     /// A failure with one of Busbar's own codes, that is not tried again.
@@ -77,6 +98,7 @@ impl<E: Error> From<E> for Failure {
 pub(crate) fn cap_code(code: &str) -> ErrorCode {
     match Code::parse(code) {
         Some(Code::InputInvalid | Code::PayloadMissing | Code::PointerInvalid) => ErrorCode::JobInvalidInput,
+        Some(Code::WorkerLeft) => ErrorCode::JobWorkerUnavailable,
         Some(Code::LimitMemory | Code::LimitCpu | Code::LimitWall | Code::LimitOutput | Code::ResultTooLarge) => {
             ErrorCode::JobResourceExhausted
         }
@@ -106,6 +128,15 @@ mod tests {
         assert_eq!((failure.code.as_str(), failure.retryable), ("handler_failed", false));
         assert_eq!(failure.message, "invalid digit found in string");
         assert!(Failure::retry("later").retryable);
+    }
+
+    #[test]
+    fn a_rate_limit_is_told_as_the_scheduler_reads_it() {
+        let failure = Failure::rate_limited(HintScope::Key, Duration::from_millis(1500));
+        assert_eq!((failure.code.as_str(), failure.retryable), ("rate_limited", true));
+        let (hint, words) = PauseHint::of_answer(&failure.code, &failure.message).expect("a hint");
+        assert_eq!((hint.scope(), hint.lasts()), (HintScope::Key, Duration::from_millis(1500)));
+        assert_eq!(words, "what the job needs takes nothing more for a while");
     }
 
     #[test]

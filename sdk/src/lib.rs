@@ -18,7 +18,7 @@
 //!
 //! ```text
 //!  scheduler ── worker.<id>.jobs ──► ledger ── queued ──► handler ──► res:<job>:<attempt> ──► sys.job.result, until acknowledged
-//!           ── sys.job.cancel ────► │ drops duplicates, answers finished ones again
+//!           ── sys.job.cancel ────► │ drops duplicates, answers finished ones again, hands back what a drain leaves unbegun
 //!           ◄── busbar.worker.beat ─┘ every attempt that is held, from a thread of its own
 //! ```
 //!
@@ -37,7 +37,10 @@ mod payloads;
 mod worker;
 
 pub use artifacts::Artifacts;
+pub use busbar_protocol::busbar::IdempotencyPolicy;
+pub use busbar_protocol::cap::JobPriority;
 pub use busbar_protocol::codes::Code;
+pub use busbar_protocol::pause_hint::HintScope as PauseScope;
 pub use busbar_protocol::pointers::Sha256Hex;
 pub use busbar_protocol::ports::{Span, SpanKind, SpanSink, SpanValue, Tracer, ago};
 pub use busbar_protocol::trace::TraceContext;

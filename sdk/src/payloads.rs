@@ -19,8 +19,6 @@ use crate::failure::Failure;
 
 const RESULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const LOG_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How often a write that memory has no room for is tried: about ten seconds.
-const MEMORY_SHORT_TRIES: u32 = 9;
 
 /// Where a result was put.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,22 +75,14 @@ impl<R: Records> Payloads<R> {
 
     async fn put(&self, name: &str, output: Bytes) -> Result<(), Failure> {
         let mut backoff = Backoff::new();
-        let mut memory_short = 0;
         loop {
-            let error = match self.records.put_payload(name, output.clone(), Some(RESULT_TTL)).await {
+            match self.records.put_result(name, output.clone(), RESULT_TTL).await {
                 Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            match error {
-                StoreError::Unavailable { .. } => {}
-                // The attempt gives up in the end, so that its slot is not held by a store that stays full.
-                StoreError::MemoryShort if memory_short < MEMORY_SHORT_TRIES => memory_short += 1,
-                StoreError::MemoryShort => {
-                    return Err(Failure { retryable: true, ..Failure::of(Code::MemoryShort, error.to_string()) });
+                Err(StoreError::Unavailable { .. }) => backoff.pause().await,
+                Err(error @ (StoreError::MemoryShort | StoreError::Refused { .. } | StoreError::Corrupt { .. })) => {
+                    return Err(unavailable(&error));
                 }
-                StoreError::Refused { .. } | StoreError::Corrupt { .. } => return Err(unavailable(&error)),
             }
-            backoff.pause().await;
         }
     }
 

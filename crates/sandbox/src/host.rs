@@ -20,6 +20,8 @@ use crate::task::CHECKPOINT_BYTES_MAX;
 const WASI: &str = "wasi_snapshot_preview1";
 const BUSBAR: &str = "busbar";
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Signs of life no more often than this.
+const ALIVE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// `__WASI_ERRNO_NOSPC`.
 const ERRNO_NO_SPACE: i32 = 51;
@@ -50,6 +52,7 @@ pub(crate) struct TmpQuota {
 pub(crate) struct Signals {
     events: SharedEvents,
     percent: Option<u8>,
+    alive_at: Option<Instant>,
     checkpoint_at: Option<Instant>,
 }
 
@@ -75,24 +78,30 @@ impl TmpQuota {
 
 impl Signals {
     pub(crate) fn new(events: SharedEvents) -> Self {
-        Self { events, percent: None, checkpoint_at: None }
+        Self { events, percent: None, alive_at: None, checkpoint_at: None }
     }
 
-    fn progress(&mut self, percent: i32) {
+    fn progress(&mut self, percent: i32, now: Instant) {
         let percent = u8::try_from(percent.clamp(0, 100)).unwrap_or(100);
         if self.percent.is_none_or(|before| percent > before) {
             self.percent = Some(percent);
             lock(&self.events).progress(percent);
+        } else if is_due(self.alive_at, ALIVE_INTERVAL, now) {
+            self.alive_at = Some(now);
+            lock(&self.events).alive();
         }
     }
 
     fn checkpoint(&mut self, state: &[u8], now: Instant) {
-        let too_soon = self.checkpoint_at.is_some_and(|before| now.duration_since(before) < CHECKPOINT_INTERVAL);
-        if !too_soon {
+        if is_due(self.checkpoint_at, CHECKPOINT_INTERVAL, now) {
             self.checkpoint_at = Some(now);
             lock(&self.events).checkpoint(Bytes::copy_from_slice(state));
         }
     }
+}
+
+fn is_due(before: Option<Instant>, interval: Duration, now: Instant) -> bool {
+    before.is_none_or(|before| now.duration_since(before) >= interval)
 }
 
 /// Whether a guest may import this.
@@ -123,7 +132,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
 
 fn add_busbar(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap(BUSBAR, "progress", |mut caller: Caller<'_, GuestState>, percent: i32| {
-        caller.data_mut().signals.progress(percent);
+        caller.data_mut().signals.progress(percent, Instant::now());
     })?;
     linker.func_wrap(BUSBAR, "checkpoint", |mut caller: Caller<'_, GuestState>, start: i32, len: i32| {
         let (memory, state) = split(&mut caller)?;
@@ -277,23 +286,28 @@ mod tests {
             lock(&self.0).push(format!("{percent}%"));
         }
 
+        fn alive(&mut self) {
+            lock(&self.0).push("alive".to_owned());
+        }
+
         fn checkpoint(&mut self, state: Bytes) {
             lock(&self.0).push(format!("{state:?}"));
         }
     }
 
     #[test]
-    fn progress_only_rises_and_checkpoints_come_once_a_second() {
+    fn progress_only_rises_else_it_is_a_sign_of_life_and_checkpoints_come_once_a_second() {
         let heard = Heard::default();
         let mut signals = Signals::new(Arc::new(Mutex::new(Box::new(heard.clone()))));
-        for percent in [-5, 0, 10, 10, 5, 250, 100] {
-            signals.progress(percent);
-        }
         let now = Instant::now();
+        for percent in [-5, 0, 10, 10, 5, 250] {
+            signals.progress(percent, now);
+        }
+        signals.progress(100, now + ALIVE_INTERVAL);
         signals.checkpoint(b"a", now);
         signals.checkpoint(b"b", now + Duration::from_millis(999));
         signals.checkpoint(b"c", now + CHECKPOINT_INTERVAL);
-        assert_eq!(*lock(&heard.0), ["0%", "10%", "100%", "b\"a\"", "b\"c\""]);
+        assert_eq!(*lock(&heard.0), ["0%", "alive", "10%", "100%", "alive", "b\"a\"", "b\"c\""]);
     }
 
     #[test]

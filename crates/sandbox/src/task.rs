@@ -61,6 +61,9 @@ pub trait GuestEvents: Send + 'static {
         let _ = percent;
     }
 
+    /// The guest reported progress that did not rise: it still works. Told at most five times a second.
+    fn alive(&mut self) {}
+
     /// State to go on from after a crash, at most [`CHECKPOINT_BYTES_MAX`], at most one a second.
     fn checkpoint(&mut self, state: Bytes) {
         let _ = state;

@@ -37,6 +37,13 @@ pub(crate) struct Args {
     /// How many jobs run at once; one for each processor unless given.
     #[arg(long, value_name = "N", env = "WORKER_MAX_PARALLEL")]
     pub(crate) max_parallel: Option<NonZero<u16>>,
+    /// How many jobs beyond those it takes in advance, as the scheduler does where jobs are short; as many as run at once unless
+    /// given, 0 for none.
+    #[arg(long, value_name = "N", env = "WORKER_PREFETCH")]
+    pub(crate) prefetch: Option<u16>,
+    /// What kind of machine or program it is; jobs can demand it.
+    #[arg(long, value_name = "NAME", env = "WORKER_TYPE", default_value = "", hide_default_value = true)]
+    pub(crate) worker_type: String,
     /// Its name: no other living worker's, without dots, `*`, `>` and white space. The name of the host up to its first dot unless
     /// given, which does where each worker has a host of its own, as in containers.
     #[arg(long, value_name = "ID", env = "WORKER_ID", default_value_t = host_name(), hide_default_value = true)]
@@ -51,7 +58,7 @@ pub(crate) struct Args {
     /// given.
     #[arg(long, value_name = "DIR", env = "WORKER_SCRATCH")]
     pub(crate) scratch: Option<PathBuf>,
-    /// How long a drain may take, in seconds; what is still held then is cancelled.
+    /// How long a drain may take, in seconds; what still runs then is told to stop, and tried again elsewhere.
     #[arg(long, value_name = "SECONDS", env = "WORKER_DRAIN_WITHIN", default_value_t = 300)]
     pub(crate) drain_within: u32,
     /// What is logged, for example `info,busbar_sdk=debug`.
@@ -109,6 +116,8 @@ impl Args {
             id: self.id.clone(),
             pool: self.pool.clone(),
             max_parallel: self.slots(),
+            prefetch: self.prefetch.map(usize::from),
+            worker_type: self.worker_type.clone(),
             labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
             capabilities: std::iter::once(RUNS_MODULES.to_owned()).chain(self.capability.iter().cloned()).collect(),
             topics: Some(vec![ECHO.to_owned()]),
@@ -144,13 +153,16 @@ mod tests {
     fn what_is_not_said_has_a_default() {
         let options = Args::try_parse_from(NEEDED).expect("enough").options();
         assert_eq!((options.id.as_str(), options.pool.as_str(), options.max_parallel > 0), ("w1", "default", true));
+        assert_eq!((options.prefetch, options.worker_type.as_str()), (None, ""));
         assert_eq!((options.capabilities, options.topics), (vec!["wasm".to_owned()], Some(vec!["job.echo".to_owned()])));
     }
 
     #[test]
     fn what_is_said_reaches_the_sdk() {
         let more = ["--max-parallel", "3", "--label", "zone=a=b", "--capability", "gpu", "--drain-within", "7"];
-        let options = Args::try_parse_from(NEEDED.into_iter().chain(more)).expect("valid").options();
+        let kinds = ["--prefetch", "0", "--worker-type", "spot"];
+        let options = Args::try_parse_from(NEEDED.into_iter().chain(more).chain(kinds)).expect("valid").options();
+        assert_eq!((options.prefetch, options.worker_type.as_str()), (Some(0), "spot"));
         assert_eq!((options.max_parallel, options.drain_within), (3, Duration::from_secs(7)));
         assert_eq!(options.labels["zone"], "a=b");
         assert_eq!(options.capabilities, ["wasm", "gpu"]);

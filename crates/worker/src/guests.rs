@@ -153,6 +153,10 @@ impl GuestEvents for Telling {
         self.context.progress(percent, "");
     }
 
+    fn alive(&mut self) {
+        self.context.alive();
+    }
+
     fn checkpoint(&mut self, state: Bytes) {
         self.checkpoints.send(state);
     }

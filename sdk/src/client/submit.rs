@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, JobState, Problem, admit_answer};
+use busbar_protocol::busbar::{
+    AdmitItem, AdmitReply, AdmitRequest, Admitted, IdempotencyPolicy, JobOptions, JobState, Problem, admit_answer,
+};
 use busbar_protocol::cap::{Budget, JobMetadata, JobPriority, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX, INPUT_TTL, PAYLOAD_BYTES_MAX};
@@ -40,11 +42,27 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
     /// Capabilities that its worker must have.
     pub requires: Vec<String>,
-    /// A second submission with this key is the same job; empty for none.
+    /// A second submission with this key is the same job, or what `idempotency_policy` says; empty for none.
     pub idempotency_key: String,
+    /// What a submission means whose idempotency key is taken.
+    pub idempotency_policy: IdempotencyPolicy,
+    /// The job that this one belongs to, and with which it is cancelled; empty for none.
+    pub parent: String,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys; empty for none, at most 256 bytes.
+    pub concurrency_key: String,
+    /// It is not sent to a worker before this time.
+    pub not_before: Option<SystemTime>,
+    /// How long it may wait for a worker, where that differs from what its topic says, as with all that follows.
+    pub schedule_to_start: Option<Duration>,
+    /// How long one attempt may take.
+    pub start_to_close: Option<Duration>,
+    /// How long an attempt may report nothing: neither progress nor that it is alive.
+    pub heartbeat_timeout: Option<Duration>,
+    /// Error codes after which it is not tried again.
+    pub non_retryable_codes: Vec<String>,
     /// When it must have ended, counted from its admission.
     pub deadline: Option<Duration>,
-    /// How often it may be tried, where that differs from what its topic says.
+    /// How often it may be tried.
     pub max_attempts: Option<u32>,
 }
 
@@ -123,6 +141,8 @@ impl<B: Bus, R: Records> Inner<B, R> {
 
     /// Stores the input and writes the item about it.
     async fn prepare(&self, submission: Submission) -> Result<AdmitItem, Refusal> {
+        check_parent(&submission.parent)?;
+        let options = options(&submission);
         let job_id = ids::JobId::generate().to_string();
         let trace_id = ids::generate_trace();
         let mut request = request(&submission, &job_id, &self.options.tenant);
@@ -143,6 +163,7 @@ impl<B: Bus, R: Records> Inner<B, R> {
             trace_id,
             max_attempts: submission.max_attempts.unwrap_or(0),
             input_bytes: input_bytes as u64,
+            options: Some(options),
         })
     }
 
@@ -217,10 +238,39 @@ fn request(submission: &Submission, job_id: &str, tenant: &str) -> JobRequest {
         priority: submission.priority.into(),
         tenant_id: tenant.to_owned(),
         labels: submission.labels.clone(),
+        parent_job_id: submission.parent.clone(),
         meta: Some(meta),
         budget,
         ..JobRequest::default()
     }
+}
+
+fn check_parent(parent: &str) -> Result<(), Refusal> {
+    if parent.is_empty() {
+        return Ok(());
+    }
+    ids::check(parent).map_err(|error| Refusal::of(Code::JobIdInvalid, format_args!("the parent: {error}")))
+}
+
+fn options(submission: &Submission) -> JobOptions {
+    JobOptions {
+        not_before_ms: submission.not_before.map_or(0, |time| time.duration_since(UNIX_EPOCH).map_or(0, millis)),
+        schedule_to_start_ms: submission.schedule_to_start.map_or(0, at_least_1_ms),
+        start_to_close_ms: submission.start_to_close.map_or(0, at_least_1_ms),
+        heartbeat_timeout_ms: submission.heartbeat_timeout.map_or(0, at_least_1_ms),
+        concurrency_key: submission.concurrency_key.clone(),
+        non_retryable_codes: submission.non_retryable_codes.clone(),
+        idempotency_policy: submission.idempotency_policy.into(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time limit on the wire, where 0 would mean that there is none.
+fn at_least_1_ms(limit: Duration) -> u64 {
+    millis(limit).max(1)
 }
 
 /// The W3C trace context in which a job begins: its span is told from the job's own random bits.
@@ -303,6 +353,38 @@ mod tests {
         assert_eq!(answers[0].as_ref().map(|job| job.state), Ok(JobState::Scheduled));
         assert_eq!(answers[1].as_ref().map_err(|refusal| refusal.code.as_str()), Err("unknown_topic"));
         assert_eq!(read(reply, 3).map_err(|refusal| refusal.code), Err("internal".to_owned()));
+    }
+
+    #[test]
+    fn what_is_said_of_a_job_reaches_the_scheduler() {
+        let plain = Submission::default();
+        assert_eq!(options(&plain), JobOptions::default(), "nothing said is what the topic says");
+        let said = Submission {
+            not_before: Some(UNIX_EPOCH + Duration::from_secs(7)),
+            schedule_to_start: Some(Duration::ZERO),
+            start_to_close: Some(Duration::from_secs(2)),
+            heartbeat_timeout: Some(Duration::MAX),
+            concurrency_key: "repository 7".to_owned(),
+            non_retryable_codes: vec!["out_of_tea".to_owned()],
+            idempotency_policy: IdempotencyPolicy::Reject,
+            parent: "above".to_owned(),
+            ..plain
+        };
+        let told = options(&said);
+        assert_eq!((told.not_before_ms, told.schedule_to_start_ms, told.start_to_close_ms), (7000, 1, 2000));
+        assert_eq!((told.heartbeat_timeout_ms, told.concurrency_key.as_str()), (u64::MAX, "repository 7"));
+        assert_eq!(
+            (told.non_retryable_codes.as_slice(), told.idempotency_policy()),
+            (&["out_of_tea".to_owned()][..], IdempotencyPolicy::Reject)
+        );
+        assert_eq!(request(&said, "j", "t").parent_job_id, "above");
+    }
+
+    #[test]
+    fn the_parent_is_an_id() {
+        assert_eq!(check_parent(""), Ok(()));
+        assert_eq!(check_parent("run:step[3]@2"), Ok(()));
+        assert_eq!(check_parent("no id").map_err(|refusal| refusal.code), Err("job_id_invalid".to_owned()));
     }
 
     #[test]

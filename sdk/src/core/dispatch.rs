@@ -3,7 +3,7 @@
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope::{self, PacketError};
-use busbar_protocol::ports::{Message, TRACEPARENT};
+use busbar_protocol::ports::{INCARNATION, Message, TRACEPARENT};
 
 use super::ledger::AttemptKey;
 
@@ -28,10 +28,12 @@ pub(crate) enum NotADispatch {
     Unnamed { job_id: String },
     #[error("job {job_id} is assigned to worker {worker_id}")]
     Elsewhere { job_id: String, worker_id: String },
+    #[error("job {job_id} was sent to an earlier start of this worker")]
+    Earlier { job_id: String },
 }
 
-/// Reads a message as a dispatch to `worker_id`.
-pub(crate) fn read(message: &Message, worker_id: &str) -> Result<Dispatch, NotADispatch> {
+/// Reads a message as a dispatch to `worker_id`, in this start of its process.
+pub(crate) fn read(message: &Message, worker_id: &str, incarnation: &str) -> Result<Dispatch, NotADispatch> {
     let decoded = envelope::decode(&message.payload)?;
     let Payload::JobRequest(request) = decoded.payload else { return Err(NotADispatch::Kind) };
     let unnamed = || NotADispatch::Unnamed { job_id: request.job_id.clone() };
@@ -40,6 +42,9 @@ pub(crate) fn read(message: &Message, worker_id: &str) -> Result<Dispatch, NotAD
     if identity.assigned_worker_id != worker_id {
         let worker_id = identity.assigned_worker_id.clone();
         return Err(NotADispatch::Elsewhere { job_id: request.job_id, worker_id });
+    }
+    if message.headers.get(INCARNATION).is_some_and(|meant| meant != incarnation) {
+        return Err(NotADispatch::Earlier { job_id: request.job_id });
     }
     Ok(Dispatch {
         key: AttemptKey { job_id: request.job_id.clone(), attempt },
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_dispatch_names_attempt_worker_and_trace() {
-        let read = read(&message(Payload::JobRequest(request(3, "w"))), "w").expect("a dispatch");
+        let read = read(&message(Payload::JobRequest(request(3, "w"))), "w", "i").expect("a dispatch");
         assert_eq!(read.key, AttemptKey { job_id: "j".into(), attempt: 3 });
         assert_eq!((read.dispatch_id.as_str(), read.trace_id.as_str()), ("d", "trace"));
         assert_eq!(read.traceparent.as_deref(), Some("00-a-b-01"));
@@ -77,14 +82,18 @@ mod tests {
 
     #[test]
     fn anything_else_is_told_apart() {
-        let of = |payload| read(&message(payload), "w").expect_err("not a dispatch");
+        let of = |payload| read(&message(payload), "w", "i").expect_err("not a dispatch");
         let cancel = JobCancel { job_id: "j".into(), requested_by: "me".into(), ..JobCancel::default() };
         assert_eq!(of(Payload::JobCancel(cancel)), NotADispatch::Kind);
         let bare = JobRequest { dispatch: None, ..request(1, "w") };
         assert!(matches!(of(Payload::JobRequest(bare)), NotADispatch::Unnamed { .. }));
         assert!(matches!(of(Payload::JobRequest(request(0, "w"))), NotADispatch::Unnamed { .. }));
         assert!(matches!(of(Payload::JobRequest(request(1, "x"))), NotADispatch::Elsewhere { .. }));
+        let mut late = message(Payload::JobRequest(request(1, "w")));
+        late.headers.insert(INCARNATION.to_owned(), "an earlier one".to_owned());
+        assert!(matches!(read(&late, "w", "i"), Err(NotADispatch::Earlier { .. })));
+        assert!(read(&late, "w", "an earlier one").is_ok());
         let garbage = Message { payload: "no protobuf".into(), ..Message::default() };
-        assert!(matches!(read(&garbage, "w"), Err(NotADispatch::Packet(_))));
+        assert!(matches!(read(&garbage, "w", "i"), Err(NotADispatch::Packet(_))));
     }
 }

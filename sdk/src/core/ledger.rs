@@ -4,7 +4,8 @@
 //! ```text
 //!  dispatch ── receive ──► Queued ── start ──► Running ── end ──► Ended ── finish ──► remembered (the last 4,096)
 //!                             │                   │                 │                     │
-//!                             └──── repeated in every beat, a duplicate is dropped ───────┘ a duplicate gets its result again
+//!                             ├──── repeated in every beat, a duplicate is dropped ───────┘ a duplicate gets its result again
+//!                             └── drain ──► Ended: handed back, as is what comes while the worker drains
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -64,16 +65,16 @@ pub(crate) enum Verdict<H, R> {
     },
     /// A later attempt of the same job has been here.
     Stale,
-    /// Twice the capacity is held.
+    /// As many attempts wait and run as may.
     Full,
-    /// The worker takes nothing new.
-    Draining,
+    /// The worker takes nothing new: it is held only until its sender knows.
+    HandBack,
 }
 
 /// The ledger. `H` is what the caller needs to reach a held attempt, `R` a result as it was told.
 #[derive(Debug)]
 pub(crate) struct Ledger<H, R> {
-    held_max: usize,
+    live_max: usize,
     draining: bool,
     held: BTreeMap<AttemptKey, Held<H>>,
     finished: BTreeMap<AttemptKey, Finished<R>>,
@@ -81,10 +82,10 @@ pub(crate) struct Ledger<H, R> {
 }
 
 impl<H: Clone, R: Clone> Ledger<H, R> {
-    /// A ledger that holds up to twice `capacity` attempts.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// A ledger in which `capacity` attempts may run and `prefetch` more may wait.
+    pub(crate) fn new(capacity: usize, prefetch: usize) -> Self {
         Self {
-            held_max: capacity.saturating_mul(2),
+            live_max: capacity.saturating_add(prefetch),
             draining: false,
             held: BTreeMap::new(),
             finished: BTreeMap::new(),
@@ -104,20 +105,30 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
         if self.highest(&key.job_id).is_some_and(|highest| key.attempt < highest) {
             return Verdict::Stale;
         }
-        if self.draining {
-            return Verdict::Draining;
-        }
-        if self.held.len() >= self.held_max {
+        if self.is_full(&key.job_id) {
             return Verdict::Full;
         }
         let superseded = self.reach(&key.job_id, None);
-        self.held.insert(key, Held { dispatch_id: dispatch_id.to_owned(), stage: Stage::Queued, handle });
-        Verdict::Accepted { superseded }
+        let stage = if self.draining { Stage::Ended } else { Stage::Queued };
+        self.held.insert(key, Held { dispatch_id: dispatch_id.to_owned(), stage, handle });
+        if self.draining { Verdict::HandBack } else { Verdict::Accepted { superseded } }
     }
 
-    /// The handler of a held attempt is about to run.
-    pub(crate) fn start(&mut self, key: &AttemptKey) {
-        self.set(key, Stage::Running);
+    /// Whether there is no room for an attempt of a job. Earlier attempts of the same job do not take its place, since it ends
+    /// them. Neither do results that are being told: the scheduler may know of them sooner than we know that it does. But they
+    /// may not pile up either.
+    fn is_full(&self, job_id: &str) -> bool {
+        let live = self.held.iter().filter(|(key, held)| held.stage != Stage::Ended && key.job_id != job_id).count();
+        live >= self.live_max || self.held.len() >= self.live_max.saturating_mul(2)
+    }
+
+    /// The handler of a held attempt is about to run; says whether it may: not if the attempt was handed back.
+    pub(crate) fn start(&mut self, key: &AttemptKey) -> bool {
+        let waits = self.held.get(key).is_some_and(|held| held.stage == Stage::Queued);
+        if waits {
+            self.set(key, Stage::Running);
+        }
+        waits
     }
 
     /// The handler has ended; from now on a cancellation comes too late.
@@ -151,9 +162,16 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
         self.held.values().filter(|held| held.stage != Stage::Ended).map(|held| held.handle.clone()).collect()
     }
 
-    /// Takes nothing new from now on.
-    pub(crate) fn drain(&mut self) {
+    /// Takes nothing new from now on, and begins nothing: the handles of what has not begun are returned, to be handed back.
+    pub(crate) fn drain(&mut self) -> Vec<H> {
         self.draining = true;
+        let waiting = self.held.values_mut().filter(|held| held.stage == Stage::Queued);
+        waiting
+            .map(|held| {
+                held.stage = Stage::Ended;
+                held.handle.clone()
+            })
+            .collect()
     }
 
     /// Whether [`Ledger::drain`] was called.
@@ -217,17 +235,17 @@ mod tests {
 
     fn ran(ledger: &mut Small, job_id: &str, attempt: u32) {
         assert!(matches!(ledger.receive(key(job_id, attempt), "d", "h"), Verdict::Accepted { .. }));
-        ledger.start(&key(job_id, attempt));
+        assert!(ledger.start(&key(job_id, attempt)));
         ledger.end(&key(job_id, attempt));
         ledger.finish(key(job_id, attempt), "result");
     }
 
     #[test]
     fn a_duplicate_is_dropped_while_held_and_answered_afterwards() {
-        let mut ledger = Small::new(1);
+        let mut ledger = Small::new(1, 0);
         assert_eq!(ledger.receive(key("a", 1), "d1", "h"), taken());
         assert_eq!(ledger.receive(key("a", 1), "d1", "h"), Verdict::Duplicate);
-        ledger.start(&key("a", 1));
+        assert!(ledger.start(&key("a", 1)));
         assert_eq!((ledger.running_count(), ledger.held_count()), (1, 1));
         assert_eq!(ledger.receive(key("a", 1), "d1", "h"), Verdict::Duplicate);
         ledger.end(&key("a", 1));
@@ -242,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_lower_attempt_is_stale_and_a_higher_one_supersedes() {
-        let mut ledger = Small::new(2);
+        let mut ledger = Small::new(1, 0);
         assert_eq!(ledger.receive(key("a", 2), "d2", "second"), taken());
         assert_eq!(ledger.receive(key("a", 1), "d1", "first"), Verdict::Stale);
         assert_eq!(ledger.receive(key("a", 3), "d3", "third"), Verdict::Accepted { superseded: vec!["second"] });
@@ -253,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn twice_the_capacity_is_held_and_no_more() {
-        let mut ledger = Small::new(1);
+    fn capacity_and_prefetch_are_live_and_no_more() {
+        let mut ledger = Small::new(1, 1);
         assert_eq!(ledger.receive(key("a", 1), "d", "h"), taken());
         assert_eq!(ledger.receive(key("b", 1), "d", "h"), taken());
         assert_eq!(ledger.receive(key("c", 1), "d", "h"), Verdict::Full);
@@ -264,8 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn results_that_are_not_acknowledged_yet_take_no_place_but_do_not_pile_up() {
+        let mut ledger = Small::new(1, 0);
+        for job in ["a", "b"] {
+            assert_eq!(ledger.receive(key(job, 1), "d", "h"), taken());
+            ledger.end(&key(job, 1));
+        }
+        assert_eq!(ledger.receive(key("c", 1), "d", "h"), Verdict::Full);
+        ledger.finish(key("a", 1), "result");
+        assert_eq!(ledger.receive(key("c", 1), "d", "h"), taken());
+    }
+
+    #[test]
     fn a_cancellation_reaches_what_has_not_ended() {
-        let mut ledger = Small::new(2);
+        let mut ledger = Small::new(2, 0);
         ledger.receive(key("a", 1), "d", "one");
         ledger.receive(key("ab", 1), "d", "other");
         assert_eq!(ledger.reach("a", None), vec!["one"]);
@@ -279,19 +309,28 @@ mod tests {
     }
 
     #[test]
-    fn draining_takes_nothing_new_but_still_answers() {
-        let mut ledger = Small::new(2);
+    fn draining_hands_back_what_has_not_begun_and_what_comes_but_still_answers() {
+        let mut ledger = Small::new(1, 2);
         ran(&mut ledger, "a", 1);
-        ledger.receive(key("b", 1), "d", "h");
-        ledger.drain();
-        assert_eq!(ledger.receive(key("c", 1), "d", "h"), Verdict::Draining);
-        assert_eq!(ledger.receive(key("b", 1), "d", "h"), Verdict::Duplicate);
+        ledger.receive(key("b", 1), "d", "begun");
+        ledger.start(&key("b", 1));
+        ledger.receive(key("c", 1), "d", "waits");
+        assert_eq!(ledger.drain(), vec!["waits"]);
+        assert!(!ledger.start(&key("c", 1)), "it is for others");
+        assert!(ledger.reach("c", None).is_empty(), "too late for a cancellation");
+        assert_eq!(ledger.receive(key("d", 1), "d", "h"), Verdict::HandBack);
+        assert!(!ledger.start(&key("d", 1)));
+        assert_eq!((ledger.running_count(), ledger.held_count()), (1, 3), "held until it is told");
+        assert!(ledger.drain().is_empty(), "once");
+        for job in ["b", "c", "d"] {
+            assert_eq!(ledger.receive(key(job, 1), "d", "h"), Verdict::Duplicate);
+        }
         assert!(matches!(ledger.receive(key("a", 1), "d", "h"), Verdict::Finished { .. }));
     }
 
     #[test]
     fn the_oldest_results_are_forgotten() {
-        let mut ledger = Small::new(1);
+        let mut ledger = Small::new(1, 0);
         for job in 0..=FINISHED_MAX {
             ran(&mut ledger, &job.to_string(), 1);
         }
@@ -302,7 +341,7 @@ mod tests {
 
     #[test]
     fn beats_list_what_is_held() {
-        let mut ledger = Small::new(2);
+        let mut ledger = Small::new(2, 0);
         ledger.receive(key("b", 1), "db", "h");
         ledger.receive(key("a", 7), "da", "h");
         let held: Vec<_> = ledger.held().map(|(key, dispatch)| (key.job_id.as_str(), key.attempt, dispatch)).collect();

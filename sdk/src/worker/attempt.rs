@@ -3,6 +3,7 @@
 //! ```text
 //!  wait for a slot ─► fetch input ─► handler (reports go out meanwhile) ─► rest of the log ─► store output ─► tell result
 //!        └── cancelled ────┴───────────────────────────────────────────────────────────────────────────────────────▲
+//!        └── handed back, if the worker leaves before the handler runs ────────────────────────────────────────────┘
 //! ```
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tracing::Instrument as _;
 
 use super::report::Reporter;
 use super::run::{Shared, Slot, Told};
-use crate::context::{About, CancelFlag, Context};
+use crate::context::{About, CancelFlag, Context, Stop};
 use crate::core::dispatch::Dispatch;
 use crate::failure::{Failure, MESSAGE_BYTES_MAX, cap_code, shorten};
 use crate::handler::{Handler, Request, panic_message};
@@ -37,7 +38,7 @@ struct Outcome {
 enum End {
     Succeeded(Placed),
     Failed(Failure),
-    Cancelled(String),
+    Stopped(Stop),
 }
 
 impl Outcome {
@@ -85,16 +86,18 @@ impl<B: Bus, R: Records> Shared<B, R> {
     }
 
     async fn execute(&self, dispatch: &Dispatch, cancel: &CancelFlag, slot: Slot) -> Outcome {
-        let cancelled = || Outcome::unstarted(End::Cancelled(cancel.reason().unwrap_or_default()));
         let slot = tokio::select! {
             biased;
-            () = cancel.wait() => return cancelled(),
+            stop = cancel.stopped() => return Outcome::unstarted(End::Stopped(stop)),
             slot = slot => slot.expect("the slots are never closed"),
         };
-        self.desk.ledger().start(&dispatch.key);
+        if !self.desk.ledger().start(&dispatch.key) {
+            // It is being handed back, which its flag says, or will in a moment.
+            return Outcome::unstarted(End::Stopped(cancel.stopped().await));
+        }
         let input = tokio::select! {
             biased;
-            () = cancel.wait() => return cancelled(),
+            stop = cancel.stopped() => return Outcome::unstarted(End::Stopped(stop)),
             input = self.payloads.input(&dispatch.request) => input,
         };
         let handler = self.routes.find(&dispatch.request.topic).ok_or_else(|| unknown_topic(&dispatch.request.topic));
@@ -145,7 +148,8 @@ impl<B: Bus, R: Records> Shared<B, R> {
         let mut result = JobResult {
             job_id: dispatch.key.job_id.clone(),
             worker_id: self.worker_id.clone(),
-            execution_ms: i64::try_from(outcome.execution.as_millis()).unwrap_or(i64::MAX),
+            // Rounded up: 0 says that the handler did not run.
+            execution_ms: i64::try_from(outcome.execution.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX),
             dispatch: dispatch.request.dispatch.clone(),
             identity: dispatch.request.identity.clone(),
             ..JobResult::default()
@@ -168,14 +172,14 @@ impl Outcome {
             .text("busbar.outcome", self.end.word());
         match &self.end {
             End::Failed(failure) => span.failed(failure.code.clone()),
-            End::Succeeded(_) | End::Cancelled(_) => span,
+            End::Succeeded(_) | End::Stopped(_) => span,
         }
     }
 
-    /// A handler that gave up after a cancellation was cancelled; one that succeeded nevertheless has succeeded.
+    /// A handler that gave up after it was told to stop was stopped; one that succeeded nevertheless has succeeded.
     fn heeding(self, cancel: &CancelFlag) -> Self {
-        match (self.end, cancel.reason()) {
-            (End::Failed(_), Some(reason)) => Self { end: End::Cancelled(reason), ..self },
+        match (self.end, cancel.stop()) {
+            (End::Failed(_), Some(stop)) => Self { end: End::Stopped(stop), ..self },
             (end, _) => Self { end, ..self },
         }
     }
@@ -186,7 +190,8 @@ impl End {
         match self {
             Self::Succeeded(_) => "succeeded",
             Self::Failed(_) => "failed",
-            Self::Cancelled(_) => "cancelled",
+            Self::Stopped(Stop::Cancelled(_)) => "cancelled",
+            Self::Stopped(Stop::WorkerLeaves) => "left",
         }
     }
 
@@ -203,7 +208,11 @@ impl End {
             }
             Self::Failed(failure) if failure.retryable => (JobStatus::FailedRetryable, failure),
             Self::Failed(failure) => (JobStatus::Failed, failure),
-            Self::Cancelled(reason) => (JobStatus::Cancelled, Failure::of(Code::Cancelled, reason)),
+            Self::Stopped(Stop::Cancelled(reason)) => (JobStatus::Cancelled, Failure::of(Code::Cancelled, reason)),
+            // Not cancelled, which would be the end of the job: nobody but the worker wanted it.
+            Self::Stopped(Stop::WorkerLeaves) => {
+                (JobStatus::FailedRetryable, Failure::of(Code::WorkerLeft, "the worker ended before the attempt did"))
+            }
         };
         result.set_status(status);
         result.set_error_code_enum(cap_code(&failure.code));
@@ -261,17 +270,21 @@ mod tests {
         let failed = told(End::Failed(Failure::new("limit_memory", "x".repeat(MESSAGE_BYTES_MAX + 1))));
         assert_eq!((failed.status(), failed.error_code.as_str()), (JobStatus::Failed, "limit_memory"));
         assert_eq!((failed.error_code_enum(), failed.error_message.len()), (ErrorCode::JobResourceExhausted, MESSAGE_BYTES_MAX));
-        let cancelled = told(End::Cancelled("not needed".to_owned()));
+        let cancelled = told(End::Stopped(Stop::Cancelled("not needed".to_owned())));
         assert_eq!((cancelled.status(), cancelled.error_message.as_str()), (JobStatus::Cancelled, "not needed"));
+        let left = told(End::Stopped(Stop::WorkerLeaves));
+        assert_eq!((left.status(), left.error_code.as_str()), (JobStatus::FailedRetryable, "worker_left"));
     }
 
     #[test]
-    fn only_a_failure_becomes_a_cancellation() {
+    fn only_a_failure_becomes_a_stop() {
         let cancel = CancelFlag::new();
         let failed = || Outcome::unstarted(End::Failed(Failure::cancelled()));
         assert!(matches!(failed().heeding(&cancel).end, End::Failed(_)));
-        cancel.set("reason");
-        assert!(matches!(failed().heeding(&cancel).end, End::Cancelled(reason) if reason == "reason"));
+        let stop = Stop::Cancelled("reason".to_owned());
+        cancel.set(stop.clone());
+        cancel.set(Stop::WorkerLeaves);
+        assert!(matches!(failed().heeding(&cancel).end, End::Stopped(first) if first == stop));
         let done = Outcome::unstarted(End::Succeeded(Placed::Pointer(String::new(), ResourceRef::default())));
         assert!(matches!(done.heeding(&cancel).end, End::Succeeded(_)));
     }

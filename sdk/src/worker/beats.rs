@@ -2,7 +2,7 @@
 //! delays them.
 //!
 //! ```text
-//!  every second, on a change (at most every 50 ms), on a new connection ──► busbar.worker.beat
+//!  every second, on a change (at most every 50 ms), soon after a new connection ──► busbar.worker.beat
 //!  every two seconds ──► sys.heartbeat, for whoever knows only CAP
 //!  at the end of a drain ──► busbar.worker.beat with `leaving`
 //! ```
@@ -18,15 +18,19 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope;
 use busbar_protocol::ports::{Bus, Clock, Headers, SystemClock};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::{ids, subjects};
+use busbar_protocol::subjects;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::run::Desk;
 use super::{BeatConnect, BoxError, WorkerError, WorkerOptions, refused};
+use crate::backoff::part_of;
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 const BEAT_GAP: Duration = Duration::from_millis(50);
+/// Within this comes the first beat, and the first one on a new connection: some at once and some later, so that a thousand workers
+/// that start together, or lost the same server, do not all speak in the same instant.
+const SPREAD: Duration = Duration::from_millis(250);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// A beat that the connection does not take within this is left out: the next one says more.
 const PUBLISH_WITHIN: Duration = Duration::from_millis(500);
@@ -52,7 +56,7 @@ impl Beats {
         let (leave, leaving) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let (ready, first) = oneshot::channel();
-        let about = about(options, &desk.topics);
+        let about = about(options, &desk);
         let run = move || {
             // Dropped when the thread ends, in whichever way.
             let _end: oneshot::Sender<()> = end;
@@ -82,13 +86,15 @@ impl Beats {
 }
 
 /// What every beat says alike.
-fn about(options: &WorkerOptions, topics: &[String]) -> WorkerBeat {
+fn about(options: &WorkerOptions, desk: &Desk) -> WorkerBeat {
     WorkerBeat {
         worker_id: options.id.clone(),
-        incarnation: ids::generate(),
+        incarnation: desk.incarnation.clone(),
         pool: options.pool.clone(),
         capacity: u32::try_from(options.max_parallel).unwrap_or(u32::MAX),
-        topics: topics.to_vec(),
+        prefetch: u32::try_from(options.prefetched()).unwrap_or(u32::MAX),
+        worker_type: options.worker_type.clone(),
+        topics: desk.topics.clone(),
         labels: options.labels.clone(),
         region: options.region.clone(),
         capabilities: options.capabilities.clone(),
@@ -109,15 +115,16 @@ async fn beat<B: Bus>(
         Err(error) => return drop(ready.send(Err(error))),
     };
     let mut sender = Sender { bus, desk, about, sequence: 0, clock: SystemClock::start() };
+    sleep(part_of(SPREAD)).await;
     sender.beat(false).await;
     if ready.send(sender.bus.round_trip().await.map_err(BoxError::from)).is_err() {
         return;
     }
     let mut connection = sender.bus.connection();
     let mut heartbeat_at = Instant::now();
+    let mut beaten_at = Instant::now();
+    let mut beat_at = beaten_at + BEAT_EVERY;
     loop {
-        let beat_at = Instant::now() + BEAT_EVERY;
-        let gap_ends = Instant::now() + BEAT_GAP;
         tokio::select! {
             biased;
             told = &mut leaving => {
@@ -132,10 +139,15 @@ async fn beat<B: Bus>(
                 sender.heartbeat().await;
             }
             () = sleep_until(beat_at) => {}
-            () = changed(&sender.desk, gap_ends) => {}
-            Ok(()) = connection.changed() => {}
+            () = changed(&sender.desk, beaten_at + BEAT_GAP) => {}
+            Ok(()) = connection.changed() => {
+                beat_at = beat_at.min(Instant::now() + part_of(SPREAD));
+                continue;
+            }
         }
         sender.beat(false).await;
+        beaten_at = Instant::now();
+        beat_at = beaten_at + BEAT_EVERY;
     }
 }
 
@@ -183,7 +195,7 @@ impl<B: Bus> Sender<B> {
         let heartbeat = Heartbeat {
             worker_id: self.about.worker_id.clone(),
             region: self.about.region.clone(),
-            r#type: "busbar".to_owned(),
+            r#type: self.about.worker_type.clone(),
             cpu_load: cpu_load(),
             memory_load: memory_load(),
             active_jobs: i32::try_from(running).unwrap_or(i32::MAX),

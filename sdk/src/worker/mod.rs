@@ -2,7 +2,7 @@
 //!
 //! [`Worker::run`] subscribes, starts the beats on their own thread, announces the worker, and then gives every dispatch to the
 //! ledger and every accepted one to a task of its own ([`attempt`]). When its shutdown future is ready it drains: takes nothing
-//! new, finishes what it holds, says good-bye.
+//! new, hands back what has not begun, finishes the rest, says good-bye.
 
 mod attempt;
 mod beats;
@@ -46,16 +46,22 @@ pub struct WorkerOptions {
     pub pool: String,
     /// How many handlers run at once.
     pub max_parallel: usize,
+    /// How many attempts beyond those it takes in advance, so that a slot that becomes free has work at once; they wait in the
+    /// order in which they came. The scheduler makes use of it only for topics whose attempts are short. `None` takes as many as
+    /// `max_parallel`; 0 takes none.
+    pub prefetch: Option<usize>,
     /// What jobs may demand of their worker.
     pub labels: BTreeMap<String, String>,
     /// What it can do, as jobs require it.
     pub capabilities: Vec<String>,
-    /// Where it runs.
+    /// Where it runs; jobs can demand it with the label `placement.region`.
     pub region: String,
+    /// What kind of machine or program it is; jobs can demand it with the label `placement.type`.
+    pub worker_type: String,
     /// The topics that it announces. `None` announces the patterns of its handlers; an empty list stands for every topic of its
     /// pool.
     pub topics: Option<Vec<String>>,
-    /// How long a drain may take; what is still held then is cancelled and given up.
+    /// How long a drain may take; handlers that still run then are told to stop, and their jobs are tried again elsewhere.
     pub drain_within: Duration,
 }
 
@@ -68,12 +74,21 @@ impl Default for WorkerOptions {
             id: format!("worker-{}", ids::generate()),
             pool: "default".to_owned(),
             max_parallel: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            prefetch: None,
             labels: BTreeMap::new(),
             capabilities: Vec::new(),
             region: String::new(),
+            worker_type: String::new(),
             topics: None,
             drain_within: Duration::from_secs(300),
         }
+    }
+}
+
+impl WorkerOptions {
+    /// How many attempts beyond its capacity the worker takes.
+    fn prefetched(&self) -> usize {
+        self.prefetch.unwrap_or(self.max_parallel)
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::beats::{Beats, SDK_VERSION};
 use super::{Worker, WorkerError, WorkerOptions, attempt};
 use crate::backoff::Backoff;
-use crate::context::CancelFlag;
+use crate::context::{CancelFlag, Stop};
 use crate::core::dispatch::{self, Dispatch};
 use crate::core::ledger::{Ledger, Verdict};
 use crate::handler::Routes;
@@ -43,14 +43,17 @@ pub(super) struct Desk {
     pub(super) changed: Notify,
     /// The topics that the worker announces.
     pub(super) topics: Vec<String>,
+    /// Names this start of the process.
+    pub(super) incarnation: String,
 }
 
 impl Desk {
     fn new(options: &WorkerOptions, routes: &Routes) -> Self {
         Self {
-            ledger: Mutex::new(Ledger::new(options.max_parallel)),
+            ledger: Mutex::new(Ledger::new(options.max_parallel, options.prefetched())),
             changed: Notify::new(),
             topics: options.topics.clone().unwrap_or_else(|| routes.patterns()),
+            incarnation: ids::generate(),
         }
     }
 
@@ -76,7 +79,8 @@ pub(super) struct Shared<B, R> {
 }
 
 impl<B: Bus, R: Records> Worker<B, R> {
-    /// Takes jobs until `shutdown` is ready, then drains: takes nothing new, finishes what it holds, says good-bye.
+    /// Takes jobs until `shutdown` is ready, then drains: takes nothing new, hands back what has not begun, finishes the rest, says
+    /// good-bye.
     ///
     /// Dropping the future instead abandons what is held; the scheduler finds out by the missing beats.
     ///
@@ -99,7 +103,8 @@ impl<B: Bus, R: Records> Worker<B, R> {
         let mut cancels = shared.bus.subscribe(subjects::CANCEL, None).await?;
         let mut beats = Beats::start(beats, desk, &options).await?;
         let _announcing = AbortOnDropHandle::new(tokio::spawn(announce(Arc::clone(&shared))));
-        tracing::info!(worker_id = options.id, pool = options.pool, slots = options.max_parallel, "taking jobs");
+        let (slots, prefetch) = (options.max_parallel, options.prefetched());
+        tracing::info!(worker_id = options.id, pool = options.pool, slots, prefetch, "taking jobs");
 
         let mut floor = Floor { shared, tasks: JoinSet::new(), phase: Phase::Open };
         let mut shutdown = pin!(shutdown);
@@ -108,7 +113,12 @@ impl<B: Bus, R: Records> Worker<B, R> {
             tokio::select! {
                 biased;
                 () = &mut shutdown, if floor.phase == Phase::Open => floor.drain(options.drain_within),
-                () = floor.phase.over() => floor.give_up(options.drain_within)?,
+                () = floor.phase.over() => if let Some(held) = floor.give_up() {
+                    // What is still held is lost, but not because the worker died: the good-bye says so.
+                    floor.tasks.abort_all();
+                    beats.leave().await;
+                    return Err(WorkerError::DrainTimedOut { held, within: options.drain_within });
+                },
                 () = beats.ended() => return Err(WorkerError::Beats { detail: "it ended while the worker ran".to_owned() }),
                 message = jobs.next() => floor.dispatched(&message.ok_or(WorkerError::Closed)?),
                 message = cancels.next() => floor.cancelled(&message.ok_or(WorkerError::Closed)?),
@@ -152,7 +162,7 @@ impl<B: Bus, R: Records> Floor<B, R> {
     }
 
     fn dispatched(&mut self, message: &Message) {
-        match dispatch::read(message, &self.shared.worker_id) {
+        match dispatch::read(message, &self.shared.worker_id, &self.shared.desk.incarnation) {
             Ok(dispatch) => self.receive(dispatch),
             Err(error) => tracing::warn!(%error, "a message that is no dispatch to this worker was ignored"),
         }
@@ -164,7 +174,8 @@ impl<B: Bus, R: Records> Floor<B, R> {
         let verdict = self.shared.desk.ledger().receive(dispatch.key.clone(), &dispatch.dispatch_id, cancel.clone());
         match verdict {
             Verdict::Accepted { superseded } => {
-                superseded.iter().for_each(|earlier| earlier.set("a later attempt of the job was dispatched"));
+                let stop = Stop::Cancelled("a later attempt of the job was dispatched".to_owned());
+                superseded.iter().for_each(|earlier| earlier.set(stop.clone()));
                 let slot = self.queue();
                 self.tasks.spawn(attempt::work(Arc::clone(&self.shared), dispatch, cancel, slot));
             }
@@ -177,8 +188,13 @@ impl<B: Bus, R: Records> Floor<B, R> {
                 self.tasks.spawn(async move { shared.tell(&id, &result).await });
             }
             Verdict::Stale => tracing::debug!(job_id, attempt, "a dispatch of an attempt that is over was dropped"),
-            Verdict::Full => tracing::warn!(job_id, attempt, "a dispatch was ignored: twice the capacity is held"),
-            Verdict::Draining => tracing::debug!(job_id, attempt, "a dispatch was ignored: the worker drains"),
+            Verdict::Full => tracing::warn!(job_id, attempt, "a dispatch was ignored: no more is held than was promised"),
+            Verdict::HandBack => {
+                tracing::debug!(job_id, attempt, "a dispatch is handed back: the worker drains");
+                cancel.set(Stop::WorkerLeaves);
+                let never = std::future::pending().boxed();
+                self.tasks.spawn(attempt::work(Arc::clone(&self.shared), dispatch, cancel, never));
+            }
         }
         self.shared.desk.changed.notify_one();
     }
@@ -200,24 +216,26 @@ impl<B: Bus, R: Records> Floor<B, R> {
         // An attempt that no number of ours can name is none that we hold.
         let attempt = cancel.dispatch.map(|dispatch| u32::try_from(dispatch.attempt).unwrap_or(u32::MAX));
         let reached = self.shared.desk.ledger().reach(&cancel.job_id, attempt);
-        reached.iter().for_each(|flag| flag.set(&cancel.reason));
+        reached.iter().for_each(|flag| flag.set(Stop::Cancelled(cancel.reason.clone())));
     }
 
     fn drain(&mut self, within: Duration) {
         tracing::info!(worker_id = self.shared.worker_id, held = self.tasks.len(), "draining");
         self.phase = Phase::Draining { until: Instant::now() + within };
-        self.shared.desk.ledger().drain();
+        let waiting = self.shared.desk.ledger().drain();
+        waiting.iter().for_each(|flag| flag.set(Stop::WorkerLeaves));
         self.shared.desk.changed.notify_one();
     }
 
-    fn give_up(&mut self, within: Duration) -> Result<(), WorkerError> {
+    /// Tells the handlers to stop; the second time, how many attempts are held all the same.
+    fn give_up(&mut self) -> Option<usize> {
         let ledger = self.shared.desk.ledger();
         if matches!(self.phase, Phase::GivingUp { .. }) {
-            return Err(WorkerError::DrainTimedOut { held: ledger.held_count(), within });
+            return Some(ledger.held_count());
         }
-        ledger.reach_all().iter().for_each(|flag| flag.set("the worker shuts down"));
+        ledger.reach_all().iter().for_each(|flag| flag.set(Stop::WorkerLeaves));
         self.phase = Phase::GivingUp { until: Instant::now() + GIVE_UP_WITHIN };
-        Ok(())
+        None
     }
 }
 

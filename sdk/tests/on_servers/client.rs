@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::rig::{PATIENCE, Rig};
 use busbar_bus::NatsBus;
@@ -16,7 +16,7 @@ use busbar_protocol::cap::JobRequest;
 use busbar_protocol::ports::{Bus, CommitClass, CommitId, Guard, Records, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
-use busbar_sdk::{Client, ClientError, ClientOptions, JobState, Submission};
+use busbar_sdk::{Client, ClientError, ClientOptions, IdempotencyPolicy, JobPriority, JobState, Submission};
 use busbar_store::Store;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -140,6 +140,37 @@ async fn a_job_is_submitted_with_its_input_and_waited_for() {
         assert_eq!((finished.state, finished.attempts), (JobState::Succeeded, 1));
         assert_eq!(finished.output::<Vec<u8>>().unwrap(), [1, 2], "with and without an event");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_submission_asks_for_reaches_the_scheduler() {
+    let rig = Rig::start().await;
+    let (scheduler, _task) = Scheduler::start(&rig).await;
+    let client = client(&rig, PATIENCE).await;
+    let not_before = SystemTime::now() + Duration::from_secs(3600);
+    let submission = Submission {
+        priority: JobPriority::Critical,
+        not_before: Some(not_before),
+        concurrency_key: "repository 7".to_owned(),
+        heartbeat_timeout: Some(Duration::from_secs(5)),
+        idempotency_key: "k".to_owned(),
+        idempotency_policy: IdempotencyPolicy::AllowAfterFailure,
+        parent: "above".to_owned(),
+        ..Submission::new("job.echo", &1).unwrap()
+    };
+    let strange = Submission { parent: "no id".to_owned(), ..submission.clone() };
+    let answers = client.submit_many(vec![strange, submission]).await;
+    assert_eq!(answers[0].as_ref().map_err(|refusal| refusal.code.as_str()), Err("job_id_invalid"));
+    assert!(answers[1].is_ok(), "{answers:?}");
+    let seen = scheduler.seen.lock().unwrap();
+    assert_eq!(seen.len(), 1);
+    let request = JobRequest::decode(seen[0].1.request.clone()).unwrap();
+    let options = seen[0].1.options.clone().unwrap();
+    assert_eq!((request.parent_job_id.as_str(), request.priority()), ("above", JobPriority::Critical));
+    assert_eq!((options.concurrency_key.as_str(), options.heartbeat_timeout_ms), ("repository 7", 5000));
+    let millis = not_before.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    assert_eq!(u128::from(options.not_before_ms), millis);
+    assert_eq!(options.idempotency_policy(), IdempotencyPolicy::AllowAfterFailure);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use busbar_protocol::cap::{JobRequest, JobStatus, ResourceRef};
 use busbar_protocol::envelope;
 use busbar_protocol::ports::{Bus, PullConsumer};
 use busbar_protocol::subjects::{self, Stream};
-use busbar_sdk::{Context, Failure, Request, Worker, WorkerError, WorkerOptions};
+use busbar_sdk::{Context, Failure, PauseScope, Request, Worker, WorkerError, WorkerOptions};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
@@ -120,8 +120,9 @@ async fn cancellation_reaches_running_and_queued_attempts() {
     }
     rig.dispatch("a", 1, "job.gate").await;
     rig.dispatch("b", 1, "job.gate").await;
-    rig.dispatch("c", 1, "job.gate").await; // Beyond twice the capacity: ignored.
-    rig.holds(&[("a", 1), ("b", 1)]).await;
+    rig.dispatch("c", 1, "job.gate").await; // Beyond what it takes: ignored.
+    let beat = rig.holds(&[("a", 1), ("b", 1)]).await;
+    assert_eq!((beat.capacity, beat.prefetch), (1, 1), "as many in advance as at once, if nothing else is said");
     gate.ran(1).await;
     rig.cancel("b", None).await;
     let queued = rig.result().await;
@@ -136,6 +137,82 @@ async fn cancellation_reaches_running_and_queued_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_in_advance_waits_in_order_and_without_it_nothing_does() {
+    let mut rig = Rig::start().await;
+    let gate = Gate::new();
+    let options = WorkerOptions {
+        max_parallel: 1,
+        prefetch: Some(3),
+        worker_type: "spot".to_owned(),
+        region: "north".to_owned(),
+        ..rig.options()
+    };
+    let running = rig.work(options, |worker| gate.register(worker)).await;
+    let jobs = ["d", "b", "c", "a"];
+    for job in jobs {
+        rig.input(job, &Value::Null).await;
+        rig.dispatch(job, 1, "job.gate").await;
+    }
+    let beat = rig.beat(|beat| beat.held.len() == 4).await;
+    assert_eq!((beat.capacity, beat.prefetch), (1, 3));
+    assert_eq!((beat.worker_type.as_str(), beat.region.as_str()), ("spot", "north"));
+    for job in jobs {
+        gate.let_one_go();
+        assert_eq!(rig.result().await.job_id, job);
+    }
+    timeout(PATIENCE, running.stop()).await.unwrap().unwrap().unwrap();
+
+    let gate = Gate::new();
+    let options = WorkerOptions { max_parallel: 1, prefetch: Some(0), ..rig.options() };
+    let _running = rig.work(options, |worker| gate.register(worker)).await;
+    rig.input("e", &Value::Null).await;
+    rig.dispatch("e", 1, "job.gate").await;
+    rig.dispatch("b", 2, "job.gate").await;
+    gate.let_one_go();
+    assert_eq!(rig.result().await.job_id, "e");
+    rig.beat(|beat| beat.prefetch == 0 && beat.held.is_empty()).await;
+    // The other one was not taken: now it is, and nothing else has run.
+    rig.dispatch("b", 2, "job.gate").await;
+    gate.let_one_go();
+    assert_eq!(rig.result().await.job_id, "b");
+    assert_eq!(gate.runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_finishes_what_runs_and_hands_back_the_rest() {
+    let mut rig = Rig::start().await;
+    let gate = Gate::new();
+    let options = WorkerOptions { max_parallel: 1, prefetch: Some(2), ..rig.options() };
+    let running = rig.work(options, |worker| gate.register(worker)).await;
+    for job in ["a", "b", "c"] {
+        rig.input(job, &Value::Null).await;
+    }
+    rig.dispatch("a", 1, "job.gate").await;
+    rig.dispatch("b", 1, "job.gate").await;
+    rig.holds(&[("a", 1), ("b", 1)]).await;
+    gate.ran(1).await;
+    let ended = running.stop();
+    let waited = rig.result().await;
+    assert_eq!((waited.job_id.as_str(), waited.status(), waited.execution_ms), ("b", JobStatus::FailedRetryable, 0));
+    assert_eq!((waited.error_code.as_str(), waited.dispatch), ("worker_left", Some(identity(1))));
+    rig.beat(|beat| beat.draining && beat.held.len() == 1).await;
+    // What was on its way when the drain began comes back, too, and as often as it is asked about.
+    for _ in 0..2 {
+        rig.dispatch("c", 1, "job.gate").await;
+        let late = rig.result().await;
+        assert_eq!((late.job_id.as_str(), late.error_code.as_str(), late.execution_ms), ("c", "worker_left", 0));
+        rig.holds(&[("a", 1)]).await;
+    }
+    gate.let_one_go();
+    let finished = rig.result().await;
+    assert_eq!((finished.job_id.as_str(), finished.status()), ("a", JobStatus::Succeeded));
+    let last = rig.beat(|beat| beat.leaving).await;
+    assert!(last.held.is_empty() && last.draining);
+    timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
+    assert_eq!(gate.runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_finishes_what_is_held_and_takes_nothing_new() {
     let mut rig = Rig::start().await;
     let gate = Gate::new();
@@ -147,8 +224,6 @@ async fn a_drain_finishes_what_is_held_and_takes_nothing_new() {
     rig.holds(&[("a", 1)]).await;
     let ended = running.stop();
     rig.beat(|beat| beat.draining && beat.held.len() == 1).await;
-    rig.dispatch("b", 1, "job.gate").await;
-    gate.let_one_go();
     gate.let_one_go();
     assert_eq!(rig.result().await.job_id, "a");
     let last = rig.beat(|beat| beat.leaving).await;
@@ -158,17 +233,29 @@ async fn a_drain_finishes_what_is_held_and_takes_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_that_takes_too_long_cancels_and_says_so() {
+async fn a_drain_that_takes_too_long_gives_back_what_runs_and_says_so() {
     let mut rig = Rig::start().await;
+    let gate = Gate::new();
     let options = WorkerOptions { drain_within: Duration::from_millis(10), ..rig.options() };
     let running = rig.work(options, |worker| {
+        gate.register(worker);
         worker.handle("job.deaf", |_, (): ()| std::future::pending::<Result<(), Failure>>());
     });
     let running = running.await;
     rig.input("a", &Value::Null).await;
+    rig.input("b", &Value::Null).await;
     rig.dispatch("a", 1, "job.deaf").await;
     rig.holds(&[("a", 1)]).await;
-    let ended = timeout(PATIENCE, running.stop()).await.unwrap().unwrap();
+    rig.dispatch("b", 1, "job.gate").await;
+    gate.ran(1).await;
+    let ended = running.stop();
+    let heeds = rig.result().await;
+    assert_eq!((heeds.job_id.as_str(), heeds.status()), ("b", JobStatus::FailedRetryable), "not cancelled: nobody wanted that");
+    assert_eq!(heeds.error_code, "worker_left");
+    assert!(heeds.execution_ms > 0, "it had begun");
+    let last = rig.beat(|beat| beat.leaving).await;
+    assert_eq!((last.held.len(), last.held[0].job_id.as_str()), (1, "a"), "the rest is lost, but not by a crash");
+    let ended = timeout(PATIENCE, ended).await.unwrap().unwrap();
     assert!(matches!(ended, Err(WorkerError::DrainTimedOut { held: 1, .. })), "{ended:?}");
 }
 
@@ -179,6 +266,9 @@ async fn every_bad_end_has_its_code() {
         worker.handle("job.panics", |_, (): ()| async { if true { panic!("on purpose") } else { Ok(()) } });
         worker.handle_blocking("job.blocks", |_, (): ()| if true { panic!("on a thread") } else { Ok(()) });
         worker.handle("job.retry", |_, (): ()| async { Err::<(), _>(Failure::retry("later")) });
+        worker.handle("job.limited", |_, (): ()| async {
+            Err::<(), _>(Failure::rate_limited(PauseScope::Tenant, Duration::from_secs(30)))
+        });
         worker.handle("job.own", |_, (): ()| async { Err::<(), _>(Failure::new("out_of_tea", "x".repeat(5000))) });
         worker.handle("job.large", |_, (): ()| async { Ok("x".repeat(1 << 20)) });
         worker.handle("job.typed", |_, _: u8| async { Ok(()) });
@@ -188,6 +278,7 @@ async fn every_bad_end_has_its_code() {
         ("job.panics", JobStatus::Failed, "handler_failed", "the handler panicked: on purpose"),
         ("job.blocks", JobStatus::Failed, "handler_failed", "the handler panicked: on a thread"),
         ("job.retry", JobStatus::FailedRetryable, "attempt_failed", "later"),
+        ("job.limited", JobStatus::FailedRetryable, "rate_limited", "[pause tenant 30s] what"),
         ("job.own", JobStatus::Failed, "out_of_tea", "xxx"),
         ("job.large", JobStatus::Failed, "result_too_large", ""),
         ("job.typed", JobStatus::Failed, "input_invalid", "the input is not what the handler takes"),
@@ -229,6 +320,39 @@ async fn progress_and_logs_leave_the_worker() {
     assert_eq!((report.job_id.as_str(), report.status(), report.dispatch), ("a", JobStatus::Running, Some(identity(1))));
     assert_eq!(rig.result().await.status(), JobStatus::Succeeded);
     assert_eq!(rig.payload("log:a:1").await.unwrap(), "one\ntwo\n", "complete before the result is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_without_progress_says_that_it_is_alive() {
+    let mut rig = Rig::start().await;
+    let mut progress = rig.bus.subscribe(subjects::PROGRESS, None).await.unwrap();
+    let gate = Gate::new();
+    let waiting = gate.clone();
+    let _running = rig
+        .work(rig.options(), |worker| {
+            worker.handle("job.slow", move |context: Context, (): ()| {
+                let gate = waiting.clone();
+                async move {
+                    context.progress(7, "slow");
+                    // One sign for each that the test has heard.
+                    for _ in 0..3 {
+                        gate.open.acquire().await?.forget();
+                        context.alive();
+                    }
+                    Ok(())
+                }
+            });
+        })
+        .await;
+    rig.input("a", &Value::Null).await;
+    rig.dispatch("a", 1, "job.slow").await;
+    for _ in 0..3 {
+        let heard = timeout(PATIENCE, progress.next()).await.unwrap().unwrap();
+        let Payload::JobProgress(report) = envelope::decode(&heard.payload).unwrap().payload else { panic!("progress") };
+        assert_eq!((report.percent, report.message.as_str(), report.dispatch), (7, "slow", Some(identity(1))), "also unchanged");
+        gate.let_one_go();
+    }
+    assert_eq!(rig.result().await.status(), JobStatus::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
