@@ -21,7 +21,7 @@ pub struct WorkerView {
     pub kind: String,
     /// Its pool.
     pub pool: String,
-    /// `online`, `stale`, `lost` or `draining`.
+    /// `online`, `stale`, `lost`, `draining` or `blocked`.
     pub status: String,
     /// How many attempts it takes at once.
     pub capacity: u32,
@@ -61,6 +61,18 @@ pub struct WorkerView {
     #[serde(default)]
     #[schema(required)]
     pub shared: bool,
+    /// Why it gets nothing, where somebody or something said so.
+    #[serde(default)]
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// Attempts beyond its capacity that it takes in advance.
+    #[serde(default)]
+    #[schema(required)]
+    pub prefetch: u32,
+    /// What kind of machine or program it says it is.
+    #[serde(default, rename = "type")]
+    #[schema(required)]
+    pub worker_type: String,
 }
 
 /// What `GET /api/v1/status` answers.

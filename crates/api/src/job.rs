@@ -24,6 +24,19 @@ pub enum Priority {
     Critical,
 }
 
+/// What a submission means whose idempotency key is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IdempotencyPolicy {
+    /// It is the job that took the key, whatever became of it.
+    #[default]
+    ReturnExisting,
+    /// It is refused.
+    Reject,
+    /// The job that took the key, unless that has ended without success: then the key passes to a new job.
+    AllowAfterFailure,
+}
+
 /// What `POST /api/v1/jobs` takes.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +69,41 @@ pub struct SubmitRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<u32>,
+    /// Not sent to a worker before this time (RFC 3339); at most a year ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-11-21T09:30:00Z")]
+    pub not_before: Option<String>,
+    /// The same, in milliseconds from now; not together with `not_before`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
+    pub delay_ms: Option<u64>,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys. Up to 256 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub concurrency_key: Option<String>,
+    /// How long it may wait for a worker, in milliseconds, instead of what its topic says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_622_400_000_u64)]
+    pub schedule_to_start_ms: Option<u64>,
+    /// How long one attempt may take, in milliseconds, instead of what its topic says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_622_400_000_u64)]
+    pub start_to_close_ms: Option<u64>,
+    /// An attempt that reports nothing for so many milliseconds is over, instead of what its topic says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_622_400_000_u64)]
+    pub heartbeat_timeout_ms: Option<u64>,
+    /// Error codes after which no other attempt is made: lower-case letters, digits and `_`, up to 64 bytes each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub non_retryable_codes: Vec<String>,
+    /// What it means that the idempotency key is taken; only together with a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_policy: Option<IdempotencyPolicy>,
+    /// The job that this one belongs to, and with which it is cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
+    pub parent_job_id: Option<String>,
 }
 
 impl SubmitRequest {
@@ -73,6 +121,15 @@ impl SubmitRequest {
             idempotency_key: None,
             deadline_ms: None,
             max_attempts: None,
+            not_before: None,
+            delay_ms: None,
+            concurrency_key: None,
+            schedule_to_start_ms: None,
+            start_to_close_ms: None,
+            heartbeat_timeout_ms: None,
+            non_retryable_codes: Vec::new(),
+            idempotency_policy: None,
+            parent_job_id: None,
         })
     }
 }
@@ -145,6 +202,9 @@ pub struct Rejection {
     pub code: String,
     /// What is wrong in this case.
     pub detail: String,
+    /// When asking again makes sense, in milliseconds; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// What `GET /api/v1/jobs/{id}` answers. Times are RFC 3339 in UTC with milliseconds.
@@ -233,6 +293,22 @@ pub struct JobView {
     #[serde(default)]
     #[schema(required)]
     pub decision: Option<DecisionView>,
+    /// The job that this one belongs to, and with which it is cancelled; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_job_id: Option<String>,
+    /// The dead job of which this one is another try; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive_of: Option<String>,
+    /// Workers that died with this job in their hands; absent where none did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+}
+
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What the safety kernel decided on a job.
@@ -320,11 +396,14 @@ mod tests {
     #[test]
     fn all_members_of_a_submission_are_taken() {
         let text = r#"{"topic":"job.echo","input":null,"priority":"critical","labels":{"a":"b"},"requires":["gpu"],
-            "idempotency_key":"k","deadline_ms":5,"max_attempts":2}"#;
+            "idempotency_key":"k","deadline_ms":5,"max_attempts":2,"delay_ms":7,"concurrency_key":"c","schedule_to_start_ms":1,
+            "start_to_close_ms":2,"heartbeat_timeout_ms":3,"non_retryable_codes":["bad"],"idempotency_policy":"allow_after_failure",
+            "parent_job_id":"p"}"#;
         let request: SubmitRequest = serde_json::from_str(text).expect("a good request");
         assert_eq!(request.input.get(), "null");
         assert_eq!(request.priority, Some(Priority::Critical));
         assert_eq!((request.deadline_ms, request.max_attempts), (Some(5), Some(2)));
+        assert_eq!(request.idempotency_policy, Some(IdempotencyPolicy::AllowAfterFailure));
     }
 
     #[test]
@@ -346,7 +425,7 @@ mod tests {
     fn rejections_keep_their_place() {
         let reply = BatchReply {
             job_ids: vec![Some("a".into()), None],
-            rejected: vec![Rejection { index: 1, code: "unknown_topic".into(), detail: "x".into() }],
+            rejected: vec![Rejection { index: 1, code: "unknown_topic".into(), detail: "x".into(), retry_after_ms: None }],
         };
         let text = serde_json::to_string(&reply).expect("plain members");
         assert_eq!(text, r#"{"job_ids":["a",null],"rejected":[{"index":1,"code":"unknown_topic","detail":"x"}]}"#);

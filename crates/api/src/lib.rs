@@ -5,7 +5,11 @@
 
 mod artifact;
 mod cell;
+mod dead;
+mod explain;
+mod hold;
 mod job;
+mod limits;
 mod pack;
 mod problem;
 mod state;
@@ -14,9 +18,17 @@ mod workflow;
 
 pub use artifact::ArtifactView;
 pub use cell::{BusStatus, SchedulerView, StatusView, StoreStatus, WorkerList, WorkerTotals, WorkerView};
+pub use dead::{
+    DeadLetterDetail, DeadLetterList, DeadLetterView, RedriveManyReply, RedriveManyRequest, RedriveReply, RedriveRequest,
+};
+pub use explain::{ExplainView, GateState, GateView, JobEndView, WorkerVerdictView};
+pub use hold::{DrainList, DrainRequest, DrainView, PauseList, PauseRequest, PauseScope, PauseView, UnknownScope};
 pub use job::{
-    AttemptLog, BatchReply, BatchRequest, CancelReply, CancelRequest, DecisionView, JobList, JobView, LogsView, Priority,
-    RawValue, Rejection, SubmitReply, SubmitRequest,
+    AttemptLog, BatchReply, BatchRequest, CancelReply, CancelRequest, DecisionView, IdempotencyPolicy, JobList, JobView,
+    LogsView, Priority, RawValue, Rejection, SubmitReply, SubmitRequest,
+};
+pub use limits::{
+    KeyLimits, KeyStrategy, LIMIT_ROWS_MAX, LimitsChange, LimitsRequest, LimitsView, Rate, TenantLimits, TopicLimits, WEIGHT_MAX,
 };
 pub use pack::{PACK_MEDIA_TYPE, PackAction, PackChange, PackList, PackOutcome, PackPart, PackReply, PackView};
 pub use problem::{PROBLEM_MEDIA_TYPE, Problem};
@@ -46,6 +58,12 @@ pub const INLINE_RESULT_BYTES_MAX: u64 = 256 * 1024;
 pub const PAGE_ITEMS_MAX: usize = 200;
 /// How many items a page of a list holds when nobody says.
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
+/// The most dead letters that one call tries again.
+pub const REDRIVES_MAX: usize = 10_000;
+/// How many dead letters one call tries again when nobody says.
+pub const REDRIVES_DEFAULT: usize = 1000;
+/// The longest span that a request may name, in milliseconds: a year. Longer ones are mistakes in the unit.
+pub const SPAN_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 /// The most jobs of one batch.
 pub const BATCH_JOBS_MAX: usize = 100_000;
 /// How the refusal of a larger batch begins.

@@ -8,7 +8,8 @@ use busbar_api::{ArtifactView, BatchReply, JobView, PACK_MEDIA_TYPE, PROBLEM_MED
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ureq::http::Response;
-use ureq::{Agent, Body, BodyReader};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use crate::failure::Failure;
 
@@ -94,13 +95,38 @@ impl Client {
         header: Option<(&str, &str)>,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
+        self.send(self.agent.post(self.address(path)), path, header, body)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder<WithBody>,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::Usage(error.to_string()))?;
-        let mut request = self.agent.post(self.address(path)).content_type("application/json");
+        let mut request = request.content_type("application/json");
         let key = self.api_key.as_deref().map(|key| ("x-api-key", key));
         for (name, value) in [key, header].into_iter().flatten() {
             request = request.header(name, value);
         }
         parse(path, &self.answer(path, request.send(&body[..]))?)
+    }
+
+    /// Sends JSON that is to stand at the path, and asks for a JSON answer.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.put_with(path, None, body)
+    }
+
+    /// Sends JSON that is to stand at the path, perhaps with one more header, and asks for a JSON answer.
+    pub(crate) fn put_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.send(self.agent.put(self.address(path)), path, header, body)
     }
 
     /// Sends the archive of a pack.

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use busbar_api::{
-    BatchReply, CancelReply, CancelRequest, INPUT_BYTES_MAX, JobList, JobState, JobView, LogsView, PAGE_ITEMS_MAX, Priority,
-    RawValue, SubmitReply, SubmitRequest,
+    BatchReply, CancelReply, CancelRequest, INPUT_BYTES_MAX, IdempotencyPolicy, JobList, JobState, JobView, LogsView,
+    PAGE_ITEMS_MAX, Priority, RawValue, SubmitReply, SubmitRequest,
 };
 use clap::{Args, Subcommand};
 
 use crate::client::{Client, encode};
 use crate::failure::{Failure, ended_badly};
+use crate::job_explain;
 use crate::render::{self, Output, line, pairs, table};
 use crate::watch::{self, WatchArgs};
 
@@ -23,13 +24,15 @@ const LONG_POLL: Duration = Duration::from_secs(30);
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
     /// Submit a job, or the same job many times.
-    Submit(SubmitArgs),
+    Submit(Box<SubmitArgs>),
     /// Show a job.
     Get(GetArgs),
     /// List jobs, the newest first.
     List(ListArgs),
     /// Follow jobs live: named ones to their ends, others until interrupted.
     Watch(WatchArgs),
+    /// Tell why a job is where it is, gate by gate.
+    Explain(JobArgs),
     /// End a job.
     Cancel(CancelArgs),
     /// Write the bytes of a job's result to stdout.
@@ -41,7 +44,7 @@ pub(crate) enum JobCommand {
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
     /// The job.
-    job_id: String,
+    pub(crate) job_id: String,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +78,33 @@ pub(crate) struct SubmitArgs {
     /// How many attempts it gets.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
+    /// Not sent to a worker before this time, for example 2026-11-21T09:30:00Z.
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    /// The same, in milliseconds from now.
+    #[arg(long, value_name = "MS", conflicts_with = "not_before")]
+    delay_ms: Option<u64>,
+    /// Jobs of one tenant and topic with the same key share the topic's bounds for keys.
+    #[arg(long, value_name = "KEY")]
+    concurrency_key: Option<String>,
+    /// How long it may wait for a worker.
+    #[arg(long, value_name = "MS")]
+    schedule_to_start_ms: Option<u64>,
+    /// How long one attempt may take.
+    #[arg(long, value_name = "MS")]
+    start_to_close_ms: Option<u64>,
+    /// An attempt that reports nothing for so long is over.
+    #[arg(long, value_name = "MS")]
+    heartbeat_timeout_ms: Option<u64>,
+    /// An error code after which no other attempt is made; may be repeated.
+    #[arg(long = "non-retryable-code", value_name = "CODE")]
+    non_retryable_codes: Vec<String>,
+    /// return_existing, reject or allow_after_failure: what it means that the key is taken.
+    #[arg(long, value_name = "POLICY", value_parser = policy, requires = "idempotency_key")]
+    idempotency_policy: Option<IdempotencyPolicy>,
+    /// The job that this one belongs to, and with which it is cancelled.
+    #[arg(long, value_name = "JOB")]
+    parent_job_id: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -122,13 +152,14 @@ pub(crate) struct LogsArgs {
 
 pub(crate) fn run(command: JobCommand, client: &Client, output: &Output) -> Result<(), Failure> {
     match command {
-        JobCommand::Submit(args) => submit(args, client, output),
+        JobCommand::Submit(args) => submit(*args, client, output),
         JobCommand::Get(args) => {
             let view = client.job(&args.job_id, Duration::from_secs(args.wait))?;
             output.show(&view, || words(&view))
         }
         JobCommand::List(args) => list(&args, client, output),
         JobCommand::Watch(args) => watch::run(args, client, output),
+        JobCommand::Explain(args) => job_explain::run(&args, client, output),
         JobCommand::Cancel(args) => cancel(args, client, output),
         JobCommand::Result(args) => render::bytes(&client.get_bytes(&format!("/api/v1/jobs/{}/result", encode(&args.job_id)))?),
         JobCommand::Logs(args) => logs(&args, client, output),
@@ -146,6 +177,15 @@ fn submit(args: SubmitArgs, client: &Client, output: &Output) -> Result<(), Fail
         idempotency_key: args.idempotency_key,
         deadline_ms: args.deadline_ms,
         max_attempts: args.max_attempts,
+        not_before: args.not_before,
+        delay_ms: args.delay_ms,
+        concurrency_key: args.concurrency_key,
+        schedule_to_start_ms: args.schedule_to_start_ms,
+        start_to_close_ms: args.start_to_close_ms,
+        heartbeat_timeout_ms: args.heartbeat_timeout_ms,
+        non_retryable_codes: args.non_retryable_codes,
+        idempotency_policy: args.idempotency_policy,
+        parent_job_id: args.parent_job_id,
     };
     if count > 1 {
         return submit_many(&vec![request; count as usize], wait, client, output);
@@ -290,6 +330,10 @@ fn words(view: &JobView) -> String {
         ("took", view.execution_ms.map(|ms| format!("{ms} ms")).unwrap_or_default()),
         ("labels", labels.join(" ")),
         ("requires", view.requires.join(" ")),
+        ("concurrency key", text(&view.concurrency_key)),
+        ("parent", text(&view.parent_job_id)),
+        ("redrive of", text(&view.redrive_of)),
+        ("workers died", if view.crashes > 0 { view.crashes.to_string() } else { String::new() }),
         ("decision", decision),
         ("trace", view.trace_id.clone()),
         ("error", text(&view.error_code)),
@@ -328,6 +372,15 @@ fn priority(text: &str) -> Result<Priority, String> {
         "batch" => Ok(Priority::Batch),
         "critical" => Ok(Priority::Critical),
         _ => Err("one of interactive, batch, critical".to_owned()),
+    }
+}
+
+fn policy(text: &str) -> Result<IdempotencyPolicy, String> {
+    match text {
+        "return_existing" => Ok(IdempotencyPolicy::ReturnExisting),
+        "reject" => Ok(IdempotencyPolicy::Reject),
+        "allow_after_failure" => Ok(IdempotencyPolicy::AllowAfterFailure),
+        _ => Err("one of return_existing, reject, allow_after_failure".to_owned()),
     }
 }
 

@@ -10,13 +10,19 @@
 
 mod client;
 mod demo;
+mod dlq;
 mod endpoint;
 mod explain;
 mod failure;
 mod job;
+mod job_explain;
+mod limits;
 mod pack;
+mod pause;
+mod rate;
 mod render;
 mod run;
+mod span;
 mod status;
 mod stream;
 mod top;
@@ -63,9 +69,18 @@ enum Command {
     /// Start runs of workflows, look at them, follow them, end them.
     #[command(subcommand)]
     Run(run::RunCommand),
-    /// Look at workers.
+    /// Look at workers, drain and block them.
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// Pause pools, topics, tenants, keys and workers, and resume them.
+    #[command(subcommand)]
+    Pause(pause::PauseCommand),
+    /// Look at and change what tenants and topics may use.
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
+    /// Look at dead letters, try them again, throw them away.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Build, install, look at and uninstall packs.
     #[command(subcommand)]
     Pack(pack::PackCommand),
@@ -103,7 +118,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Job(command) => job::run(command, &stack()?, &output),
         Command::Workflow(command) => workflow::run(&command, &stack()?, &output),
         Command::Run(command) => run::run(command, &stack()?, &output),
-        Command::Worker(command) => worker::run(&command, &stack()?, &output),
+        Command::Worker(command) => worker::run(command, &stack()?, &output),
+        Command::Pause(command) => pause::run(command, &stack()?, &output),
+        Command::Limits(command) => limits::run(command, &stack()?, &output),
+        Command::Dlq(command) => dlq::run(command, &stack()?, &output),
         Command::Pack(command) => pack::run(&command, stack, &output),
         Command::Status => status::run(&stack()?, &output),
         Command::Top(args) => top::run(&args, &stack()?, &output),

@@ -1,5 +1,7 @@
 //! `ctl` as a process, against a gateway of a few lines that knows all answers: what it prints, and how it exits.
 
+mod operations;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -58,7 +60,9 @@ fn serve(mut stream: TcpStream, jobs: &Jobs, one_off: bool) {
             return;
         }
         let refusal = || problem(401, "unauthenticated", "no key");
-        let (status, answer) = if key { answer(method, path, &body, jobs, one_off) } else { refusal() };
+        let known =
+            || operations::answer(method, path, &query, &body).unwrap_or_else(|| answer(method, path, &body, jobs, one_off));
+        let (status, answer) = if key { known() } else { refusal() };
         let kind = if status < 300 { "application/json" } else { "application/problem+json" };
         let text = answer.to_string();
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", text.len());

@@ -230,7 +230,8 @@ pub(crate) fn take_back(record: String, input: String) -> Unit {
     Unit { id: CommitId::generate(), guards: vec![Guard::Absent { key: record }], writes: vec![Write::Delete { key: input }] }
 }
 
-fn acceptance(record: &JobRecord) -> Admitted {
+/// What a job that is there was admitted as.
+pub(crate) fn acceptance(record: &JobRecord) -> Admitted {
     let state = view::state(record).map_or(JobState::Unspecified, busbar_api::JobState::to_protocol);
     Admitted { job_id: record.job_id.clone(), trace_id: record.trace_id.clone(), state: state.into(), existing: false }
 }

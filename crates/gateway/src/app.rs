@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use busbar_api::Problem;
 use busbar_blobs::Blobs;
-use busbar_protocol::ports::{Bus, BusError, Headers, Records, Tracer};
+use busbar_protocol::ports::{Bus, BusError, Headers, Records, SystemClock, Tracer};
 use busbar_protocol::prost::{DecodeError, Message};
 use busbar_service::Shutdown;
 use tokio::sync::Semaphore;
@@ -48,22 +48,33 @@ pub(crate) struct App<B, R> {
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
     pub(crate) tracer: Tracer,
+    /// The store's time, by which the scheduler goes as well.
+    pub(crate) clock: SystemClock,
     pub(crate) started: Instant,
 }
 
 /// The state of the routes.
 pub(crate) type Shared<B, R> = Arc<App<B, R>>;
 
+/// What lies outside of the process.
+#[derive(Clone, Debug)]
+pub(crate) struct Outside<B, R> {
+    pub(crate) bus: B,
+    pub(crate) records: R,
+    pub(crate) blobs: Blobs,
+    /// The store's time.
+    pub(crate) clock: SystemClock,
+}
+
 impl<B: Bus, R: Records> App<B, R> {
     pub(crate) fn new(
         config: GatewayConfig,
-        bus: B,
-        records: R,
-        blobs: Blobs,
+        outside: Outside<B, R>,
         admitter: Admitter,
         stream: Arc<Hub<B, R>>,
         kit: &Kit,
     ) -> Self {
+        let Outside { bus, records, blobs, clock } = outside;
         Self {
             keys: Keys::new(records.clone(), Duration::from_millis(config.key_cache_ms)),
             jobs: JobWatch::default(),
@@ -81,6 +92,7 @@ impl<B: Bus, R: Records> App<B, R> {
             admitter,
             shutdown: kit.shutdown.clone(),
             tracer: kit.tracer.clone(),
+            clock,
         }
     }
 

@@ -81,6 +81,10 @@ pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Problem {
 /// A refusal that came over the bus.
 pub(crate) fn of_wire(problem: busbar::Problem) -> Problem {
     match Code::parse(&problem.code) {
+        // What is full, or comes too fast, is always worth another try.
+        Some(code) if code.http_status() == 429 && problem.retry_after_ms == 0 => {
+            Problem::new(code, problem.detail).retry_after_ms(AWAY_RETRY_MS)
+        }
         Some(code) => Problem::new(code, problem.detail).retry_after_ms(problem.retry_after_ms),
         // A newer scheduler may know codes that we do not.
         None => {

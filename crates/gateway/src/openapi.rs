@@ -22,7 +22,7 @@ use utoipa::openapi::{OpenApi, Ref, RefOr, ResponsesBuilder};
 use utoipa::{Modify, OpenApi as _, PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::routes::{artifacts, cell, jobs, list, packs, runs, start, stream, submit, workflows};
+use crate::routes::{artifacts, cell, dead, jobs, limits, list, packs, pauses, runs, start, stream, submit, workers, workflows};
 
 /// Where the document is.
 const PATH: &str = "/api/v1/openapi.json";
@@ -43,6 +43,7 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
     ),
     tags(
         (name = "jobs", description = "Submitting jobs, looking at them, ending them."),
+        (name = "dead letters", description = "Jobs that ended without success, kept to be looked at and tried again."),
         (name = "artifacts", description = "Files that jobs work on."),
         (name = "workflows", description = "Which jobs belong together, and in which order they run."),
         (name = "runs", description = "Starting workflows, looking at what became of it, ending it."),
@@ -56,9 +57,17 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
         submit::one,
         submit::batch,
         jobs::get,
+        jobs::explain,
         jobs::cancel,
         jobs::logs,
         jobs::result,
+        dead::list,
+        dead::page,
+        dead::show,
+        dead::again,
+        dead::retry,
+        dead::again_many,
+        dead::discard,
         artifacts::upload,
         artifacts::download,
         workflows::list,
@@ -79,7 +88,20 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
         packs::show,
         packs::install,
         packs::uninstall,
-        cell::workers,
+        workers::list,
+        workers::drain,
+        workers::undrain,
+        workers::block,
+        workers::unblock,
+        limits::get,
+        limits::set,
+        limits::set_tenant,
+        limits::unset_tenant,
+        limits::set_topic,
+        limits::unset_topic,
+        pauses::list,
+        pauses::set,
+        pauses::lift,
         cell::status,
     ),
     security(("api_key" = []), ("bearer" = [])),

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use busbar_blobs::Blobs;
-use busbar_protocol::ports::{Bus, BusError, Records, StoreError, Tracer};
+use busbar_protocol::ports::{Bus, BusError, Records, StoreError, SystemClock, Tracer};
 use busbar_rpc::Tls;
 use busbar_service::telemetry::Connections;
 use busbar_service::{Metrics, Readiness, Shutdown, TaskError, TaskSet};
 use tokio::net::TcpListener;
 
 use crate::admit::Admitter;
-use crate::app::App;
+use crate::app::{App, Outside};
 use crate::config::GatewayConfig;
 use crate::listener::PatientListener;
 use crate::metrics::GatewayMetrics;
@@ -104,6 +104,7 @@ impl Gateway {
         let address = http.local_addr()?;
         let grpc_address = grpc.as_ref().map(|grpc| grpc.listener.local_addr()).transpose()?;
         keyring::keep_bootstrap_key(&records, &config.bootstrap_key).await?;
+        let clock = SystemClock::anchored(records.time().await?);
         for check in ["gateway_bus", "gateway_store"] {
             kit.readiness.set(check, false);
         }
@@ -112,7 +113,8 @@ impl Gateway {
         let http = PatientListener { inner: http, patience: Duration::from_millis(config.write_stall_ms) };
         let clients_max = config.stream_clients_max;
         let hub = Arc::new(Hub::new(bus.clone(), records.clone(), clients_max, &kit.metrics, kit.shutdown.clone()));
-        let app = Arc::new(App::new(config, bus.clone(), records.clone(), blobs, admitter, hub.clone(), &kit));
+        let outside = Outside { bus: bus.clone(), records: records.clone(), blobs, clock };
+        let app = Arc::new(App::new(config, outside, admitter, hub.clone(), &kit));
         let (jobs, runs, progress, packs) = (app.jobs.clone(), app.runs.clone(), app.progress.clone(), app.packs.clone());
         let over_grpc = grpc.map(|grpc| grpc::serve(grpc, app.clone(), counted.clone(), kit.clone()));
         let router = routes::router(app, counted, kit.readiness.clone(), kit.metrics.clone());

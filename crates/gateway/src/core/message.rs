@@ -1,6 +1,9 @@
 //! Between the messages of the gRPC interface and the words of the HTTP interface, in which everything is decided.
 
-use busbar_api::{JobState, JobView, Priority, Problem, RawValue, SubmitReply, SubmitRequest};
+use busbar_api::{
+    DecisionView, ExplainView, GateState, GateView, IdempotencyPolicy, JobEndView, JobState, JobView, Priority, Problem,
+    RawValue, SubmitReply, SubmitRequest,
+};
 use busbar_protocol::busbar::{self, watch_jobs_reply};
 use busbar_protocol::cap::JobProgress;
 use busbar_protocol::codes::Code;
@@ -27,6 +30,7 @@ fn invalid(detail: impl Into<String>) -> Problem {
 pub(crate) fn submission(request: busbar::SubmitJobRequest) -> Result<SubmitRequest, Problem> {
     let priority = busbar::Priority::try_from(request.priority)
         .map_err(|_| invalid(format!("priority: {} is none of PRIORITY_BATCH, _INTERACTIVE, _CRITICAL", request.priority)))?;
+    let idempotency_policy = policy(request.idempotency_policy)?;
     Ok(SubmitRequest {
         topic: request.topic,
         input: input(request.input_json)?,
@@ -41,10 +45,30 @@ pub(crate) fn submission(request: busbar::SubmitJobRequest) -> Result<SubmitRequ
         idempotency_key: request.idempotency_key,
         deadline_ms: request.deadline_ms,
         max_attempts: request.max_attempts,
+        not_before: request.not_before.map(|time| time.to_string()),
+        delay_ms: request.delay_ms,
+        concurrency_key: request.concurrency_key,
+        schedule_to_start_ms: request.schedule_to_start_ms,
+        start_to_close_ms: request.start_to_close_ms,
+        heartbeat_timeout_ms: request.heartbeat_timeout_ms,
+        non_retryable_codes: request.non_retryable_codes,
+        idempotency_policy,
+        parent_job_id: request.parent_job_id,
     })
 }
 
-fn input(json: Bytes) -> Result<Box<RawValue>, Problem> {
+fn policy(number: i32) -> Result<Option<IdempotencyPolicy>, Problem> {
+    let policy = busbar::IdempotencyPolicy::try_from(number);
+    Ok(match policy.map_err(|_| invalid(format!("idempotency_policy: {number} is none")))? {
+        busbar::IdempotencyPolicy::Unspecified => None,
+        busbar::IdempotencyPolicy::ReturnExisting => Some(IdempotencyPolicy::ReturnExisting),
+        busbar::IdempotencyPolicy::Reject => Some(IdempotencyPolicy::Reject),
+        busbar::IdempotencyPolicy::AllowAfterFailure => Some(IdempotencyPolicy::AllowAfterFailure),
+    })
+}
+
+/// JSON as the messages carry it: bytes that are one value.
+pub(crate) fn input(json: Bytes) -> Result<Box<RawValue>, Problem> {
     let text = String::from_utf8(json.into()).map_err(|error| invalid(format!("input_json: it is no UTF-8: {error}")))?;
     RawValue::from_string(text).map_err(|error| invalid(format!("input_json: it is no JSON: {error}")))
 }
@@ -131,25 +155,13 @@ pub(crate) fn answer(outcome: Result<SubmitReply, Problem>) -> busbar::SubmitJob
 
 /// A job.
 pub(crate) fn job(view: JobView) -> busbar::Job {
-    let time = |text: Option<&str>| text.and_then(|text| text.parse::<Timestamp>().ok());
-    let decision = view.decision.map(|decision| busbar::Decision {
-        decision: decision.decision,
-        rule_id: decision.rule_id,
-        reason: decision.reason,
-        snapshot: decision.snapshot,
-    });
     busbar::Job {
         state: view.state.to_protocol().into(),
         created_at: time(Some(&view.created_at)),
         updated_at: time(Some(&view.updated_at)),
         not_before: time(view.not_before.as_deref()),
         deadline_at: time(view.deadline_at.as_deref()),
-        priority: match view.priority {
-            Priority::Batch => busbar::Priority::Batch,
-            Priority::Interactive => busbar::Priority::Interactive,
-            Priority::Critical => busbar::Priority::Critical,
-        }
-        .into(),
+        priority: priority_number(view.priority),
         id: view.id,
         topic: view.topic,
         tenant_id: view.tenant_id,
@@ -168,7 +180,77 @@ pub(crate) fn job(view: JobView) -> busbar::Job {
         percent: view.percent,
         module: view.module.unwrap_or_default(),
         cancel_requested: view.cancel_requested,
-        decision,
+        decision: view.decision.map(decision),
+        parent_job_id: view.parent_job_id.unwrap_or_default(),
+        redrive_of: view.redrive_of.unwrap_or_default(),
+        crashes: view.crashes,
+        concurrency_key: view.concurrency_key.unwrap_or_default(),
+    }
+}
+
+/// A time that a view tells as text.
+pub(crate) fn time(text: Option<&str>) -> Option<Timestamp> {
+    text.and_then(|text| text.parse().ok())
+}
+
+/// A priority as the messages carry it.
+pub(crate) fn priority_number(priority: Priority) -> i32 {
+    match priority {
+        Priority::Batch => busbar::Priority::Batch,
+        Priority::Interactive => busbar::Priority::Interactive,
+        Priority::Critical => busbar::Priority::Critical,
+    }
+    .into()
+}
+
+fn decision(decision: DecisionView) -> busbar::Decision {
+    let DecisionView { decision, rule_id, reason, snapshot } = decision;
+    busbar::Decision { decision, rule_id, reason, snapshot }
+}
+
+/// Why a job is where it is.
+pub(crate) fn explanation(view: ExplainView) -> busbar::JobExplanation {
+    busbar::JobExplanation {
+        state: view.state.to_protocol().into(),
+        at: time(Some(&view.at)),
+        job_id: view.id,
+        summary: view.summary,
+        gates: view.gates.into_iter().map(gate).collect(),
+        end: view.end.map(end),
+    }
+}
+
+fn gate(view: GateView) -> busbar::JobGate {
+    let state = match view.state {
+        GateState::Passed => busbar::JobGateState::Passed,
+        GateState::Waits => busbar::JobGateState::Waits,
+        GateState::Ahead => busbar::JobGateState::Ahead,
+    };
+    let workers = view.workers.into_iter().map(|worker| busbar::JobGateWorker {
+        worker_id: worker.worker_id,
+        verdict: worker.verdict,
+        detail: worker.detail,
+    });
+    busbar::JobGate {
+        name: view.name,
+        state: state.into(),
+        detail: view.detail,
+        spent_ms: view.spent_ms,
+        opens_at: time(view.opens_at.as_deref()),
+        workers: workers.collect(),
+    }
+}
+
+fn end(view: JobEndView) -> busbar::JobEnd {
+    busbar::JobEnd {
+        at: time(Some(&view.at)),
+        attempts: view.attempts,
+        max_attempts: view.max_attempts,
+        worker_id: view.worker_id.unwrap_or_default(),
+        crashes: view.crashes,
+        error_code: view.error_code.unwrap_or_default(),
+        error_message: view.error_message.unwrap_or_default(),
+        decision: view.decision.map(decision),
     }
 }
 
@@ -257,6 +339,23 @@ mod tests {
         let request = busbar::SubmitJobRequest { topic: "job.a".into(), input_json: json.into(), ..Default::default() };
         let submission = submission(request).expect("good");
         assert_eq!((submission.input.get(), submission.priority, submission.deadline_ms), (json, None, None));
+    }
+
+    #[test]
+    fn options_come_through_as_over_http() {
+        let request = busbar::SubmitJobRequest {
+            input_json: "1".into(),
+            not_before: Some(timestamp(1_700_000_000_125)),
+            non_retryable_codes: vec!["bad".into()],
+            idempotency_policy: busbar::IdempotencyPolicy::Reject.into(),
+            ..Default::default()
+        };
+        let read = submission(request.clone()).expect("good");
+        let time = crate::core::moment::parse("not_before", read.not_before.as_deref().expect("set")).expect("RFC 3339");
+        assert_eq!((time.millis(), read.idempotency_policy), (1_700_000_000_125, Some(IdempotencyPolicy::Reject)));
+        assert_eq!(read.non_retryable_codes, ["bad"]);
+        let strange = busbar::SubmitJobRequest { idempotency_policy: 9, ..request };
+        assert!(told(submission(strange)).1.starts_with("idempotency_policy: 9"));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) enum Need {
     ReadCell,
     /// To install packs and take them away.
     ManagePacks,
+    /// To pause what the cell sends, to drain and block workers, and to set bounds.
+    Operate,
 }
 
 impl Role {
@@ -50,7 +52,8 @@ impl Role {
         match (self, need) {
             (Self::Admin | Self::Operator, _) => true,
             (Self::Submitter, Need::ReadJobs | Need::WriteJobs) | (Self::Viewer, Need::ReadJobs | Need::ReadCell) => true,
-            (Self::Submitter, Need::ReadCell | Need::ManagePacks) | (Self::Viewer, Need::WriteJobs | Need::ManagePacks) => false,
+            (Self::Submitter, Need::ReadCell | Need::ManagePacks | Need::Operate)
+            | (Self::Viewer, Need::WriteJobs | Need::ManagePacks | Need::Operate) => false,
         }
     }
 }
@@ -63,7 +66,7 @@ impl Need {
             Self::ReadJobs => "admin, operator, submitter or viewer",
             Self::WriteJobs => "admin, operator or submitter",
             Self::ReadCell => "admin, operator or viewer",
-            Self::ManagePacks => "admin or operator",
+            Self::ManagePacks | Self::Operate => "admin or operator",
         }
     }
 }
@@ -94,7 +97,8 @@ mod tests {
         assert_eq!(table(Need::WriteJobs), [true, true, true, false]);
         assert_eq!(table(Need::ReadCell), [true, true, false, true]);
         assert_eq!(table(Need::ManagePacks), [true, true, false, false]);
-        for need in [Need::ReadJobs, Need::WriteJobs, Need::ReadCell, Need::ManagePacks] {
+        assert_eq!(table(Need::Operate), [true, true, false, false]);
+        for need in [Need::ReadJobs, Need::WriteJobs, Need::ReadCell, Need::ManagePacks, Need::Operate] {
             for role in Role::ALL {
                 assert_eq!(need.roles().contains(role.as_str()), role.allows(need), "{need:?} {role}");
             }

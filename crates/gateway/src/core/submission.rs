@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use busbar_api::{BATCH_TOO_LARGE, BatchRequest, INPUT_BYTES_MAX, Priority, Problem, SubmitRequest};
+use busbar_api::{BATCH_TOO_LARGE, BatchRequest, INPUT_BYTES_MAX, Priority, Problem, SPAN_MS_MAX, SubmitRequest};
 use busbar_protocol::busbar::AdmitItem;
 use busbar_protocol::cap::{ActorType, Budget, IdentityBinding, JobMetadata, JobPriority, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
+use busbar_protocol::time::Timestamp;
 use busbar_protocol::trace::TraceContext;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+
+use super::options;
 
 const LABELS_MAX: usize = 50;
 const LABEL_KEY_BYTES_MAX: usize = 128;
@@ -21,8 +24,6 @@ const REQUIRES_MAX: usize = 32;
 const REQUIREMENT_BYTES_MAX: usize = 128;
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 100;
-/// A year: longer deadlines are a mistake in the unit.
-const DEADLINE_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 /// Labels that say who approved what: only the control plane sets them.
 const RESERVED_LABEL_PREFIX: &str = "approval_";
 
@@ -86,16 +87,20 @@ pub(crate) fn prepare(
     who: &Submitter<'_>,
     job_id: &JobId,
     trace: &TraceContext,
+    now: Timestamp,
 ) -> Result<Prepared, Problem> {
     check(request)?;
+    let options = options::options(request, now)?;
+    let parent_job_id = options::parent(request, job_id.as_str())?;
     let input = Bytes::copy_from_slice(request.input.get().as_bytes());
     let item = AdmitItem {
-        request: job_request(request, familiar, who, job_id).encode_to_vec().into(),
+        request: JobRequest { parent_job_id, ..job_request(request, familiar, who, job_id) }.encode_to_vec().into(),
         tenant_id: who.tenant_id.to_owned(),
         trace_id: trace.trace_id(),
         traceparent: trace.to_string(),
         max_attempts: request.max_attempts.unwrap_or(0),
         input_bytes: input.len() as u64,
+        options,
     };
     Ok(Prepared { job_id: job_id.as_str().to_owned(), input, item })
 }
@@ -153,23 +158,29 @@ fn check(request: &SubmitRequest) -> Result<(), Problem> {
         let rule = "it must begin with `job.` and be tokens of letters, digits, `_` and `-`, joined by dots";
         return Err(Problem::new(Code::TopicInvalid, format!("topic {topic:?}: {rule}")));
     }
-    let input_bytes = request.input.get().len();
-    if input_bytes > INPUT_BYTES_MAX {
-        let detail = format!("input has {input_bytes} bytes; at most {INPUT_BYTES_MAX} are taken: upload an artifact instead");
-        return Err(Problem::new(Code::PayloadTooLarge, detail));
-    }
+    check_input(request.input.get())?;
     check_labels(&request.labels)?;
     check_requires(&request.requires)?;
     if let Some(key) = &request.idempotency_key {
         check_idempotency_key(key)?;
     }
     if let Some(ms) = request.deadline_ms {
-        demand((1..=DEADLINE_MS_MAX).contains(&ms), || format!("deadline_ms: 1 to {DEADLINE_MS_MAX} milliseconds, not {ms}"))?;
+        demand((1..=SPAN_MS_MAX).contains(&ms), || format!("deadline_ms: 1 to {SPAN_MS_MAX} milliseconds, not {ms}"))?;
     }
     if let Some(n) = request.max_attempts {
         demand((1..=ATTEMPTS_MAX).contains(&n), || format!("max_attempts: 1 to {ATTEMPTS_MAX}, not {n}"))?;
     }
     Ok(())
+}
+
+/// Refuses an input that is larger than one job may have.
+pub(crate) fn check_input(input: &str) -> Result<(), Problem> {
+    let input_bytes = input.len();
+    if input_bytes <= INPUT_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("input has {input_bytes} bytes; at most {INPUT_BYTES_MAX} are taken: upload an artifact instead");
+    Err(Problem::new(Code::PayloadTooLarge, detail))
 }
 
 /// Refuses a key that is empty or too long.
@@ -213,6 +224,8 @@ fn demand(holds: bool, detail: impl FnOnce() -> String) -> Result<(), Problem> {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
     fn who() -> Submitter<'static> {
         Submitter { tenant_id: "acme", principal_id: "ci" }
     }
@@ -221,20 +234,21 @@ mod tests {
         let trace = TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("a traceparent");
         let job_id = JobId::parse("j1").expect("good id");
         parse(body.as_bytes())
-            .and_then(|request| prepare(&request, Familiar::default(), &who(), &job_id, &trace))
+            .and_then(|request| prepare(&request, Familiar::default(), &who(), &job_id, &trace, NOW))
             .map_err(|p| format!("{p}"))
     }
 
     #[test]
     fn everything_arrives_in_the_request() {
         let body = r#"{"topic":"job.echo","input":{"a": 1},"priority":"batch","labels":{"x":"y"},"requires":["gpu"],
-            "idempotency_key":"k","deadline_ms":5000,"max_attempts":2}"#;
+            "idempotency_key":"k","deadline_ms":5000,"max_attempts":2,"concurrency_key":"c","parent_job_id":"p"}"#;
         let prepared = prepared(body).expect("good");
         assert_eq!(&prepared.input[..], br#"{"a": 1}"#);
         assert_eq!((prepared.item.max_attempts, prepared.item.input_bytes), (2, 8));
         assert_eq!(prepared.item.traceparent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let request = JobRequest::decode(&prepared.item.request[..]).expect("ours");
-        assert_eq!(request.context_ptr, "redis://ctx:j1");
+        assert_eq!((request.context_ptr.as_str(), request.parent_job_id.as_str()), ("redis://ctx:j1", "p"));
+        assert_eq!(prepared.item.options.map(|options| options.concurrency_key), Some("c".to_owned()));
         assert_eq!(request.priority, i32::from(JobPriority::Batch));
         assert_eq!(request.budget.map(|b| b.deadline_ms), Some(5000));
         assert_eq!(request.labels.get("x").map(String::as_str), Some("y"));
@@ -256,7 +270,7 @@ mod tests {
             ..Familiar::default()
         };
         let trace = TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("a traceparent");
-        let prepared = prepare(&request, familiar, &who(), &JobId::parse("j1").expect("good id"), &trace).expect("good");
+        let prepared = prepare(&request, familiar, &who(), &JobId::parse("j1").expect("good id"), &trace, NOW).expect("good");
         let request = JobRequest::decode(&prepared.item.request[..]).expect("ours");
         assert_eq!((request.memory_id.as_str(), request.principal_id.as_str()), ("mem:j1", "ci"));
         assert_eq!(request.env.values().map(String::as_str).collect::<Vec<_>>(), ["mem:j1", "t"]);
@@ -282,6 +296,10 @@ mod tests {
             (r#"{"topic":"job.a","input":1,"labels":{"":"x"}}"#, "field_invalid", "labels"),
             (r#"{"topic":"job.a","input":1,"labels":{"Approval_by":"me"}}"#, "field_invalid", "control plane"),
             (r#"{"topic":"job.a","input":1,"requires":["a b"]}"#, "field_invalid", "requires"),
+            (r#"{"topic":"job.a","input":1,"delay_ms":-1}"#, "field_invalid", "-1"),
+            (r#"{"topic":"job.a","input":1,"heartbeat_timeout_ms":0}"#, "field_invalid", "heartbeat_timeout_ms"),
+            (r#"{"topic":"job.a","input":1,"parent_job_id":"j1"}"#, "field_invalid", "parent_job_id"),
+            (r#"{"topic":"job.a","input":1,"idempotency_policy":"maybe"}"#, "field_invalid", "`maybe`"),
             (r#"{"topic":"job.a","input":1,"env":{"A":"b"}}"#, "field_invalid", "`env`"),
         ];
         for (body, code, named) in cases {

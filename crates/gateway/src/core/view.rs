@@ -52,6 +52,10 @@ pub(crate) fn view(record: &JobRecord) -> Option<JobView> {
         module: text(&plan.module),
         cancel_requested: record.cancel.is_some() && !state.is_terminal(),
         decision: record.decision.as_ref().and_then(decision),
+        parent_job_id: text(&record.parent_job_id),
+        redrive_of: text(&record.redrive_of),
+        crashes: record.crashes,
+        concurrency_key: text(&plan.concurrency_key),
     })
 }
 
@@ -97,7 +101,8 @@ fn by_state(record: &JobRecord) -> Option<ByState<'_>> {
     })
 }
 
-fn decision(decision: &JobDecision) -> Option<DecisionView> {
+/// What the safety kernel decided, if it did.
+pub(crate) fn decision(decision: &JobDecision) -> Option<DecisionView> {
     let kind = decision.decision();
     let name = kind.as_str_name();
     (kind != DecisionType::Unspecified).then(|| DecisionView {
@@ -108,7 +113,8 @@ fn decision(decision: &JobDecision) -> Option<DecisionView> {
     })
 }
 
-fn priority(number: i32) -> Priority {
+/// The priority that a number on the wire means.
+pub(crate) fn priority(number: i32) -> Priority {
     match JobPriority::try_from(number).unwrap_or_default() {
         JobPriority::Unspecified | JobPriority::Interactive => Priority::Interactive,
         JobPriority::Batch => Priority::Batch,
@@ -140,6 +146,9 @@ pub(crate) fn worker(worker: busbar::WorkerView) -> WorkerView {
         cpu_load: worker.cpu_load,
         memory_load: worker.memory_load,
         shared: worker.shared,
+        reason: text(&worker.reason),
+        prefetch: worker.prefetch,
+        worker_type: worker.worker_type,
     }
 }
 
@@ -167,7 +176,9 @@ mod tests {
             updated_ms: 1_700_000_000_125,
             attempt: 2,
             request: request.encode_to_vec().into(),
-            plan: Some(JobPlan { max_attempts: 3, ..JobPlan::default() }),
+            plan: Some(JobPlan { max_attempts: 3, concurrency_key: "order-7".into(), ..JobPlan::default() }),
+            parent_job_id: "p".into(),
+            crashes: 1,
             priority: JobPriority::Critical.into(),
             state: Some(state),
             ..JobRecord::default()
@@ -194,6 +205,8 @@ mod tests {
             ("2023-11-14T22:13:20.000Z", "2023-11-14T22:13:20.125Z")
         );
         assert_eq!((view.priority, view.labels.len()), (Priority::Critical, 1));
+        let kin = (view.parent_job_id.as_deref(), view.redrive_of, view.concurrency_key.as_deref(), view.crashes);
+        assert_eq!(kin, (Some("p"), None, Some("order-7"), 1));
     }
 
     #[test]

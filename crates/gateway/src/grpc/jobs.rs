@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use busbar_api::{Problem, WAIT_MS_MAX};
 use busbar_protocol::busbar::{
-    CancelJobReply, CancelJobRequest, GetJobRequest, Job, ListJobsReply, ListJobsRequest, SubmitJobReply, SubmitJobRequest,
-    SubmitJobsReply, SubmitJobsRequest, WaitJobRequest, WatchBegins, WatchJobsReply, WatchJobsRequest, watch_jobs_reply,
+    CancelJobReply, CancelJobRequest, ExplainJobRequest, GetJobRequest, Job, JobExplanation, ListJobsReply, ListJobsRequest,
+    SubmitJobReply, SubmitJobRequest, SubmitJobsReply, SubmitJobsRequest, WaitJobRequest, WatchBegins, WatchJobsReply,
+    WatchJobsRequest, watch_jobs_reply,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{Bus, Records};
@@ -114,6 +115,12 @@ impl<B: Bus, R: Records> Jobs for Service<B, R> {
         let list = list.await.map_err(|problem| status(&problem))?;
         let jobs = list.items.into_iter().map(message::job).collect();
         Ok(Response::new(ListJobsReply { jobs, next_page_token: list.next_cursor.unwrap_or_default() }))
+    }
+
+    async fn explain(&self, mut request: Request<ExplainJobRequest>) -> Result<Response<JobExplanation>, Status> {
+        let call = Call::of(&mut request, Need::ReadJobs)?;
+        let view = ops::explain::explain(&self.app, call.caller.tenant_id(), &request.into_inner().job_id).await;
+        view.map(|view| Response::new(message::explanation(view))).map_err(|problem| status(&problem))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gateway over gRPC: `busbar.v1.Jobs` and `cordum.v1.CordumApi`, with health and reflection.
+//! The gateway over gRPC: `busbar.v1.Jobs`, `busbar.v1.DeadLetters` and `cordum.v1.CordumApi`, with health and reflection.
 //!
 //! ```text
 //!  call ─► guard: key, deadline, a place ─► jobs, cordum: messages into our own words ─► ops, as for HTTP
@@ -6,11 +6,13 @@
 //! ```
 
 mod cordum;
+mod dead;
 mod guard;
 mod jobs;
 mod refusal;
 
 use busbar_protocol::ports::{Bus, Records};
+use busbar_rpc::busbar::dead_letters_server::{DeadLettersServer, SERVICE_NAME as DEAD_LETTERS};
 use busbar_rpc::busbar::jobs_server::{JobsServer, SERVICE_NAME as JOBS};
 use busbar_rpc::cordum_api::cordum_api_server::{CordumApiServer, SERVICE_NAME as CORDUM_API};
 use busbar_rpc::tonic::service::Routes;
@@ -44,10 +46,11 @@ pub(crate) async fn serve<B: Bus, R: Records>(
         large: jobs.max_decoding_message_size(BATCH_BYTES_MAX),
         places: app.batches.clone(),
     };
+    let dead = DeadLettersServer::new(dead::Service { app: app.clone() }).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let cordum = CordumApiServer::new(cordum::Service { app, metrics }).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut routes = Routes::builder();
-    routes.add_service(guard.before(jobs)).add_service(guard.before(cordum));
-    let health = add_standard(&mut routes, &[JOBS, CORDUM_API]).await;
+    routes.add_service(guard.before(jobs)).add_service(guard.before(dead)).add_service(guard.before(cordum));
+    let health = add_standard(&mut routes, &[JOBS, DEAD_LETTERS, CORDUM_API]).await;
     let options = ServeOptions { tls: grpc.tls, calls_max: CALLS_PER_CONNECTION_MAX, grace: DRAIN };
     let shutdown = kit.shutdown.clone();
     let server = busbar_rpc::serve(grpc.listener, routes.routes(), options, async move { shutdown.triggered().await });

@@ -22,7 +22,7 @@ fn kind(problem: &Problem) -> tonic::Code {
         404 | 410 => Kind::NotFound,
         405 => Kind::Unimplemented,
         409 if problem.code == Code::JobDuplicate.as_str() => Kind::AlreadyExists,
-        409 => Kind::FailedPrecondition,
+        409 | 412 => Kind::FailedPrecondition,
         429 => Kind::ResourceExhausted,
         503 => Kind::Unavailable,
         504 => Kind::DeadlineExceeded,

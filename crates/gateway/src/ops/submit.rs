@@ -9,7 +9,7 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
-use busbar_protocol::ports::{Bus, Records, Span, SpanKind, ago};
+use busbar_protocol::ports::{Bus, Clock as _, Records, Span, SpanKind, ago};
 use busbar_protocol::trace::TraceContext;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -75,7 +75,7 @@ impl<B: Bus, R: Records> Submit<'_, B, R> {
 
     fn prepare(&self, request: &SubmitRequest, familiar: Familiar, trace: &TraceContext) -> Result<Prepared, Problem> {
         let who = Submitter { tenant_id: self.caller.tenant_id(), principal_id: self.caller.name() };
-        submission::prepare(request, familiar, &who, &JobId::generate(), trace)
+        submission::prepare(request, familiar, &who, &JobId::generate(), trace, self.app.clock.now())
     }
 
     async fn store_and_admit(&self, prepared: Prepared) -> Result<SubmitReply, Problem> {
@@ -86,7 +86,8 @@ impl<B: Bus, R: Records> Submit<'_, B, R> {
     }
 }
 
-fn accepted(admitted: Admitted) -> Result<SubmitReply, Problem> {
+/// The answer to a submission that the scheduler admitted.
+pub(crate) fn accepted(admitted: Admitted) -> Result<SubmitReply, Problem> {
     let state = JobState::from_protocol(admitted.state()).ok_or_else(|| internal(&"the scheduler admitted a job in no state"))?;
     Ok(SubmitReply { job_id: admitted.job_id, trace_id: admitted.trace_id, state, existing: admitted.existing })
 }

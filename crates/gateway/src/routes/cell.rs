@@ -1,10 +1,10 @@
-//! Workers and the state of the cell.
+//! The state of the cell.
 
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
-use busbar_api::{BusStatus, Problem, SchedulerView, StatusView, StoreStatus, WorkerList, WorkerTotals, WorkerView};
+use busbar_api::{BusStatus, Problem, SchedulerView, StatusView, StoreStatus, WorkerTotals};
 use busbar_protocol::busbar::{self, SchedulerStatus, WorkersReply, WorkersRequest};
 use busbar_protocol::ports::{Bus, Records};
 use busbar_protocol::subjects;
@@ -12,33 +12,11 @@ use busbar_protocol::time::Timestamp;
 
 use crate::app::{App, Caller, Shared};
 use crate::core::role::Need;
-use crate::core::view::{self, time};
+use crate::core::view::time;
 use crate::error::{Refusal, of_wire};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The status is asked for when something is wrong, and must not wait long itself.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// List workers.
-///
-/// Every worker that the scheduler knows, by id. Needs the role admin, operator or viewer.
-#[utoipa::path(
-    get,
-    path = "/api/v1/workers",
-    tag = "cell",
-    operation_id = "listWorkers",
-    responses((status = 200, description = "All workers.", body = WorkerList)),
-    extensions(("x-busbar-codes" = json!(["scheduler_unavailable", "bus_unavailable"]))),
-)]
-pub(crate) async fn workers<B: Bus, R: Records>(
-    State(app): State<Shared<B, R>>,
-    caller: Caller,
-) -> Result<Json<WorkerList>, Refusal> {
-    caller.require(Need::ReadCell)?;
-    let mut items: Vec<WorkerView> = ask(&app, PATIENCE).await?.workers.into_iter().map(view::worker).collect();
-    items.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(Json(WorkerList { items }))
-}
 
 /// Look at the state of the cell.
 ///
@@ -69,7 +47,8 @@ pub(crate) async fn status<B: Bus, R: Records>(
     }))
 }
 
-async fn ask<B: Bus, R: Records>(app: &App<B, R>, patience: Duration) -> Result<WorkersReply, Problem> {
+/// Asks the scheduler for its workers and for itself.
+pub(crate) async fn ask<B: Bus, R: Records>(app: &App<B, R>, patience: Duration) -> Result<WorkersReply, Problem> {
     let reply: WorkersReply = app.ask(subjects::SCHEDULER_WORKERS, &WorkersRequest {}, patience).await?;
     reply.problem.clone().map_or(Ok(reply), |problem| Err(of_wire(problem)))
 }

@@ -8,21 +8,19 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use busbar_api::{AttemptLog, CancelReply, CancelRequest, JobView, LogsView};
+use busbar_api::{AttemptLog, CancelReply, CancelRequest, ExplainView, JobView, LogsView};
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus, Records};
 use serde::Deserialize;
 
-use super::{bad_path, bad_query, results};
+use super::{bad_path, bad_query, optional, results};
 use crate::app::{Caller, Shared};
-use crate::body;
 use crate::core::role::Need;
-use crate::core::{submission, wait};
+use crate::core::wait;
 use crate::error::Refusal;
 use crate::openapi::Octets;
 use crate::ops::{self, jobs::read_job};
 
-const CANCEL_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Logs of so many attempts are shown, the last ones.
 const LOGGED_ATTEMPTS_MAX: u32 = 10;
 
@@ -67,6 +65,29 @@ pub(crate) async fn get<B: Bus, R: Records>(
     Ok(Json(ops::jobs::get(&app, caller.tenant_id(), &job_id, waited).await?))
 }
 
+/// Explain where a job is.
+///
+/// What it waits for, gate by gate, and why each worker does not take it; of a job that has ended, how. Only live jobs have
+/// gates.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/explain",
+    tag = "jobs",
+    operation_id = "explainJob",
+    params(("id" = String, Path, description = "The job.")),
+    responses((status = 200, description = "Why it is where it is.", body = ExplainView)),
+    extensions(("x-busbar-codes" = json!(["job_not_found", "not_found", "scheduler_unavailable", "bus_unavailable"]))),
+)]
+pub(crate) async fn explain<B: Bus, R: Records>(
+    State(app): State<Shared<B, R>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<ExplainView>, Refusal> {
+    caller.require(Need::ReadJobs)?;
+    let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    Ok(Json(ops::explain::explain(&app, caller.tenant_id(), &job_id).await?))
+}
+
 /// Cancel a job.
 ///
 /// Answered after the commit. A live state in the answer means that a worker holds the job and was told: the first result
@@ -93,9 +114,8 @@ pub(crate) async fn cancel<B: Bus, R: Records>(
 ) -> Result<Json<CancelReply>, Refusal> {
     caller.require(Need::WriteJobs)?;
     let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
-    let body = body::read(&headers, body, CANCEL_BODY_BYTES_MAX).await?;
-    let request: Option<CancelRequest> = if body.trim_ascii().is_empty() { None } else { submission::parse_json(&body)? };
-    Ok(Json(ops::jobs::cancel(&app, &caller, job_id, request.and_then(|request| request.reason)).await?))
+    let request: CancelRequest = optional(&headers, body).await?;
+    Ok(Json(ops::jobs::cancel(&app, &caller, job_id, request.reason).await?))
 }
 
 /// Read what a job's attempts wrote.

@@ -2,26 +2,35 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod cell;
+pub(crate) mod dead;
 pub(crate) mod jobs;
+pub(crate) mod limits;
 pub(crate) mod list;
 pub(crate) mod packs;
+pub(crate) mod pauses;
 mod results;
 pub(crate) mod runs;
 pub(crate) mod start;
 pub(crate) mod stream;
 pub(crate) mod submit;
+pub(crate) mod workers;
 pub(crate) mod workflows;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::http::HeaderMap;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use busbar_api::Problem;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{Bus, Records};
 use busbar_service::{Metrics, Readiness, health};
+use serde::de::DeserializeOwned;
 
 use crate::app::Shared;
+use crate::body;
+use crate::core::submission;
 use crate::error::Refusal;
 use crate::metrics::{GatewayMetrics, observe};
 use crate::openapi;
@@ -40,6 +49,7 @@ pub(crate) fn router<B: Bus, R: Records>(
         .route("/api/v1/jobs/batch", post(submit::batch::<B, R>))
         .route("/api/v1/jobs/{id}", get(jobs::get::<B, R>))
         .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel::<B, R>))
+        .route("/api/v1/jobs/{id}/explain", get(jobs::explain::<B, R>))
         .route("/api/v1/jobs/{id}/logs", get(jobs::logs::<B, R>))
         .route("/api/v1/jobs/{id}/result", get(jobs::result::<B, R>))
         .route("/api/v1/artifacts", post(artifacts::upload::<B, R>))
@@ -55,7 +65,20 @@ pub(crate) fn router<B: Bus, R: Records>(
         .route("/api/v1/workflow-runs/{id}/cancel", post(runs::cancel::<B, R>))
         .route("/api/v1/workflow-runs/{id}/input", get(runs::input::<B, R>))
         .route("/api/v1/workflow-runs/{id}/output", get(runs::output::<B, R>))
-        .route("/api/v1/workers", get(cell::workers::<B, R>))
+        .route("/api/v1/dlq", get(dead::list::<B, R>))
+        .route("/api/v1/dlq/page", get(dead::page::<B, R>))
+        .route("/api/v1/dlq/redrive", post(dead::again_many::<B, R>))
+        .route("/api/v1/dlq/{job_id}", get(dead::show::<B, R>).delete(dead::discard::<B, R>))
+        .route("/api/v1/dlq/{job_id}/redrive", post(dead::again::<B, R>))
+        .route("/api/v1/dlq/{job_id}/retry", post(dead::retry::<B, R>))
+        .route("/api/v1/limits", get(limits::get::<B, R>).put(limits::set::<B, R>))
+        .route("/api/v1/limits/tenants/{id}", put(limits::set_tenant::<B, R>).delete(limits::unset_tenant::<B, R>))
+        .route("/api/v1/limits/topics/{pattern}", put(limits::set_topic::<B, R>).delete(limits::unset_topic::<B, R>))
+        .route("/api/v1/pauses", get(pauses::list::<B, R>))
+        .route("/api/v1/pauses/{scope}/{name}", put(pauses::set::<B, R>).delete(pauses::lift::<B, R>))
+        .route("/api/v1/workers", get(workers::list::<B, R>))
+        .route("/api/v1/workers/{id}/block", put(workers::block::<B, R>).delete(workers::unblock::<B, R>))
+        .route("/api/v1/workers/{id}/drain", post(workers::drain::<B, R>).delete(workers::undrain::<B, R>))
         .route("/api/v1/status", get(cell::status::<B, R>))
         .route("/api/v1/stream", get(stream::stream::<B, R>))
         .route("/api/v1/stream/sse", get(stream::sse::<B, R>))
@@ -77,4 +100,19 @@ fn bad_query(rejection: &QueryRejection) -> Problem {
 /// A path whose identifier cannot be read.
 fn bad_path(rejection: &PathRejection) -> Problem {
     Problem::new(Code::NotFound, rejection.body_text())
+}
+
+/// How large a body may be that only says how something shall be done.
+const WISH_BYTES_MAX: usize = 16 * 1024;
+
+/// A small body that may be missing.
+async fn optional<T: DeserializeOwned + Default>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+    optional_up_to(WISH_BYTES_MAX, headers, body).await
+}
+
+/// A body of at most so many bytes that may be missing.
+async fn optional_up_to<T: DeserializeOwned + Default>(max: usize, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+    let body = body::read(headers, body, max).await?;
+    let request: Option<T> = if body.trim_ascii().is_empty() { None } else { submission::parse_json(&body)? };
+    Ok(request.unwrap_or_default())
 }

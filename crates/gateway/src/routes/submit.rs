@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use busbar_api::{BODY_BYTES_MAX, BatchReply, BatchRequest, RawValue, Rejection, SubmitReply, SubmitRequest};
+use busbar_api::{BODY_BYTES_MAX, BatchReply, BatchRequest, Problem, RawValue, Rejection, SubmitReply, SubmitRequest};
 use busbar_protocol::ports::{Bus, Records};
 use futures::StreamExt as _;
 
@@ -31,13 +31,16 @@ use crate::traces::{self, BegunHere};
         ("echo" = (summary = "The smallest job", value = json!({"topic": "job.echo", "input": {"hello": "world"}}))),
         ("all" = (summary = "Every member", value = json!({
             "topic": "job.echo", "input": {"n": 1}, "priority": "batch", "labels": {"team": "a"}, "requires": [],
-            "idempotency_key": "order-4711", "deadline_ms": 60_000, "max_attempts": 2
+            "idempotency_key": "order-4711", "idempotency_policy": "return_existing", "deadline_ms": 60_000, "max_attempts": 2,
+            "delay_ms": 1000, "concurrency_key": "order-4711", "schedule_to_start_ms": 30_000, "start_to_close_ms": 20_000,
+            "heartbeat_timeout_ms": 5_000, "non_retryable_codes": ["card_declined"], "parent_job_id": "order-job-4711"
         }))),
     )),
     responses((status = 202, description = "The job is on disk.", body = SubmitReply)),
     extensions(("x-busbar-codes" = json!([
         "body_invalid", "field_invalid", "topic_invalid", "unknown_topic", "input_invalid", "payload_too_large",
-        "batch_too_large", "payload_missing", "job_duplicate", "backlog_full", "memory_short", "scheduler_unavailable",
+        "batch_too_large", "payload_missing", "job_duplicate", "idempotency_key_used", "parent_cancelled", "key_busy", "backlog_full",
+        "rate_exceeded", "memory_short", "scheduler_unavailable",
         "bus_unavailable"
     ]))),
 )]
@@ -96,11 +99,16 @@ pub(crate) async fn batch<B: Bus, R: Records>(
             Ok(admitted) => reply.job_ids.push(Some(admitted.job_id)),
             Err(problem) => {
                 reply.job_ids.push(None);
-                reply.rejected.push(Rejection { index, code: problem.code, detail: problem.detail });
+                reply.rejected.push(rejection(index, problem));
             }
         }
     }
     Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
+}
+
+/// How an item of many is told that was rejected.
+pub(crate) fn rejection(index: usize, problem: Problem) -> Rejection {
+    Rejection { index, code: problem.code, detail: problem.detail, retry_after_ms: problem.retry_after_ms }
 }
 
 fn read(text: &[u8]) -> Read {

@@ -14,6 +14,7 @@ use busbar_protocol::cordum_api;
 use busbar_protocol::keys;
 use busbar_protocol::ports::Records as _;
 use busbar_protocol::prost::Message as _;
+use busbar_rpc::busbar::dead_letters_client::DeadLettersClient;
 use busbar_rpc::busbar::jobs_client::JobsClient;
 use busbar_rpc::cordum_api::cordum_api_client::CordumApiClient;
 use busbar_rpc::tonic::metadata::MetadataMap;
@@ -46,6 +47,10 @@ fn connect(address: SocketAddr) -> Channel {
 
 pub(crate) fn client(fixture: &Fixture) -> Client {
     client_with(fixture, Some(&fixture.key))
+}
+
+pub(crate) fn dead_letters(fixture: &Fixture) -> DeadLettersClient<InterceptedService<Channel, WithKey>> {
+    DeadLettersClient::with_interceptor(connect(fixture.grpc), WithKey(Some(fixture.key.clone())))
 }
 
 pub(crate) fn client_with(fixture: &Fixture, key: Option<&str>) -> Client {

@@ -3,16 +3,21 @@
 
 mod artifacts;
 mod contract;
+mod dead;
 mod engine;
 mod grpc;
+mod holds;
 mod jobs;
 mod keyring;
+mod limits;
 mod lists;
 mod operations;
+mod options;
 mod packs;
 mod refusals;
 mod runs;
 mod stream;
 mod support;
+mod verbs;
 mod watching;
 mod workflows;

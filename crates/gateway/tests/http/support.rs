@@ -9,9 +9,9 @@ use busbar_blobs::Blobs;
 use busbar_bus::{BusConfig, NatsBus};
 use busbar_gateway::{Gateway, GatewayConfig, Grpc, Kit, Listeners, NewKey, Role, create_key};
 use busbar_protocol::busbar::{
-    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelAnswer, CancelReply, CancelRequest, Ended, JobEvent,
-    JobEventBatch, JobEventEntry, JobPlan, JobRecord, JobState, ListReply, ListRequest, Problem, Scheduled, SchedulerStatus,
-    WorkerKind, WorkerView, WorkersReply, admit_answer, cancel_answer, job_record,
+    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelAnswer, CancelReply, CancelRequest, Drain, Ended, JobEvent,
+    JobEventBatch, JobEventEntry, JobOptions, JobPlan, JobRecord, JobState, ListReply, ListRequest, Pause, Problem, Scheduled,
+    SchedulerStatus, WorkerKind, WorkerView, WorkersReply, admit_answer, cancel_answer, job_record,
 };
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::ports::{Answer, Bus, CommitClass, CommitId, Guard, Headers, Message, Records, Unit, Write};
@@ -178,17 +178,40 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
     tokio::time::timeout(DEADLINE, looking).await.unwrap_or_else(|_| panic!("{what} did not happen in time"))
 }
 
+/// What the scheduler is asked for.
+const VERBS: [&str; 8] = [
+    subjects::ADMIT,
+    subjects::SCHEDULER_CANCEL,
+    subjects::SCHEDULER_LIST,
+    subjects::SCHEDULER_WORKERS,
+    subjects::SCHEDULER_EXPLAIN,
+    subjects::SCHEDULER_PAUSE,
+    subjects::SCHEDULER_DRAIN,
+    subjects::SCHEDULER_REDRIVE,
+];
+
 /// Plays the scheduler: admits what has a known topic, keeps records, tells events. Tests end its jobs.
 #[derive(Clone)]
 pub(crate) struct Scheduler {
     bus: NatsBus,
-    store: Store,
-    state: Arc<Mutex<State>>,
+    pub(crate) store: Store,
+    pub(crate) state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
-struct State {
-    jobs: BTreeMap<String, JobRecord>,
+pub(crate) struct State {
+    pub(crate) jobs: BTreeMap<String, JobRecord>,
+    /// What each job asked for beyond CAP's request.
+    pub(crate) options: BTreeMap<String, JobOptions>,
+    /// What is paused, by scope and name.
+    pub(crate) pauses: BTreeMap<(i32, String), Pause>,
+    pub(crate) drains: BTreeMap<String, Drain>,
+    /// How many redrives came in each message, with the times before which nothing starts.
+    pub(crate) redrives: Vec<Vec<u64>>,
+    /// What the last job that tries another again was to be called.
+    pub(crate) last_redrive: String,
+    /// How many more redrives are answered only after they were carried out and their answers lost.
+    pub(crate) redrives_unanswered: u32,
     /// Items and bytes of every message that came.
     messages: Vec<(usize, usize)>,
     cursor: u64,
@@ -203,7 +226,7 @@ struct State {
 impl Scheduler {
     pub(crate) async fn start(fixture: &Fixture) -> Self {
         let scheduler = Self { bus: fixture.bus.clone(), store: fixture.store.clone(), state: Arc::default() };
-        for subject in [subjects::ADMIT, subjects::SCHEDULER_CANCEL, subjects::SCHEDULER_LIST, subjects::SCHEDULER_WORKERS] {
+        for subject in VERBS {
             let mut requests = scheduler.bus.subscribe(subject, None).await.expect("subscribed");
             let own = scheduler.clone();
             tokio::spawn(async move {
@@ -241,7 +264,14 @@ impl Scheduler {
             subjects::ADMIT => self.admit(&message).await,
             subjects::SCHEDULER_CANCEL => self.cancel(&message).await,
             subjects::SCHEDULER_LIST => self.list(&message),
-            _ => workers(),
+            subjects::SCHEDULER_EXPLAIN => self.explain(&message),
+            subjects::SCHEDULER_PAUSE => self.pause(&message),
+            subjects::SCHEDULER_DRAIN => self.drain(&message),
+            subjects::SCHEDULER_REDRIVE => match self.redrive(&message).await {
+                Some(reply) => reply,
+                None => return,
+            },
+            _ => self.workers(),
         };
         let to = message.reply.expect("a request");
         if !self.state.lock().expect("not poisoned").mute {
@@ -276,6 +306,9 @@ impl Scheduler {
             let detail = format!("no topic document matches {}", request.topic);
             return Err(Problem { code: "unknown_topic".into(), detail, retry_after_ms: 0 });
         }
+        if request.topic == "job.fast" {
+            return Err(Problem { code: "rate_exceeded".into(), detail: "too fast".into(), retry_after_ms: 0 });
+        }
         if request.topic == "job.full" {
             return Err(Problem { code: "backlog_full".into(), detail: "too many".into(), retry_after_ms: 2500 });
         }
@@ -294,19 +327,25 @@ impl Scheduler {
             request: item.request,
             created_ms: state.created_ms,
             updated_ms: state.created_ms,
-            plan: Some(JobPlan { max_attempts: item.max_attempts, ..JobPlan::default() }),
+            plan: Some(JobPlan {
+                max_attempts: item.max_attempts,
+                concurrency_key: item.options.as_ref().map(|options| options.concurrency_key.clone()).unwrap_or_default(),
+                ..JobPlan::default()
+            }),
             topic: request.topic,
             priority: request.priority,
+            parent_job_id: request.parent_job_id,
             state: Some(job_record::State::Scheduled(Scheduled::default())),
             ..JobRecord::default()
         };
         state.created.insert(request.job_id.clone(), record.created_ms);
+        state.options.extend(item.options.map(|options| (request.job_id.clone(), options)));
         state.jobs.insert(request.job_id, record.clone());
         Ok(record)
     }
 
     /// Writes records, over whatever stands there; with `finished`, into the tenant's index as well.
-    async fn write(&self, records: &[JobRecord], finished: Option<()>) {
+    pub(crate) async fn write(&self, records: &[JobRecord], finished: Option<()>) {
         for chunk in records.chunks(128) {
             let keys = chunk.iter().map(|record| keys::job(&record.job_id)).collect();
             let present = self.store.read(keys).await.expect("read");
@@ -396,20 +435,28 @@ impl Scheduler {
         jobs.truncate(request.limit as usize);
         ListReply { jobs, ..ListReply::default() }.encode_to_vec()
     }
-}
 
-fn workers() -> Vec<u8> {
-    let worker = WorkerView {
-        worker_id: "w1".into(),
-        kind: WorkerKind::Native.into(),
-        pool: "default".into(),
-        status: "online".into(),
-        capacity: 8,
-        in_flight: 3,
-        last_seen_ms: 1_700_000_000_000,
-        ..WorkerView::default()
-    };
-    let scheduler =
-        SchedulerStatus { owner: "s1".into(), epoch: 2, live: [("RUNNING".to_owned(), 3)].into(), ..SchedulerStatus::default() };
-    WorkersReply { workers: vec![worker], scheduler: Some(scheduler), problem: None }.encode_to_vec()
+    fn workers(&self) -> Vec<u8> {
+        let drain = self.state.lock().expect("not poisoned").drains.get("w1").cloned();
+        let worker = WorkerView {
+            worker_id: "w1".into(),
+            kind: WorkerKind::Native.into(),
+            pool: "default".into(),
+            status: if drain.is_some() { "draining" } else { "online" }.into(),
+            reason: drain.map(|drain| drain.reason).unwrap_or_default(),
+            capacity: 8,
+            in_flight: 3,
+            last_seen_ms: 1_700_000_000_000,
+            prefetch: 2,
+            worker_type: "gpu".into(),
+            ..WorkerView::default()
+        };
+        let scheduler = SchedulerStatus {
+            owner: "s1".into(),
+            epoch: 2,
+            live: [("RUNNING".to_owned(), 3)].into(),
+            ..SchedulerStatus::default()
+        };
+        WorkersReply { workers: vec![worker], scheduler: Some(scheduler), problem: None }.encode_to_vec()
+    }
 }

@@ -115,6 +115,10 @@ impl Records for MortalStore {
         self.0.put_payload(key, value, expire).await
     }
 
+    async fn put_result(&self, key: &str, value: Bytes, expire: Duration) -> Result<(), StoreError> {
+        self.0.put_result(key, value, expire).await
+    }
+
     async fn append_payload(&self, key: &str, value: Bytes, max: u64, expire: Duration) -> Result<(), StoreError> {
         self.0.append_payload(key, value, max, expire).await
     }
