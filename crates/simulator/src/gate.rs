@@ -188,6 +188,10 @@ impl<P: Records> Records for Gated<P> {
         self.gate.through("store.put_payload", self.port.put_payload(key, value, expire)).await
     }
 
+    async fn put_result(&self, key: &str, value: Bytes, expire: Duration) -> Result<(), StoreError> {
+        self.gate.through("store.put_result", self.port.put_result(key, value, expire)).await
+    }
+
     async fn append_payload(&self, key: &str, value: Bytes, max: u64, expire: Duration) -> Result<(), StoreError> {
         self.gate.through("store.append_payload", self.port.append_payload(key, value, max, expire)).await
     }

@@ -4,4 +4,7 @@ pub mod chaos;
 pub mod gate;
 pub mod model_bus;
 pub mod model_store;
+pub mod plant;
+pub mod sabotage;
+pub mod watch;
 pub mod world;

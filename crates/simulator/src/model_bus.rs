@@ -25,6 +25,7 @@ use busbar_protocol::ports::Subscription;
 use busbar_protocol::subjects::Stream;
 
 use crate::chaos::Chaos;
+use crate::watch::Watch;
 use server::Server;
 
 pub use client::{ModelClient, ModelConsumer};
@@ -60,6 +61,8 @@ pub struct BusCounters {
     pub duplicated: u64,
     /// Messages and settlements that arrived late.
     pub delayed: u64,
+    /// Messages and first deliveries that arrived after one that was sent later.
+    pub reordered: u64,
     /// Times that nobody listened where an answer was expected.
     pub no_responders: u64,
     /// Messages stored in streams.
@@ -93,6 +96,11 @@ impl ModelBus {
     #[must_use]
     pub fn client(&self, name: &str) -> ModelClient {
         ModelClient::new(&self.server, name)
+    }
+
+    /// Lets somebody watch from now on.
+    pub fn watch(&self, watcher: Arc<dyn Watch>) {
+        self.server.watched.set(watcher);
     }
 
     /// From now on, this unreliable.

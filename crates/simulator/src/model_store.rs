@@ -23,6 +23,7 @@ pub use state::Content;
 use state::State;
 
 use crate::chaos::Chaos;
+use crate::watch::{Watch, Watched};
 
 /// How long a call takes at least while the store is away, so that whoever repeats it lets time pass.
 const OUTAGE_MS_MIN: u64 = 10;
@@ -34,6 +35,7 @@ pub struct ModelStore {
     chaos: Chaos,
     start: Timestamp,
     since: Instant,
+    watched: Watched,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +66,12 @@ impl ModelStore {
     /// An empty store without faults, whose time starts here and goes with tokio's clock. Needs a tokio runtime.
     #[must_use]
     pub fn new(chaos: Chaos, start: Timestamp) -> Self {
-        Self { inner: Arc::default(), chaos, start, since: Instant::now() }
+        Self { inner: Arc::default(), chaos, start, since: Instant::now(), watched: Watched::default() }
+    }
+
+    /// Lets somebody watch from now on.
+    pub fn watch(&self, watcher: Arc<dyn Watch>) {
+        self.watched.set(watcher);
     }
 
     /// Sets the faults from now on.
@@ -196,7 +203,8 @@ impl ModelStore {
         let now = self.now_ms();
         let mut inner = self.lock();
         while let Some(next) = inner.queue(pending.class).waiting.pop_front_if(|next| next.ticket <= pending.ticket) {
-            let result = inner.apply(pending.class, now, &next.units);
+            let result = inner.apply(pending.class, now, &next.units, &self.watched);
+            self.watched.tell(|watcher| watcher.flushed());
             // Its caller may be gone.
             let _ = next.reply.send(result);
         }
@@ -236,13 +244,19 @@ impl Inner {
         }
     }
 
-    fn apply(&mut self, class: CommitClass, now: u64, units: &[Unit]) -> Result<Vec<Answer>, StoreError> {
+    fn apply(&mut self, class: CommitClass, now: u64, units: &[Unit], watched: &Watched) -> Result<Vec<Answer>, StoreError> {
         if class == CommitClass::Admit && self.faults.memory_short {
             return Err(StoreError::MemoryShort);
         }
-        let answers: Vec<_> = units.iter().map(|unit| self.state.apply(now, unit)).collect();
-        let applied = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Applied { .. }))).count();
-        self.commits += u64::try_from(applied).unwrap_or_default();
+        let mut answers = Vec::with_capacity(units.len());
+        for unit in units {
+            let answer = self.state.apply(now, unit);
+            if let Ok(Answer::Applied { .. }) = answer {
+                self.commits += 1;
+                watched.tell(|watcher| watcher.applied(Timestamp::from_millis(now), unit));
+            }
+            answers.push(answer);
+        }
         let mut all = Vec::with_capacity(answers.len());
         for (place, answer) in answers.into_iter().enumerate() {
             all.push(answer.map_err(|reason| StoreError::Refused { detail: format!("unit {place}: {reason}") })?);
@@ -301,7 +315,12 @@ impl Records for ModelStore {
     }
 
     async fn lease(&self, lock: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
-        self.change(|state, now| state.lease(now, lock, owner, ttl)).await
+        self.change(|state, now| {
+            let lease = state.lease(now, lock, owner, ttl)?;
+            self.watched.tell(|watcher| watcher.leased(lock, lease.epoch));
+            Ok(lease)
+        })
+        .await
     }
 
     async fn release(&self, lock: &str, owner: &str) -> Result<(), StoreError> {
@@ -316,6 +335,14 @@ impl Records for ModelStore {
         self.check_memory()?;
         self.change(|state, now| {
             state.put_payload(now, key, value, expire);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn put_result(&self, key: &str, value: Bytes, expire: Duration) -> Result<(), StoreError> {
+        self.change(|state, now| {
+            state.put_payload(now, key, value, Some(expire));
             Ok(())
         })
         .await

@@ -194,7 +194,7 @@ impl Bus for ModelClient {
     async fn settle(&self, delivery: &Delivery, settlement: Settlement) -> Result<(), BusError> {
         self.alive().await;
         if self.leaves()? {
-            self.server.settle(&delivery.token, settlement);
+            self.server.settle(delivery, settlement);
         }
         Ok(())
     }

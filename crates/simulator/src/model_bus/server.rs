@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use busbar_protocol::ports::{BusError, Connection, Message, Settlement, Subscription};
+use busbar_protocol::ports::{BusError, Connection, Delivery, Message, Settlement, Subscription};
 use busbar_protocol::subjects::Stream;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::stream::{ModelStream, read_token};
 use super::{BusCounters, BusFaults};
 use crate::chaos::Chaos;
+use crate::watch::Watched;
 
 /// One life of a client.
 pub(super) type ClientId = u64;
@@ -23,6 +24,7 @@ pub(super) type ClientId = u64;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) chaos: Chaos,
+    pub(super) watched: Watched,
     state: Mutex<State>,
     /// Told when a stream, a connection or a life changes.
     changed: Notify,
@@ -52,6 +54,8 @@ struct Listener {
     pattern: String,
     queue: Option<String>,
     sender: mpsc::UnboundedSender<Message>,
+    /// The number of the latest message that it got.
+    latest: u64,
 }
 
 impl State {
@@ -86,11 +90,16 @@ impl State {
         receivers
     }
 
-    fn hand_over(&mut self, listener: u64, message: Message) {
+    /// Gives a listener a message, the `number`-th of all.
+    fn hand_over(&mut self, listener: u64, number: u64, message: Message) {
         let reached = self.listeners.get(&listener).filter(|found| self.connected(found.client));
         match reached.map(|found| found.sender.send(message)) {
             Some(Ok(())) => self.counters.delivered += 1,
             Some(Err(_)) | None => self.counters.dropped += 1,
+        }
+        if let Some(found) = self.listeners.get_mut(&listener) {
+            self.counters.reordered += u64::from(number < found.latest);
+            found.latest = found.latest.max(number);
         }
     }
 }
@@ -106,7 +115,7 @@ impl Server {
             streams: BTreeMap::new(),
             next_id: 0,
         };
-        Self { chaos, state: Mutex::new(state), changed: Notify::new() }
+        Self { chaos, watched: Watched::default(), state: Mutex::new(state), changed: Notify::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,7 +189,7 @@ impl Server {
         let mut state = self.lock();
         let id = state.fresh_id();
         let queue = queue.map(str::to_owned);
-        state.listeners.insert(id, Listener { client, pattern: pattern.to_owned(), queue, sender });
+        state.listeners.insert(id, Listener { client, pattern: pattern.to_owned(), queue, sender, latest: 0 });
         drop(state);
         Listening { server: Arc::clone(self), client, id, receiver }
     }
@@ -241,25 +250,27 @@ impl Server {
 
     /// Brings a message to whoever listens; says whether somebody does.
     pub(super) fn spread(self: &Arc<Self>, message: &Message) -> bool {
+        self.watched.tell(|watcher| watcher.published(message));
         let mut state = self.lock();
         state.counters.published += 1;
+        let number = state.counters.published;
         state.taps.retain(|(pattern, tap)| !matches(pattern, &message.subject) || tap.send(message.clone()).is_ok());
         let receivers = state.receivers(&self.chaos, &message.subject);
         drop(state);
         for receiver in &receivers {
-            self.bring(*receiver, message);
+            self.bring(*receiver, number, message);
         }
         !receivers.is_empty()
     }
 
-    fn bring(self: &Arc<Self>, listener: u64, message: &Message) {
+    fn bring(self: &Arc<Self>, listener: u64, number: u64, message: &Message) {
         if self.loses() {
             return;
         }
         let copies = 1 + usize::from(self.duplicates());
         for _ in 0..copies {
             let message = message.clone();
-            self.later(self.delay(), move |server| server.lock().hand_over(listener, message));
+            self.later(self.delay(), move |server| server.lock().hand_over(listener, number, message));
         }
     }
 
@@ -293,13 +304,14 @@ impl Server {
     }
 
     /// What a reader gets of a work queue now.
-    pub(super) fn take(&self, stream: Stream, max: usize) -> Vec<busbar_protocol::ports::Delivery> {
+    pub(super) fn take(&self, stream: Stream, max: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut batch = Vec::new();
         while batch.len() < max {
-            let Some((sequence, delivery)) = self.lock().stream(stream).take(now) else {
+            let Some((sequence, late, delivery)) = self.lock().stream(stream).take(now) else {
                 break;
             };
+            self.lock().counters.reordered += u64::from(late);
             let repeated = delivery.deliveries > 1;
             self.count_pulled(repeated);
             if self.loses() {
@@ -321,10 +333,11 @@ impl Server {
     }
 
     /// A settlement has been sent.
-    pub(super) fn settle(self: &Arc<Self>, token: &str, settlement: Settlement) {
-        let Some((stream, sequence)) = read_token(token) else {
+    pub(super) fn settle(self: &Arc<Self>, delivery: &Delivery, settlement: Settlement) {
+        let Some((stream, sequence)) = read_token(&delivery.token) else {
             return;
         };
+        self.watched.tell(|watcher| watcher.settled(delivery, settlement));
         if self.loses() {
             return;
         }

@@ -24,11 +24,13 @@ pub(super) struct ModelStream {
     entries: BTreeMap<u64, Entry>,
     ids: BTreeSet<String>,
     last: u64,
+    /// The latest message that was delivered.
+    latest: u64,
 }
 
 impl ModelStream {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, entries: BTreeMap::new(), ids: BTreeSet::new(), last: 0 }
+        Self { stream, entries: BTreeMap::new(), ids: BTreeSet::new(), last: 0, latest: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,11 +51,13 @@ impl ModelStream {
         self.entries.insert(self.last, Entry { message, deliveries: 0, ready_at });
     }
 
-    /// The next message of a work queue that is ready, marked as delivered.
-    pub(super) fn take(&mut self, now: Instant) -> Option<(u64, Delivery)> {
+    /// The next message of a work queue that is ready, marked as delivered; and whether a later one went before it.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(u64, bool, Delivery)> {
         let (sequence, entry) = self.entries.iter_mut().find(|(_, entry)| entry.ready_at <= now)?;
         entry.ready_at = now + ACK_WAIT;
-        Some((*sequence, deliver(self.stream, *sequence, entry)))
+        let late = entry.deliveries == 0 && *sequence < self.latest;
+        self.latest = self.latest.max(*sequence);
+        Some((*sequence, late, deliver(self.stream, *sequence, entry)))
     }
 
     /// The same message again.

@@ -361,7 +361,9 @@ impl State {
         }
         let epoch = if same { epoch } else { epoch + 1 };
         let until = expiry(now, ttl);
-        self.set(lock.to_owned(), Content::Lock { owner: Some(asking.to_owned()), epoch, until }, None);
+        // A lease that somebody made expire goes on expiring, as a hash does when its fields are set.
+        let expires_at = self.keys.get(lock).and_then(|entry| entry.expires_at);
+        self.set(lock.to_owned(), Content::Lock { owner: Some(asking.to_owned()), epoch, until }, expires_at);
         Ok(Lease { held: true, epoch, remaining: Duration::from_millis(until - now), owner: asking.to_owned() })
     }
 
@@ -378,7 +380,8 @@ impl State {
             Some(Content::Lock { owner, epoch, .. }) => {
                 if owner.as_deref() == Some(asking) {
                     let freed = Content::Lock { owner: None, epoch: *epoch, until: 0 };
-                    self.set(lock.to_owned(), freed, None);
+                    let expires_at = self.keys.get(lock).and_then(|entry| entry.expires_at);
+                    self.set(lock.to_owned(), freed, expires_at);
                 }
                 Ok(())
             }
@@ -386,10 +389,11 @@ impl State {
         }
     }
 
-    pub(super) fn contents(&mut self, now: u64, prefix: &str) -> Vec<(String, Content, Option<u64>)> {
-        self.keys.retain(|_, entry| !entry.expired(now));
+    pub(super) fn contents(&self, now: u64, prefix: &str) -> Vec<(String, Content, Option<u64>)> {
         let from = self.keys.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        from.map(|(key, entry)| (key.clone(), entry.content.clone(), entry.expires_at)).collect()
+        from.filter(|(_, entry)| !entry.expired(now))
+            .map(|(key, entry)| (key.clone(), entry.content.clone(), entry.expires_at))
+            .collect()
     }
 
     fn get(&mut self, now: u64, key: &str) -> Option<&Content> {

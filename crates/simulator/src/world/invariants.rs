@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use busbar_protocol::busbar::{JobEvent, JobState, WorkersReply};
+use busbar_protocol::cap::JobStatus;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
-use busbar_scheduler::core::job::Job;
+use busbar_scheduler::core::job::{Job, Outcome};
 use tokio::time::Instant;
 
-use super::{Story, World, run_invariants, scheduler};
+use super::{Ledger, Story, World, rules, run_invariants};
 
 /// Every change of state that the life of a job allows.
 const ALLOWED: &[(JobState, &[JobState])] = {
@@ -24,6 +25,11 @@ const ALLOWED: &[(JobState, &[JobState])] = {
         (Running, &[Succeeded, Failed, Scheduled, Timeout, Cancelled]),
     ]
 };
+
+/// Whether the life of a job allows this change of state.
+pub(crate) fn is_allowed(from: JobState, to: JobState) -> bool {
+    ALLOWED.iter().any(|(state, next)| *state == from && next.contains(&to))
+}
 
 /// The changes that a long run must have seen.
 pub const EXPECTED: &[&str] = &[
@@ -49,7 +55,21 @@ pub const EXPECTED: &[&str] = &[
     "RUNNING>SCHEDULED",
     "RUNNING>TIMEOUT",
     "RUNNING>CANCELLED",
+    "code cancelled",
+    "code deadline_exceeded",
+    "code heartbeat_timeout",
+    "code job_quarantined",
+    "code rate_limited",
+    "code schedule_to_start_timeout",
+    "code start_to_close_timeout",
+    "code superseded",
+    "code worker_left",
+    "code worker_lost",
+    "code worker_unreachable",
 ];
+
+/// A submission is prepared at most so long before it is found out what its key stands for.
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(20);
 
 /// Waits until nothing is live, the relay has caught up and every slot is free.
 pub(crate) async fn come_to_rest(world: &World, end: Instant) -> Result<(), String> {
@@ -67,8 +87,9 @@ pub(crate) async fn come_to_rest(world: &World, end: Instant) -> Result<(), Stri
             return Ok(());
         }
         if Instant::now() > end {
+            let told = |id: &String| world.job(id).map_or_else(String::new, |job| format!("{id}: {:?}", job.state));
             let members: Vec<String> =
-                world.store.members(keys::INDEX_LIVE).into_iter().take(5).map(|entry| entry.member).collect();
+                world.store.members(keys::INDEX_LIVE).into_iter().take(5).map(|entry| told(&entry.member)).collect();
             return Err(format!(
                 "the world does not come to rest: {live} live ({members:?}), {queued} in streams, relay caught up: {relayed}, slots taken: {taken}, active scheduler: {}, {}",
                 view.scheduler.is_some(),
@@ -115,20 +136,26 @@ pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) 
             broken.push(format!("{job} was denied and ran"));
         }
     }
-    let frozen = ledger.frozen.get(scheduler::ROLE.name).copied().unwrap_or(0);
     for (job, count) in executions {
         let attempts = records.get(job).map_or(0, |record| record.attempt);
         let held = ledger.held_at_kill.get(job).copied().unwrap_or(0);
-        // A scheduler that was stopped between commit and sending sends late, perhaps to a new start of the worker, which has no
-        // memory of the attempt.
-        if count > attempts + held + frozen {
+        if count > attempts + held {
             broken.push(format!("{job} ran {count} times in {attempts} attempts, {held} of them in workers that were killed"));
         }
     }
     dead_letters(world, &records, broken);
+    ends(world, &ledger, &records, broken);
+    quarantine(&records, broken);
+    told(world, &records, broken);
     let counters = world.bus.counters();
     story.events = counters.published + counters.delivered + counters.pulled + world.store.commits();
     story.faults = ledger.faults + counters.dropped + counters.duplicated + counters.acks_lost;
+    story.calm = u64::from(ledger.calm);
+    story.least = (!ledger.calm).then_some((story.events, story.faults));
+    story.reordered = counters.reordered;
+    story.disconnects = ledger.disconnects;
+    story.freezes = ledger.frozen.values().map(|count| u64::from(*count)).sum();
+    story.jumps = ledger.jumps;
     story.jobs = ledger.acknowledged.len();
     story.crash_points = world.points.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
 }
@@ -162,11 +189,13 @@ fn follow(job: &str, history: &[JobEvent], story: &mut Story, broken: &mut Vec<S
     let mut now: Option<JobState> = None;
     let mut attempt = 0;
     for event in history {
+        if !event.error_code.is_empty() {
+            *story.transitions.entry(format!("code {}", event.error_code)).or_default() += 1;
+        }
         for state in event.states.iter().filter_map(|state| JobState::try_from(*state).ok()) {
             if let Some(before) = now {
                 *story.transitions.entry(format!("{}>{}", before.short_name(), state.short_name())).or_default() += 1;
-                let allowed = ALLOWED.iter().find(|(from, _)| *from == before).map_or(&[][..], |(_, to)| to);
-                if !allowed.contains(&state) {
+                if !is_allowed(before, state) {
                     broken.push(format!("{job} went from {} to {}", before.short_name(), state.short_name()));
                 }
             }
@@ -188,6 +217,80 @@ fn dead_letters(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec
         let should = admitted && matches!(job.state.tag(), JobState::Failed | JobState::Timeout);
         if should != dead.contains(id) {
             broken.push(format!("{id}: state {}, dead letter: {}", job.state.tag().short_name(), dead.contains(id)));
+        }
+    }
+}
+
+/// Each end is what a worker said of that very attempt, or what we decided within the bounds of the topic; results are where the
+/// records say; one idempotency key is one job.
+fn ends(world: &World, ledger: &Ledger, records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
+    let documents = rules::topics();
+    for (id, job) in records {
+        let Some(end) = job.end() else { continue };
+        if !end.decided_here && end.worker_id.starts_with("native-") {
+            let said = ledger.reported.get(&(id.clone(), job.attempt));
+            let fits = |status: &JobStatus| match end.outcome {
+                Outcome::Succeeded => *status == JobStatus::Succeeded,
+                Outcome::Failed => matches!(status, JobStatus::Failed | JobStatus::FailedRetryable),
+                Outcome::Cancelled => *status == JobStatus::Cancelled,
+                Outcome::Denied | Outcome::Timeout => false,
+            };
+            if !said.is_some_and(|said| said.iter().any(fits)) {
+                broken.push(format!("{id} is {:?} by attempt {}, of which {said:?} was said", end.outcome, job.attempt));
+            }
+        }
+        let document = documents.iter().find(|document| document.topic == job.topic);
+        let of_run = id.contains(':');
+        if let Some(document) = document.filter(|_| !of_run)
+            && job.attempt - job.unreached > document.max_attempts
+        {
+            broken.push(format!("{id} had {} attempts, {} of which reached nobody", job.attempt, job.unreached));
+        }
+        if let Some(key) = end.result.as_ref().and_then(|result| result.pointer.strip_prefix("redis://"))
+            && !world.store.contents(key).iter().any(|(there, _, _)| there == key)
+        {
+            broken.push(format!("the result of {id} is not at {key}"));
+        }
+    }
+    for (key, jobs) in ledger.keyed_jobs.iter().filter(|(_, jobs)| jobs.len() > 1) {
+        let all: Vec<&Job> = jobs.iter().filter_map(|id| records.get(id)).collect();
+        let succeeded = all.iter().filter(|job| job.end().is_some_and(|end| end.outcome == Outcome::Succeeded)).count();
+        let overlap = |one: &Job| {
+            let later = |other: &&&Job| other.id != one.id && other.created >= one.created;
+            all.iter().filter(later).any(|other| one.end().is_none_or(|end| end.at.since(other.created) > LOOKED_UP_WITHIN))
+        };
+        // A key passes to a new job when the one before has ended without success. Clocks that are wrong prove nothing.
+        if succeeded > 1 || (world.jumps_ms == 0 && all.iter().any(|job| overlap(job))) {
+            broken.push(format!("the idempotency key {key} stood for {jobs:?} at once"));
+        }
+    }
+    for (id, jobs) in ledger.redriven.iter().filter(|(_, jobs)| jobs.len() > 1) {
+        broken.push(format!("the dead letter {id} was tried again as {jobs:?}"));
+    }
+}
+
+/// A job that kills its workers is given to no more of them than its topic allows.
+fn quarantine(records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
+    for (id, job) in records.iter().filter(|(_, job)| job.topic == "job.poison") {
+        if job.crashes > rules::CRASH_LIMIT {
+            broken.push(format!("{id} has killed {} workers", job.crashes));
+        }
+    }
+}
+
+/// Everything was told: each entry of the log, each end that no worker told, each death.
+fn told(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
+    for entry in world.store.logged(keys::LOG_JOBS).into_iter().filter(|entry| !world.monitor.told(&entry.cursor)) {
+        broken.push(format!("log entry {} was never told", entry.cursor));
+    }
+    let dead: BTreeSet<String> = world.store.members(keys::INDEX_DEAD).into_iter().map(|entry| entry.member).collect();
+    for (id, job) in records {
+        let (end, death) = world.monitor.told_of(id);
+        if job.end().is_some_and(|end| end.decided_here) && !end {
+            broken.push(format!("the end of {id} was never told"));
+        }
+        if dead.contains(id) && !death {
+            broken.push(format!("the death of {id} was never told"));
         }
     }
 }

@@ -2,13 +2,18 @@
 //! for a while, then peace, then judgement.
 
 mod client;
+mod clock;
 mod engine;
 mod invariants;
 mod judge;
+mod monitor;
+mod operator;
 mod process;
+mod rules;
 mod run_invariants;
 mod scheduler;
 mod starter;
+mod vandal;
 mod worker;
 mod workflows;
 
@@ -17,9 +22,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use busbar_protocol::busbar::{RunState, TopicDocument, TopicDocuments};
+use busbar_protocol::busbar::{RunState, TopicDocuments};
+use busbar_protocol::cap::JobStatus;
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Clock, CommitClass, CommitId, Guard, Records as _, Unit, Write};
+use busbar_protocol::ports::{CommitClass, CommitId, Guard, Records as _, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 use busbar_scheduler::core::job::Job;
@@ -30,7 +36,10 @@ use crate::chaos::Chaos;
 use crate::gate::CrashPoints;
 use crate::model_bus::{BusFaults, ModelBus};
 use crate::model_store::{ModelStore, StoreFaults};
+use crate::plant::Plant;
+use monitor::Monitor;
 
+pub use clock::SimClock;
 pub use invariants::EXPECTED;
 pub use run_invariants::EXPECTED as EXPECTED_OF_RUNS;
 
@@ -38,29 +47,23 @@ pub use run_invariants::EXPECTED as EXPECTED_OF_RUNS;
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// How long faults go on, in virtual time.
-const TROUBLE: Duration = Duration::from_secs(30);
+const TROUBLE: Duration = Duration::from_secs(12);
 
 /// How long the world has afterwards to come to rest, in virtual time.
 const PEACE: Duration = Duration::from_secs(30 * 60);
 
+/// One seed of so many has processes whose clocks are wrong and jump.
+const JUMPS_EVERY: u64 = 10;
+
+/// By how much clocks are wrong, in milliseconds: one of these.
+const JUMPS_MS: [u64; 3] = [3_000, 60_000, 3_600_000];
+
+/// A seed with faults has at least so many events and faults, or it proves nothing.
+const EVENTS_MIN: u64 = 200;
+const FAULTS_MIN: u64 = 3;
+
 /// One seed of so many has workflow engines and runs beside everything else.
-const RUNS_EVERY: u64 = 3;
-
-/// The virtual clock.
-#[derive(Clone, Copy, Debug)]
-pub struct SimClock {
-    since: Instant,
-}
-
-impl Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        START.after(self.since.elapsed())
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-}
+const RUNS_EVERY: u64 = 7;
 
 /// What one simulation did.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,18 @@ pub struct Story {
     pub events: u64,
     /// Faults that happened.
     pub faults: u64,
+    /// Seeds that were calm.
+    pub calm: u64,
+    /// The fewest events and the fewest faults of a seed that was not.
+    pub least: Option<(u64, u64)>,
+    /// Messages that arrived after one that was sent later.
+    pub reordered: u64,
+    /// Times that a connection was cut.
+    pub disconnects: u64,
+    /// Times that a process was frozen.
+    pub freezes: u64,
+    /// Clocks that were wrong or jumped.
+    pub jumps: u64,
     /// Jobs that were acknowledged.
     pub jobs: usize,
     /// Runs that were acknowledged.
@@ -84,6 +99,8 @@ pub struct Story {
 pub struct Broken {
     /// The seed that shows it.
     pub seed: u64,
+    /// The fault that was planted.
+    pub plant: Option<Plant>,
     /// What is wrong.
     pub what: Vec<String>,
 }
@@ -94,7 +111,8 @@ impl fmt::Display for Broken {
         for line in &self.what {
             writeln!(f, "  - {line}")?;
         }
-        write!(f, "run it again with: tools/simulate --seeds 1 --seed {}", self.seed)
+        write!(f, "run it again with: tools/simulate --seeds 1 --from {}", self.seed)?;
+        self.plant.map_or(Ok(()), |plant| write!(f, " --plant {}", plant.name()))
     }
 }
 
@@ -105,6 +123,12 @@ pub(crate) struct Ledger {
     pub acknowledged: BTreeSet<String>,
     /// Executions by native workers: job, attempt, start of the worker's process.
     pub executed: BTreeMap<(String, u32, String), u32>,
+    /// What native workers have said of attempts.
+    pub reported: BTreeMap<(String, u32), BTreeSet<JobStatus>>,
+    /// Which jobs were told for an idempotency key.
+    pub keyed_jobs: BTreeMap<String, BTreeSet<String>>,
+    /// Which jobs were told for a dead letter that was tried again.
+    pub redriven: BTreeMap<String, BTreeSet<String>>,
     /// Attempts that native workers held when they were killed, by job.
     pub held_at_kill: BTreeMap<String, u32>,
     /// What went wrong while it ran.
@@ -121,6 +145,12 @@ pub(crate) struct Ledger {
     pub cancelled: BTreeMap<String, RunState>,
     /// Faults that the world itself did.
     pub faults: u64,
+    /// Times that a connection was cut.
+    pub disconnects: u64,
+    /// Clocks that were wrong or jumped.
+    pub jumps: u64,
+    /// There were no faults of bus and store.
+    pub calm: bool,
 }
 
 /// What everything in the world shares.
@@ -130,6 +160,11 @@ pub(crate) struct World {
     pub bus: ModelBus,
     pub store: ModelStore,
     pub clock: SimClock,
+    pub monitor: Monitor,
+    /// The fault that was planted.
+    pub plant: Option<Plant>,
+    /// By how much clocks of processes are wrong at most, in milliseconds.
+    pub jumps_ms: u64,
     /// Whether there are workflow engines and runs.
     pub with_runs: bool,
     pub points: Arc<Mutex<CrashPoints>>,
@@ -147,11 +182,9 @@ impl World {
         self.ledger().broken.push(what);
     }
 
-    /// A job as its record has it, past every fault.
+    /// A job as its last commit has left it.
     pub(crate) fn job(&self, job_id: &str) -> Option<Job> {
-        let key = keys::job(job_id);
-        let (_, stored) = self.store.records(&key).into_iter().find(|(there, _)| *there == key)?;
-        Job::decode(&stored.value).ok()
+        self.monitor.job(job_id)
     }
 
     /// Whether faults happen now.
@@ -165,63 +198,82 @@ impl World {
     }
 }
 
-/// Runs one seed.
+/// Runs one seed, with a planted fault or without.
 ///
 /// # Errors
 /// [`Broken`] when a promise does not hold.
 ///
 /// # Panics
 /// When the runtime cannot be made.
-pub fn simulate(seed: u64) -> Result<Story, Broken> {
+pub fn simulate(seed: u64, plant: Option<Plant>) -> Result<Story, Broken> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing from the system");
-    let outcome = runtime.block_on(run(seed));
-    outcome.map_err(|what| Broken { seed, what })
+    let outcome = runtime.block_on(run(seed, plant));
+    outcome.map_err(|what| Broken { seed, plant, what })
 }
 
-async fn run(seed: u64) -> Result<Story, Vec<String>> {
-    let world = make(seed).await;
+async fn run(seed: u64, plant: Option<Plant>) -> Result<Story, Vec<String>> {
+    let world = make(seed, plant).await;
     let mut tasks = JoinSet::new();
     scheduler::spawn(&world, &mut tasks);
     worker::spawn(&world, &mut tasks);
+    tasks.spawn(vandal::rage(world.clone()));
     tasks.spawn(trouble(world.clone()));
     let mut clients = client::spawn(&world);
+    clients.spawn(operator::hold(world.clone()));
+    for number in 0..2 {
+        clients.spawn(operator::redrive(world.clone(), number));
+    }
     if world.with_runs {
         engine::spawn(&world, &mut tasks);
         tasks.spawn(starter::listen(world.clone()));
         starter::spawn(&world, &mut clients);
     }
 
-    let end = Instant::now() + TROUBLE + PEACE;
+    // What a process has put off whose clock was ahead, another one does whose clock is behind.
+    let end = Instant::now() + TROUBLE + PEACE + 2 * Duration::from_millis(world.jumps_ms);
     while tokio::time::timeout_at(end, clients.join_next()).await.is_ok_and(|joined| joined.is_some()) {}
     let rested = invariants::come_to_rest(&world, end).await;
     let mut broken = std::mem::take(&mut world.ledger().broken);
+    broken.extend(world.monitor.take_broken());
     if let Err(why) = rested {
         broken.push(why);
     }
     let mut story = Story::default();
     invariants::judge(&world, &mut story, &mut broken);
     run_invariants::judge(&world, &mut story, &mut broken);
+    if story.calm == 0 && (story.events < EVENTS_MIN || story.faults < FAULTS_MIN) {
+        broken.push(format!("it saw only {} events and {} faults", story.events, story.faults));
+    }
     tasks.abort_all();
     if broken.is_empty() { Ok(story) } else { Err(broken) }
 }
 
-async fn make(seed: u64) -> World {
+async fn make(seed: u64, plant: Option<Plant>) -> World {
     let chaos = Chaos::new(seed);
     let store = ModelStore::new(chaos.clone(), START);
-    let topics = TopicDocuments { version: 1, topics: topics() }.encode_to_vec().into();
-    let key = keys::TOPICS.to_owned();
-    let put = Write::Put { key: key.clone(), revision: 1, value: topics, expire: None };
-    let unit = Unit { id: CommitId::of_term(0, 0, 1), guards: vec![Guard::Absent { key }], writes: vec![put] };
-    store.commit(CommitClass::Admit, vec![unit]).await.expect("there are no faults yet");
+    let topics = TopicDocuments { version: 1, topics: rules::topics() }.encode_to_vec();
+    for (number, key, value) in [(1, keys::TOPICS, topics), (2, keys::LIMITS, rules::limits().encode_to_vec())] {
+        let key = key.to_owned();
+        let put = Write::Put { key: key.clone(), revision: 1, value: value.into(), expire: None };
+        let unit = Unit { id: CommitId::of_term(0, 0, number), guards: vec![Guard::Absent { key }], writes: vec![put] };
+        store.commit(CommitClass::Admit, vec![unit]).await.expect("there are no faults yet");
+    }
+    let (bus, monitor) = (ModelBus::new(chaos.clone()), Monitor::new(rules::limits()));
+    store.watch(Arc::new(monitor.clone()));
+    bus.watch(Arc::new(monitor.clone()));
+    let jumps_ms = if chaos.below(JUMPS_EVERY) == 0 { JUMPS_MS[index(chaos.below(3))] } else { 0 };
     World {
-        bus: ModelBus::new(chaos.clone()),
+        bus,
         store,
         chaos,
-        clock: SimClock { since: Instant::now() },
+        clock: SimClock::start(),
+        monitor,
+        plant,
+        jumps_ms,
         with_runs: seed.is_multiple_of(RUNS_EVERY),
         points: Arc::default(),
         ledger: Arc::default(),
@@ -229,37 +281,10 @@ async fn make(seed: u64) -> World {
     }
 }
 
-fn topics() -> Vec<TopicDocument> {
-    let document = |topic: &str| TopicDocument {
-        topic: topic.to_owned(),
-        pools: vec!["default".to_owned()],
-        start_to_close_ms: 60_000,
-        max_attempts: 8,
-        backoff_initial_ms: 100,
-        backoff_max_ms: 2_000,
-        ..TopicDocument::default()
-    };
-    vec![
-        document("job.native"),
-        TopicDocument { max_attempts: 2, ..document("job.fragile") },
-        TopicDocument { start_to_close_ms: 1_500, max_attempts: 2, ..document("job.slow") },
-        TopicDocument {
-            schedule_to_start_ms: 2_000,
-            pools: vec!["nowhere".to_owned()],
-            module: "sha256:none".to_owned(),
-            ..document("job.unserved")
-        },
-        document("job.denied"),
-        document("job.throttled"),
-        document("job.approval"),
-        document("job.announced"),
-        document("job.silent"),
-    ]
-}
-
 /// Faults until peace begins: some seeds are calm, most are not.
 async fn trouble(world: World) {
-    let calm = world.chaos.chance(100);
+    let calm = world.chaos.chance(50);
+    world.ledger().calm = calm;
     if !calm {
         world.bus.set_faults(BusFaults {
             drop_per_mille: pick(&world, &[0, 5, 50, 200]),
@@ -292,6 +317,7 @@ async fn trouble(world: World) {
 /// One large fault.
 async fn strike(world: &World) {
     world.ledger().faults += 1;
+    world.monitor.disturb();
     let length = world.pause(Duration::from_secs(4));
     match world.chaos.below(5) {
         0 => {
@@ -300,6 +326,7 @@ async fn strike(world: &World) {
             world.store.outage(false);
         }
         1 => {
+            world.ledger().disconnects += 1;
             world.bus.disconnect_all();
             tokio::time::sleep(length).await;
             world.bus.reconnect_all();
@@ -312,14 +339,19 @@ async fn strike(world: &World) {
         }
         which => {
             let name = if which == 3 { "native-0" } else { "native-1" };
+            world.ledger().disconnects += 1;
             world.bus.disconnect(name);
             tokio::time::sleep(length).await;
             world.bus.reconnect(name);
         }
     }
+    world.monitor.disturb();
 }
 
 fn pick(world: &World, choices: &[u32]) -> u32 {
-    let index = usize::try_from(world.chaos.below(choices.len() as u64)).unwrap_or(0);
-    choices[index]
+    choices[index(world.chaos.below(choices.len() as u64))]
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(0)
 }

@@ -5,28 +5,32 @@ use busbar_service::Telemetry;
 use tokio::task::JoinSet;
 
 use super::World;
+use super::clock::ProcessClock;
 use super::judge::ModelJudge;
 use super::process::{Role, keep_running};
 use crate::gate::{Gate, Gated};
+use crate::sabotage::{Sabotaged, Saboteur};
 
 /// What schedulers have in common.
-pub(crate) const ROLE: Role = Role { name: "scheduler", crash_per_mille: 1 };
+const ROLE: Role = Role { name: "scheduler", crash_per_mille: 1, clock_jumps: true };
 const REPLICAS: usize = 2;
 
 /// Starts the replicas.
 pub(crate) fn spawn(world: &World, tasks: &mut JoinSet<()>) {
     for replica in 0..REPLICAS {
         let world = world.clone();
-        tasks
-            .spawn(async move { keep_running(world.clone(), ROLE, replica, |name, gate| live(world.clone(), name, gate)).await });
+        tasks.spawn(async move {
+            keep_running(world.clone(), ROLE, replica, |name, gate, clock| live(world.clone(), name, gate, clock)).await;
+        });
     }
 }
 
-async fn live(world: World, name: String, gate: Gate) {
+async fn live(world: World, name: String, gate: Gate, clock: ProcessClock) {
+    let saboteur = Saboteur::new(world.plant.filter(|plant| !plant.is_of_engine()));
     let ports = Ports {
-        bus: Gated::new(world.bus.client(&name), gate.clone()),
-        records: Gated::new(world.store.clone(), gate),
-        clock: world.clock,
+        bus: Sabotaged::new(Gated::new(world.bus.client(&name), gate.clone()), saboteur.clone()),
+        records: Sabotaged::new(Gated::new(world.store.clone(), gate), saboteur),
+        clock,
         judge: ModelJudge { world },
     };
     if let Err(error) = run(SchedulerConfig::new(name), ports, Telemetry::default(), std::future::pending()).await {

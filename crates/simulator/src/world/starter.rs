@@ -56,7 +56,7 @@ async fn write(world: World) {
 }
 
 /// Asks until there is an answer that can be read.
-async fn ask<Q: Message, A: Message + Default>(bus: &ModelClient, subject: &str, question: &Q) -> A {
+pub(crate) async fn ask<Q: Message, A: Message + Default>(bus: &ModelClient, subject: &str, question: &Q) -> A {
     let body = question.encode_to_vec();
     loop {
         let asked = bus.request(subject, Headers::new(), body.clone().into(), Duration::from_secs(3)).await;

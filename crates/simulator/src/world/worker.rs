@@ -1,17 +1,18 @@
 //! Model workers: native ones that keep to the protocol of our SDK, an announced and a silent one as CAP SDKs make them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::{HeldAttempt, WorkerBeat};
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{Handshake, Heartbeat, JobRequest, JobResult, JobStatus};
+use busbar_protocol::cap::{Handshake, Heartbeat, JobProgress, JobRequest, JobResult, JobStatus};
 use busbar_protocol::envelope;
-use busbar_protocol::ports::{Bus as _, Clock as _, Headers, Message, Records as _};
+use busbar_protocol::ports::{Bus as _, Clock as _, Headers, INCARNATION, Message, Records as _};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
@@ -21,7 +22,37 @@ use crate::model_bus::ModelClient;
 use crate::model_store::Content;
 
 const NATIVE: usize = 2;
-const CAPACITY: u32 = 3;
+/// What native workers serve.
+const SERVED: [&str; 10] = [
+    "job.native",
+    "job.fragile",
+    "job.slow",
+    "job.mute",
+    "job.poison",
+    "job.single",
+    "job.latest",
+    "job.denied",
+    "job.throttled",
+    "job.approval",
+];
+const CAPACITY: u32 = 2;
+const PREFETCH: u32 = 2;
+const ANNOUNCED_CAPACITY: u32 = 2;
+
+/// How many attempts a worker takes at once.
+pub(crate) fn takes(id: &str) -> Option<usize> {
+    let capacity = match id {
+        "announced" => ANNOUNCED_CAPACITY,
+        id if id.starts_with("native-") => CAPACITY + prefetches(id),
+        _ => return None,
+    };
+    usize::try_from(capacity).ok()
+}
+
+/// How many attempts a native worker takes beyond its capacity.
+fn prefetches(id: &str) -> u32 {
+    if id == "native-1" { PREFETCH } else { 0 }
+}
 
 /// Starts all workers.
 pub(crate) fn spawn(world: &World, tasks: &mut JoinSet<()>) {
@@ -34,10 +65,11 @@ pub(crate) fn spawn(world: &World, tasks: &mut JoinSet<()>) {
 
 /// One native worker, killed now and then while there is trouble and started again.
 async fn keep_native(world: World, id: String) {
-    let mut start = 0;
+    let mut start: u32 = 0;
     loop {
         start += 1;
         let given = watch::Sender::new(BTreeSet::new());
+        let poisoned = Arc::<Notify>::default();
         let worker = Native {
             world: world.clone(),
             bus: world.bus.client(&id),
@@ -45,20 +77,48 @@ async fn keep_native(world: World, id: String) {
             incarnation: format!("{start:08}"),
             held: watch::Sender::new(BTreeSet::new()),
             given: given.clone(),
+            poisoned: Arc::clone(&poisoned),
         };
         let mut process = JoinSet::new();
         process.spawn(worker.live());
-        let life = Duration::from_secs(3 + world.chaos.below(25));
-        tokio::select! {
+        let leaves = tokio::select! {
             biased;
-            _ = process.join_next() => {}
-            () = tokio::time::sleep(life) => if !world.troubled() { process.join_next().await; }
-        }
+            _ = process.join_next() => false,
+            () = poisoned.notified() => false,
+            leaves = end_of_life(&world) => leaves,
+        };
         drop(process);
+        world.monitor.disturb();
+        if leaves {
+            say_goodbye(&world, &id, start).await;
+        }
         world.bus.kill(&id);
         count_held(&world, &given.borrow());
         tokio::time::sleep(world.pause(Duration::from_secs(8))).await;
     }
+}
+
+/// Waits for the end of a worker's process, which does not come in peace; whether it leaves in good order.
+async fn end_of_life(world: &World) -> bool {
+    tokio::time::sleep(Duration::from_secs(3 + world.chaos.below(25))).await;
+    if !world.troubled() {
+        std::future::pending::<()>().await;
+    }
+    world.chaos.chance(300)
+}
+
+/// The last beat of a worker that leaves in good order, and gives back what it holds.
+async fn say_goodbye(world: &World, id: &str, start: u32) {
+    let beat = WorkerBeat {
+        worker_id: id.to_owned(),
+        incarnation: format!("{start:08}"),
+        sequence: u64::MAX,
+        pool: "default".to_owned(),
+        capacity: CAPACITY,
+        leaving: true,
+        ..WorkerBeat::default()
+    };
+    let _ = world.bus.client(id).publish(subjects::BEAT, Headers::new(), beat.encode_to_vec().into()).await;
 }
 
 type Attempt = (String, u32);
@@ -86,6 +146,8 @@ struct Native {
     held: watch::Sender<BTreeSet<Attempt>>,
     /// Everything that this start of the worker was ever given.
     given: watch::Sender<BTreeSet<Attempt>>,
+    /// A job kills the process.
+    poisoned: Arc<Notify>,
 }
 
 /// An attempt that is under way.
@@ -146,9 +208,8 @@ impl Native {
             pool: "default".to_owned(),
             capacity: CAPACITY,
             held: held.collect(),
-            topics: ["job.native", "job.fragile", "job.slow", "job.denied", "job.throttled", "job.approval"]
-                .map(str::to_owned)
-                .to_vec(),
+            prefetch: prefetches(&self.id),
+            topics: SERVED.map(str::to_owned).to_vec(),
             ..WorkerBeat::default()
         };
         let _ = self.bus.publish(subjects::BEAT, Headers::new(), beat.encode_to_vec().into()).await;
@@ -165,6 +226,10 @@ impl Native {
             self.world.ledger().broken.push("a dispatch breaks the rules of the envelope".to_owned());
             return;
         };
+        if message.headers.get(INCARNATION).is_some_and(|start| *start != self.incarnation) {
+            // It is for an earlier start.
+            return;
+        }
         let dispatch = request.dispatch.clone().unwrap_or_default();
         let number = u32::try_from(dispatch.attempt).unwrap_or(0);
         let attempt = (request.job_id.clone(), number);
@@ -183,12 +248,26 @@ impl Native {
         self.held.send_modify(|held| {
             held.insert(attempt.clone());
         });
+        let dropped = self.world.bus.counters().dropped;
+        // What has been done takes no room, though its result is still on its way.
+        let busy = {
+            let ledger = self.world.ledger();
+            running.keys().filter(|attempt| !ledger.reported.contains_key(*attempt)).count()
+        };
+        self.world.monitor.holds(&self.id, busy, takes(&self.id).unwrap_or(0), dropped);
         self.given.send_modify(|given| {
             given.insert(attempt.clone());
         });
         let known = finished.get(&attempt).cloned();
-        let job =
-            Execution { world: self.world.clone(), bus: self.bus.clone(), worker: self.id.clone(), trace, request, attempt };
+        let job = Execution {
+            world: self.world.clone(),
+            bus: self.bus.clone(),
+            worker: self.id.clone(),
+            poisoned: Arc::clone(&self.poisoned),
+            trace,
+            request,
+            attempt,
+        };
         if known.is_none() {
             let key = (job.attempt.0.clone(), number, self.incarnation.clone());
             let mut ledger = self.world.ledger();
@@ -223,6 +302,7 @@ struct Execution {
     world: World,
     bus: ModelClient,
     worker: String,
+    poisoned: Arc<Notify>,
     trace: String,
     request: JobRequest,
     attempt: Attempt,
@@ -234,6 +314,7 @@ impl Execution {
             Some(result) => result,
             None => self.execute(&mut cancelled).await,
         };
+        self.world.ledger().reported.entry(self.attempt.clone()).or_default().insert(result.status());
         let id = format!("{}/{}/result", self.attempt.0, self.attempt.1);
         let payload = Payload::JobResult(result.clone());
         let packet = envelope::packet(&self.trace, &self.worker, self.world.clock.now(), payload);
@@ -245,13 +326,29 @@ impl Execution {
 
     async fn execute(&self, cancelled: &mut watch::Receiver<bool>) -> JobResult {
         let slow = self.request.topic == "job.slow" && self.world.chaos.chance(500);
-        let length = if slow { Duration::from_secs(5) } else { self.world.pause(Duration::from_millis(800)) };
+        let mute = self.request.topic == "job.mute";
+        let length = match (slow, mute) {
+            (true, _) => Duration::from_secs(5),
+            (false, true) => Duration::from_secs(3),
+            // Short ones are worth being fetched in advance.
+            (false, false) if self.world.chaos.chance(500) => self.world.pause(Duration::from_millis(100)),
+            (false, false) => self.world.pause(Duration::from_millis(800)),
+        };
+        if self.request.topic == "job.poison" && self.world.chaos.chance(800) {
+            self.poisoned.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let reports = mute && self.world.chaos.chance(600);
         let heeds = self.world.chaos.chance(700);
         let mut status = JobStatus::Succeeded;
         tokio::select! {
             biased;
             _ = cancelled.wait_for(|cancelled| *cancelled && heeds) => status = JobStatus::Cancelled,
             () = tokio::time::sleep(length) => {}
+            () = self.report(reports) => {}
+        }
+        if status == JobStatus::Succeeded && self.request.topic == "job.native" && self.world.chaos.chance(20) {
+            return self.too_fast();
         }
         let fails = if self.request.topic == "job.fragile" { 600 } else { 60 };
         if status == JobStatus::Succeeded && self.world.chaos.chance(fails) {
@@ -277,6 +374,38 @@ impl Execution {
 }
 
 impl Execution {
+    /// Tells of progress for ever, if it does at all.
+    async fn report(&self, reports: bool) {
+        if !reports {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            let progress = JobProgress {
+                job_id: self.attempt.0.clone(),
+                percent: 50,
+                dispatch: self.request.dispatch.clone(),
+                ..JobProgress::default()
+            };
+            let packet = envelope::packet(&self.trace, &self.worker, self.world.clock.now(), Payload::JobProgress(progress));
+            let _ = self.bus.publish(subjects::PROGRESS, Headers::new(), packet).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    }
+
+    /// What the job needs takes nothing more for a while.
+    fn too_fast(&self) -> JobResult {
+        let scope = ["topic", "key", "tenant", "worker"][usize::try_from(self.world.chaos.below(4)).unwrap_or(0)];
+        JobResult {
+            job_id: self.attempt.0.clone(),
+            status: JobStatus::FailedRetryable.into(),
+            worker_id: self.worker.clone(),
+            error_code: "RATE_LIMITED".to_owned(),
+            error_message: format!("[pause {scope} 300ms] patience, please"),
+            dispatch: self.request.dispatch.clone(),
+            ..JobResult::default()
+        }
+    }
+
     /// What a job gives: that of a run has an input, which must be there to stay while the job lives.
     fn result(&self) -> Bytes {
         let (job, attempt) = &self.attempt;
@@ -332,7 +461,8 @@ async fn announced(world: World) {
             () = tokio::time::sleep_until(next_beat) => {
                 next_beat += Duration::from_secs(5);
                 let active_jobs = i32::try_from(work.len()).unwrap_or(0);
-                let beat = Heartbeat { worker_id: id.to_owned(), max_parallel_jobs: 2, active_jobs, ..Heartbeat::default() };
+                let max_parallel_jobs = i32::try_from(ANNOUNCED_CAPACITY).unwrap_or(1);
+                let beat = Heartbeat { worker_id: id.to_owned(), max_parallel_jobs, active_jobs, ..Heartbeat::default() };
                 let packet = envelope::packet(id, id, world.clock.now(), Payload::Heartbeat(beat));
                 let _ = bus.publish(subjects::HEARTBEAT, Headers::new(), packet).await;
             }

@@ -1,0 +1,275 @@
+//! What must hold at every step: watches each commit and each message at the instant at which it happens.
+
+mod dispatches;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use busbar_protocol::busbar::{JobEvent, JobEventBatch, LimitsDocument, PauseScope};
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::envelope;
+use busbar_protocol::keys;
+use busbar_protocol::ports::{Delivery, Message, Settlement, Unit, Write};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+use busbar_scheduler::core::job::{Job, Outcome};
+use tokio::time::Instant;
+
+use crate::watch::Watch;
+
+/// The most breaches that are told: the first ones say it all.
+const TOLD_MAX: usize = 20;
+
+/// For how long after a disturbance a scheduler may be mistaken about what workers hold.
+const MISTAKEN_FOR: Duration = Duration::from_secs(6);
+
+/// The watcher. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Monitor {
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// A job as its last commit has left it.
+#[derive(Debug)]
+struct Known {
+    job: Job,
+    revision: u64,
+    listed: bool,
+}
+
+/// Everything that was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    jobs: BTreeMap<String, Known>,
+    /// The present epoch of each lease.
+    epochs: BTreeMap<String, u64>,
+    /// Revisions of the records of runs.
+    runs: BTreeMap<String, u64>,
+    /// Which worker each attempt was committed to; empty for a queue group.
+    sent_to: BTreeMap<(String, u32), String>,
+    /// Jobs that somebody holds, by worker, or by topic for queue groups.
+    holding: BTreeMap<String, BTreeSet<String>>,
+    /// Attempts that are out on each account, and how many there may be.
+    accounts: BTreeMap<String, (u32, u32)>,
+    limits: LimitsDocument,
+    /// What is paused, as was acknowledged.
+    paused: BTreeSet<(PauseScope, String)>,
+    /// What was asked for jobs: their parents, and the times before which they are not to be sent.
+    parents: BTreeMap<String, String>,
+    not_before: BTreeMap<String, Timestamp>,
+    /// When jobs were cancelled, by the store's clock.
+    cancelled: BTreeMap<String, Timestamp>,
+    /// Accounts on which something was dispatched in the present call.
+    charged: BTreeSet<String>,
+    /// Where something was dispatched to in the present call.
+    filled: BTreeSet<String>,
+    /// Cursors of the log of jobs that were told.
+    told: BTreeSet<String>,
+    /// Jobs whose end, or whose death, was told on CAP's subjects.
+    ends_told: BTreeSet<String>,
+    deaths_told: BTreeSet<String>,
+    /// When something last made a scheduler forget or miss what workers hold.
+    disturbed: Option<Instant>,
+    /// What the bus had lost when a worker last got something.
+    dropped: u64,
+    broken: Vec<String>,
+}
+
+impl Seen {
+    fn breaks(&mut self, what: String) {
+        if self.broken.len() < TOLD_MAX {
+            self.broken.push(what);
+        }
+    }
+}
+
+impl Monitor {
+    /// A watcher that knows these bounds.
+    pub(crate) fn new(limits: LimitsDocument) -> Self {
+        Self { seen: Arc::new(Mutex::new(Seen { limits, ..Seen::default() })) }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The breaches so far.
+    pub(crate) fn take_broken(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen().broken)
+    }
+
+    /// A job as its last commit has left it.
+    pub(crate) fn job(&self, id: &str) -> Option<Job> {
+        self.seen().jobs.get(id).map(|known| known.job.clone())
+    }
+
+    /// Whether a job exists, and is live.
+    pub(crate) fn is_live(&self, id: &str) -> Option<bool> {
+        self.seen().jobs.get(id).map(|known| known.job.end().is_none())
+    }
+
+    /// Whether an entry of the log of jobs was told.
+    pub(crate) fn told(&self, cursor: &str) -> bool {
+        self.seen().told.contains(cursor)
+    }
+
+    /// Whether the end and the death of a job were told.
+    pub(crate) fn told_of(&self, id: &str) -> (bool, bool) {
+        let seen = self.seen();
+        (seen.ends_told.contains(id), seen.deaths_told.contains(id))
+    }
+
+    /// What a client asks for a job.
+    pub(crate) fn expect(&self, id: &str, parent: &str, not_before_ms: u64) {
+        let mut seen = self.seen();
+        if !parent.is_empty() {
+            seen.parents.insert(id.to_owned(), parent.to_owned());
+        }
+        if not_before_ms > 0 {
+            seen.not_before.insert(id.to_owned(), Timestamp::from_millis(not_before_ms));
+        }
+    }
+
+    /// Whether a job has ended by cancellation.
+    pub(crate) fn is_cancelled(&self, id: &str) -> bool {
+        let seen = self.seen();
+        let end = seen.jobs.get(id).and_then(|known| known.job.end());
+        end.is_some_and(|end| end.outcome == Outcome::Cancelled)
+    }
+
+    /// A pause or a drain was acknowledged, or is about to be lifted.
+    pub(crate) fn hold(&self, scope: PauseScope, name: &str, held: bool) {
+        let mut seen = self.seen();
+        if held {
+            seen.paused.insert((scope, name.to_owned()));
+        } else {
+            seen.paused.remove(&(scope, name.to_owned()));
+        }
+    }
+
+    /// Something happened after which a scheduler may be mistaken about what workers hold.
+    pub(crate) fn disturb(&self) {
+        self.seen().disturbed = Some(Instant::now());
+    }
+
+    /// A worker holds so many attempts, this one included that it has just got; `dropped` counts what the bus has lost.
+    pub(crate) fn holds(&self, worker: &str, held: usize, most: usize, dropped: u64) {
+        let mut seen = self.seen();
+        if std::mem::replace(&mut seen.dropped, dropped) != dropped {
+            seen.disturbed = Some(Instant::now());
+        }
+        let mistaken = seen.disturbed.is_some_and(|at| at.elapsed() < MISTAKEN_FOR);
+        if held > most && !mistaken {
+            seen.breaks(format!("{worker} was given {held} attempts at once and takes {most}"));
+        }
+    }
+}
+
+impl Watch for Monitor {
+    fn applied(&self, at: Timestamp, unit: &Unit) {
+        let seen = &mut *self.seen();
+        let subject = unit.writes.iter().find_map(|write| match write {
+            Write::Put { key, revision, value, .. } => Some((key.as_str(), *revision, value)),
+            _ => None,
+        });
+        let Some((key, revision, value)) = subject else { return };
+        if let Some(id) = key.strip_prefix("job:meta:") {
+            seen.fence(unit, keys::LOCK_SCHEDULER, key);
+            match Job::decode(value) {
+                Ok(job) => seen.job_changes(at, id, job, revision, unit),
+                Err(error) => seen.breaks(format!("{key} cannot be read: {error}")),
+            }
+        } else if key.starts_with("wf:run:") {
+            seen.fence(unit, keys::LOCK_ENGINE, key);
+            let before = seen.runs.insert(key.to_owned(), revision).unwrap_or(0);
+            if revision != before + 1 {
+                seen.breaks(format!("{key} went from revision {before} to {revision}"));
+            }
+        }
+    }
+
+    fn flushed(&self) {
+        self.seen().check_room();
+    }
+
+    fn leased(&self, lock: &str, epoch: u64) {
+        self.seen().epochs.insert(lock.to_owned(), epoch);
+    }
+
+    fn published(&self, message: &Message) {
+        let subject = message.subject.as_str();
+        if subject.starts_with("worker.") || subject.starts_with("job.") || subject == subjects::CANCEL {
+            self.seen().command(message);
+        } else if subject == subjects::RESULT || subject == subjects::DEAD_LETTER {
+            self.seen().announcement(message);
+        } else if subject == subjects::JOB_EVENT
+            && let Ok(batch) = JobEventBatch::decode(message.payload.clone())
+        {
+            self.seen().told.extend(batch.entries.into_iter().map(|entry| entry.cursor));
+        }
+    }
+
+    fn settled(&self, delivery: &Delivery, settlement: Settlement) {
+        if settlement == Settlement::Ack
+            && let Ok(decoded) = envelope::decode(&delivery.message.payload)
+        {
+            self.seen().settled(&decoded.payload);
+        }
+    }
+}
+
+impl Seen {
+    /// Nobody but the owner of the lease changes anything: the id of a commit says under which epoch it was made.
+    fn fence(&mut self, unit: &Unit, lock: &str, key: &str) {
+        let mut epoch = [0; 8];
+        epoch[2..].copy_from_slice(&unit.id.0[..6]);
+        let (under, present) = (u64::from_be_bytes(epoch), self.epochs.get(lock).copied().unwrap_or(0));
+        if under != present {
+            self.breaks(format!("{key} was changed under epoch {under}, and {present} is the present one"));
+        }
+    }
+
+    /// What leaves a stream has been dealt with.
+    fn settled(&mut self, payload: &Payload) {
+        match payload {
+            Payload::JobRequest(request) if !self.jobs.contains_key(&request.job_id) => {
+                self.breaks(format!("the submission of {} left its stream, and there is no such job", request.job_id));
+            }
+            Payload::JobResult(result) => {
+                let named = result.dispatch.as_ref().and_then(|dispatch| u32::try_from(dispatch.attempt).ok());
+                let present = self.jobs.get(&result.job_id).filter(|known| known.job.hold().is_some());
+                if let (Some(named), Some(known)) = (named, present)
+                    && named == known.job.attempt
+                {
+                    self.breaks(format!("the result of {}/{named} left its stream, and nothing followed", result.job_id));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What we tell of ends has become true before.
+    fn announcement(&mut self, message: &Message) {
+        let Ok(decoded) = envelope::decode(&message.payload) else { return };
+        let Payload::JobResult(result) = decoded.payload else { return };
+        if decoded.packet.sender_id != subjects::SCHEDULER_SENDER {
+            return;
+        }
+        if self.jobs.get(&result.job_id).is_none_or(|known| known.job.end().is_none()) {
+            self.breaks(format!("the end of {} was told before it was durable", result.job_id));
+        }
+        let told = if message.subject == subjects::RESULT { &mut self.ends_told } else { &mut self.deaths_told };
+        told.insert(result.job_id);
+    }
+}
+
+/// The entry that a unit appends to the log of jobs.
+fn event(unit: &Unit) -> Option<JobEvent> {
+    unit.writes.iter().find_map(|write| match write {
+        Write::Append { log, value, .. } if log == keys::LOG_JOBS => JobEvent::decode(value.clone()).ok(),
+        _ => None,
+    })
+}

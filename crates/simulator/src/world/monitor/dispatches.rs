@@ -1,0 +1,154 @@
+//! Each dispatch: allowed, in time, to one worker that has room; and no command before its commit.
+
+use std::time::Duration;
+
+use busbar_protocol::busbar::PauseScope;
+use busbar_protocol::cap::DecisionType;
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::envelope;
+use busbar_protocol::ports::Message;
+use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+use busbar_scheduler::core::job::{Job, Outcome, State};
+
+use super::Seen;
+use crate::world::{rules, worker};
+
+/// How soon the cancellation of a job reaches those of its children that wait: after this, and a takeover or two.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How many attempts may be under way through the queue group of a topic: the default, which no document here changes.
+const QUEUED_MAX: usize = 16;
+
+impl Seen {
+    /// Attempts rise by one, each with a dispatch.
+    pub(super) fn attempts(&mut self, at: Timestamp, id: &str, before: Option<&Job>, job: &Job) {
+        let attempt = before.map_or(0, |before| before.attempt);
+        if let Some(hold) = before.and_then(Job::hold) {
+            let place = place(&hold.worker_id, &job.topic);
+            self.holding.entry(place).or_default().remove(id);
+            before.into_iter().for_each(|before| self.charge(before, false));
+        }
+        let rises = job.attempt.checked_sub(attempt);
+        match rises {
+            Some(0) => {}
+            Some(1) if before.is_some() => self.dispatched(at, id, before, job),
+            _ => self.breaks(format!("{id} went from attempt {attempt} to {}", job.attempt)),
+        }
+        if let Some(hold) = job.hold() {
+            if rises == Some(0) && before.is_none_or(|before| before.hold().is_none()) {
+                self.breaks(format!("{id} is held again without a new attempt"));
+            }
+            self.holding.entry(place(&hold.worker_id, &job.topic)).or_default().insert(id.to_owned());
+            self.charge(job, true);
+        }
+        // A result may still come before a cancellation that was asked for.
+        let cancelled = job.end().map_or(job.cancel.is_some(), |end| end.outcome == Outcome::Cancelled);
+        if cancelled {
+            self.cancelled.entry(id.to_owned()).or_insert(at);
+        } else {
+            self.cancelled.remove(id);
+        }
+    }
+
+    /// An attempt is out, or no longer, on the accounts of its job.
+    fn charge(&mut self, job: &Job, out: bool) {
+        for (account, most) in rules::accounts(&self.limits, job) {
+            let (count, bound) = self.accounts.entry(account).or_default();
+            *bound = most;
+            *count = if out { *count + 1 } else { count.saturating_sub(1) };
+        }
+    }
+
+    fn dispatched(&mut self, at: Timestamp, id: &str, before: Option<&Job>, job: &Job) {
+        let Some(hold) = job.hold() else {
+            // It was dispatched and came back within one commit.
+            return;
+        };
+        self.sent_to.insert((id.to_owned(), job.attempt), hold.worker_id.clone());
+        let decision = job.decision.as_ref().map(|decision| decision.decision()).unwrap_or_default();
+        if !matches!(decision, DecisionType::Allow | DecisionType::AllowWithConstraints | DecisionType::Redact) {
+            self.breaks(format!("{id} was dispatched under the decision {}", decision.as_str_name()));
+        }
+        if let Some(State::Scheduled { not_before, .. }) = before.map(|before| &before.state)
+            && *not_before > hold.since
+        {
+            self.breaks(format!("{id} was dispatched {:?} too early", not_before.since(hold.since)));
+        }
+        self.filled.insert(place(&hold.worker_id, &job.topic));
+        self.charged.extend(rules::accounts(&self.limits, job).into_iter().map(|(account, _)| account));
+        let wanted = self.not_before.get(id).copied().filter(|_| job.attempt == 1);
+        // A later attempt may be sent by somebody whose clock is behind.
+        if let Some(not_before) = wanted.filter(|not_before| *not_before > hold.since) {
+            self.breaks(format!("{id} was dispatched {:?} before it was to be", not_before.since(hold.since)));
+        }
+        self.held_up(id, job, &hold.worker_id);
+        let parent = self.parents.get(id).cloned().unwrap_or_default();
+        if let Some(cancelled) = self.cancelled.get(&parent).filter(|cancelled| at.since(**cancelled) > FOLLOWED_WITHIN).copied()
+        {
+            self.breaks(format!("{id} was dispatched {:?} after its parent {parent} was cancelled", at.since(cancelled)));
+        }
+    }
+
+    /// Nothing goes where an acknowledged pause or drain stands in the way.
+    fn held_up(&mut self, id: &str, job: &Job, worker_id: &str) {
+        let ways = [
+            (PauseScope::Topic, job.topic.clone()),
+            (PauseScope::Tenant, job.tenant_id.clone()),
+            (PauseScope::Key, rules::key_name(job)),
+            (PauseScope::Worker, worker_id.to_owned()),
+        ];
+        for way in ways.into_iter().filter(|way| self.paused.contains(way)).collect::<Vec<_>>() {
+            self.breaks(format!("{id} was dispatched, though the {:?} {} was paused", way.0, way.1));
+        }
+    }
+
+    /// Nobody has more than it takes. One call carries what ends and what takes its place, in no order.
+    pub(super) fn check_room(&mut self) {
+        for place in std::mem::take(&mut self.filled) {
+            let most = worker::takes(&place).unwrap_or(QUEUED_MAX);
+            let held = self.holding.get(&place).map_or(0, std::collections::BTreeSet::len);
+            if held > most {
+                self.breaks(format!("{held} attempts were committed to {place}, which takes {most}"));
+            }
+        }
+        for account in std::mem::take(&mut self.charged) {
+            let (out, most) = self.accounts.get(&account).copied().unwrap_or_default();
+            if out > most {
+                self.breaks(format!("{out} attempts of {account} are out, and there may be {most}"));
+            }
+        }
+    }
+
+    /// A command goes out.
+    pub(super) fn command(&mut self, message: &Message) {
+        let Ok(decoded) = envelope::decode(&message.payload) else { return };
+        match decoded.payload {
+            Payload::JobRequest(request) => {
+                let Some(dispatch) = request.dispatch else { return };
+                let attempt = u32::try_from(dispatch.attempt).unwrap_or(0);
+                let key = (request.job_id.clone(), attempt);
+                let to = self.sent_to.get(&key).map(|worker| match worker.as_str() {
+                    "" => request.topic.clone(),
+                    worker => subjects::worker_jobs(worker),
+                });
+                if to.as_deref() != Some(message.subject.as_str()) {
+                    let id = request.job_id;
+                    self.breaks(format!("{id}/{attempt} was sent to {}, and was committed to {to:?}", message.subject));
+                }
+            }
+            Payload::JobCancel(cancel) => {
+                let Some(attempt) = cancel.dispatch.and_then(|dispatch| u32::try_from(dispatch.attempt).ok()) else { return };
+                let wanted = |job: &Job| job.hold().is_some() && job.attempt == attempt && job.cancel.is_none();
+                if self.jobs.get(&cancel.job_id).is_some_and(|known| wanted(&known.job)) {
+                    self.breaks(format!("{}/{attempt} was told to stop, and somebody waits for it", cancel.job_id));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn place(worker_id: &str, topic: &str) -> String {
+    if worker_id.is_empty() { topic.to_owned() } else { worker_id.to_owned() }
+}

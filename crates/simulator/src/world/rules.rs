@@ -1,0 +1,92 @@
+//! What the operator of the simulated cell has laid down: the documents that the schedulers read and the world judges them by.
+
+use busbar_protocol::busbar::{
+    FlowLimits, KeyLimits, KeyStrategy, LimitsDocument, Rate, TenantLimits, TopicDocument, TopicLimits,
+};
+use busbar_scheduler::core::job::Job;
+
+/// After so many dead workers a job is not tried again.
+pub(crate) const CRASH_LIMIT: u32 = 2;
+
+/// The topic documents.
+pub(crate) fn topics() -> Vec<TopicDocument> {
+    let document = |topic: &str| TopicDocument {
+        topic: topic.to_owned(),
+        pools: vec!["default".to_owned()],
+        start_to_close_ms: 12_000,
+        max_attempts: 8,
+        backoff_initial_ms: 100,
+        backoff_max_ms: 2_000,
+        // Workers are killed for nothing all the time here.
+        crash_limit: 1_000,
+        ..TopicDocument::default()
+    };
+    vec![
+        document("job.native"),
+        TopicDocument { max_attempts: 2, ..document("job.fragile") },
+        TopicDocument { start_to_close_ms: 1_500, max_attempts: 2, ..document("job.slow") },
+        TopicDocument {
+            schedule_to_start_ms: 2_000,
+            pools: vec!["nowhere".to_owned()],
+            module: "sha256:none".to_owned(),
+            ..document("job.unserved")
+        },
+        TopicDocument { heartbeat_timeout_ms: 1_500, max_attempts: 3, ..document("job.mute") },
+        TopicDocument { crash_limit: CRASH_LIMIT, ..document("job.poison") },
+        document("job.single"),
+        document("job.latest"),
+        document("job.denied"),
+        document("job.throttled"),
+        document("job.approval"),
+        document("job.announced"),
+        document("job.silent"),
+    ]
+}
+
+/// The bounds of tenants and topics.
+pub(crate) fn limits() -> LimitsDocument {
+    let tenant = |id: &str, weight: u32, flow: FlowLimits| TenantLimits { tenant_id: id.to_owned(), weight, flow: Some(flow) };
+    let topic =
+        |name: &str, flow: FlowLimits, key: KeyLimits| TopicLimits { topic: name.to_owned(), flow: Some(flow), key: Some(key) };
+    let key = |strategy: KeyStrategy| KeyLimits { concurrency_max: 1, strategy: strategy.into(), ..KeyLimits::default() };
+    let rate = |count: u32| Some(Rate { count, per_ms: 1_000, burst: 0 });
+    LimitsDocument {
+        version: 1,
+        tenants: vec![
+            tenant("acme", 3, FlowLimits { concurrency_max: 2, backlog_max: 10, ..FlowLimits::default() }),
+            tenant("*", 1, FlowLimits { starts: rate(20), ..FlowLimits::default() }),
+        ],
+        topics: vec![
+            topic("job.native", FlowLimits::default(), key(KeyStrategy::Queue)),
+            topic("job.single", FlowLimits::default(), key(KeyStrategy::Reject)),
+            topic("job.latest", FlowLimits::default(), key(KeyStrategy::CancelOldest)),
+            topic("job.fragile", FlowLimits { concurrency_max: 2, ..FlowLimits::default() }, KeyLimits::default()),
+            topic("job.throttled", FlowLimits { admissions: rate(3), ..FlowLimits::default() }, KeyLimits::default()),
+        ],
+    }
+}
+
+/// Whose bounds an attempt of a job counts against, and how many of them there may be at once.
+pub(crate) fn accounts(limits: &LimitsDocument, job: &Job) -> Vec<(String, u32)> {
+    let mut accounts = Vec::new();
+    let own = limits.tenants.iter().find(|row| row.tenant_id == job.tenant_id);
+    let any = limits.tenants.iter().find(|row| row.tenant_id == "*");
+    if let Some(flow) = own.or(any).and_then(|row| row.flow.as_ref()) {
+        accounts.push((format!("the tenant {}", job.tenant_id), flow.concurrency_max));
+    }
+    if let Some(row) = limits.topics.iter().find(|row| row.topic == job.topic) {
+        let flow = row.flow.as_ref().map_or(0, |flow| flow.concurrency_max);
+        accounts.push((format!("the topic {}", job.topic), flow));
+        let key = row.key.as_ref().map_or(0, |key| key.concurrency_max);
+        if !job.plan.concurrency_key.is_empty() {
+            accounts.push((format!("the key {}", key_name(job)), key));
+        }
+    }
+    accounts.retain(|(_, most)| *most > 0);
+    accounts
+}
+
+/// What a pause calls the key of a job.
+pub(crate) fn key_name(job: &Job) -> String {
+    format!("{} {} {}", job.tenant_id, job.topic, job.plan.concurrency_key)
+}
