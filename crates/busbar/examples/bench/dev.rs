@@ -126,9 +126,11 @@ pub(crate) fn start_worker(id: &str, nats: &str, redis: &str, blobs: &str, slots
 }
 
 /// A program of ours: examples are built into a folder below the others.
-fn program(name: &str) -> Outcome<PathBuf> {
+pub(crate) fn program(name: &str) -> Outcome<PathBuf> {
     let own = std::env::current_exe()?.canonicalize()?;
-    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    // The folder above first: an example of the SDK is called `worker`, too.
+    let folders: Vec<_> = own.ancestors().skip(1).take(2).collect();
+    let beside = folders.iter().rev().map(|folder| folder.join(name)).find(|path| path.is_file());
     beside.ok_or_else(|| format!("there is no program {name} beside {}; tools/bench builds it", own.display()).into())
 }
 

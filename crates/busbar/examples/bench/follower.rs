@@ -1,4 +1,4 @@
-//! Follows the committed transitions: counts the jobs that end, and wakes whoever waits for one.
+//! Follows the committed transitions: counts the jobs that end, and wakes whoever waits for one, or for a dispatch.
 //!
 //! Batches come over `busbar.job.event`; whoever sees a gap reads the log, so that no end is missed.
 
@@ -12,6 +12,7 @@ use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus as _, Records as _};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
 use busbar_store::Store;
 use futures::StreamExt as _;
 use tokio::sync::{oneshot, watch};
@@ -43,6 +44,8 @@ struct State {
     /// Why the first job that did not succeed did not, or what else went wrong.
     wrong: Option<String>,
     waiting: BTreeMap<String, oneshot::Sender<()>>,
+    /// Who waits for a dispatch that was decided after a time.
+    dispatch: Option<(Timestamp, oneshot::Sender<Instant>)>,
 }
 
 impl Drop for Follower {
@@ -77,16 +80,30 @@ impl Follower {
         Ok(Self { seen, task })
     }
 
-    /// Forgets the ends that were seen so far.
-    pub(crate) fn begin(&self) {
-        self.seen.lock().ends.clear();
+    /// Forgets the ends that were seen so far, and says how many they were.
+    pub(crate) fn begin(&self) -> usize {
+        let forgotten = std::mem::take(&mut self.seen.lock().ends).len();
         self.seen.ended.send_replace(0);
+        forgotten
+    }
+
+    /// When a dispatch is seen that was decided after a time. What a killed scheduler had decided before, and its successor tells,
+    /// is none.
+    pub(crate) fn dispatch_after(&self, time: Timestamp) -> oneshot::Receiver<Instant> {
+        let (told, seen) = oneshot::channel();
+        self.seen.lock().dispatch = Some((time, told));
+        seen
     }
 
     /// Waits until `count` jobs have ended since [`Follower::begin`], and gives the times at which that was seen.
     pub(crate) async fn ends(&self, count: usize, within: Duration) -> Outcome<Vec<Instant>> {
         let mut ended = self.seen.ended.subscribe();
-        let enough = timeout(within, ended.wait_for(|ended| *ended >= count || self.seen.lock().wrong.is_some())).await;
+        // The count that wakes may be of what was forgotten meanwhile.
+        let enough = |_: &usize| {
+            let state = self.seen.lock();
+            state.ends.len() >= count || state.wrong.is_some()
+        };
+        let enough = timeout(within, ended.wait_for(enough)).await;
         let state = self.seen.lock();
         match (&state.wrong, enough) {
             (Some(wrong), _) => Err(wrong.clone().into()),
@@ -141,6 +158,7 @@ impl Seen {
         let mut state = self.lock();
         for (cursor, event) in entries {
             state.cursor = cursor;
+            state.note_dispatch(&event, now);
             let last = event.states.last().and_then(|state| JobState::try_from(*state).ok()).unwrap_or_default();
             if !last.is_terminal() {
                 continue;
@@ -158,5 +176,15 @@ impl Seen {
         let ended = state.ends.len();
         drop(state);
         self.ended.send_replace(ended);
+    }
+}
+
+impl State {
+    fn note_dispatch(&mut self, event: &JobEvent, now: Instant) {
+        let dispatched = event.states.contains(&JobState::Dispatched.into());
+        if let Some((_, told)) = self.dispatch.take_if(|(time, _)| dispatched && event.at_ms > time.millis()) {
+            // Whoever waited may have given up.
+            let _ = told.send(now);
+        }
     }
 }

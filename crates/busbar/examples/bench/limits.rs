@@ -149,21 +149,26 @@ async fn drain(args: &LimitsArgs, dev: &Dev, dir: &Path) -> Outcome<Value> {
     let worker = start_worker("bench-worker", nats, redis, blobs, args.slots, dir.join("worker"))?;
     let ends = world.follower.ends(args.jobs, WITHIN).await?;
     tokio::task::spawn_blocking(move || worker.stop()).await?;
+    Ok(rates(&ends, started))
+}
+
+/// How fast jobs ended: all of them, the first tenth, and the last.
+pub(crate) fn rates(ends: &[Instant], started: Instant) -> Value {
     let seconds: Vec<f64> = ends.iter().map(|end| (*end - started).as_secs_f64()).collect();
-    let tenth = (args.jobs / 10).max(1);
+    let Some(last) = seconds.len().checked_sub(1) else { return json!({ "summary": { "jobs": 0 } }) };
+    let tenth = (seconds.len() / 10).max(1).min(last);
     let rate = |from: usize, to: usize| rounded(per_second(to - from, seconds[to] - seconds[from]));
-    let last = seconds.len() - 1;
     let every: Vec<f64> = seconds.iter().copied().step_by((tenth / 10).max(1)).collect();
-    Ok(json!({
+    json!({
         "summary": {
-            "jobs": args.jobs,
+            "jobs": seconds.len(),
             "first_end_after_seconds": rounded(seconds[0]),
             "jobs_per_second": rate(0, last),
-            "first_tenth_jobs_per_second": rate(0, tenth.min(last)),
-            "last_tenth_jobs_per_second": rate(last - tenth.min(last), last),
+            "first_tenth_jobs_per_second": rate(0, tenth),
+            "last_tenth_jobs_per_second": rate(last - tenth, last),
         },
         "seconds_of_every_hundredth": every,
-    }))
+    })
 }
 
 fn table(machine: &Value, summary: &Value) -> String {

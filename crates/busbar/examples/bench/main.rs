@@ -1,9 +1,11 @@
-//! `tools/bench jobs|limits`: measures a real Busbar on real servers and tells what it saw; it judges nothing.
+//! `tools/bench jobs|limits|queue|idle`: measures a real Busbar on real servers and tells what it saw; it judges nothing.
 //!
 //! ```text
 //!  jobs     busbar dev + worker  ┐ in turn, on the same kinds of server     jobs a second, microseconds of processor a job,
 //!           plain program + worker ┘                                       submit-to-result latency idle and under load
 //!  limits   busbar dev, no worker: fill it, kill it, start it again, drain it
+//!  queue    a scheduler and its standby, a very long queue: memory, kill, drain
+//!  idle     a scheduler and workers that have nothing to do
 //! ```
 //!
 //! The table is for people, the JSON line below it for programs; `--json FILE` keeps every raw figure.
@@ -16,14 +18,17 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
+mod apart;
 mod dev;
 mod figures;
 mod follower;
 mod http;
+mod idle;
 mod jobs;
 mod limits;
 mod machine;
 mod plain;
+mod queue;
 mod usage;
 mod ways;
 
@@ -45,6 +50,10 @@ enum What {
     Jobs(JobsArgs),
     /// How much the cell holds, and how it behaves when it is full.
     Limits(LimitsArgs),
+    /// A scheduler with a very long queue: memory, speed from end to end, and a kill.
+    Queue(QueueArgs),
+    /// What workers and a scheduler use that have nothing to do.
+    Idle(IdleArgs),
 }
 
 /// Echo jobs.
@@ -84,6 +93,39 @@ struct LimitsArgs {
     json: Option<PathBuf>,
 }
 
+/// A very long queue.
+#[derive(Clone, Debug, Args)]
+struct QueueArgs {
+    /// How many jobs are queued.
+    #[arg(long, default_value_t = 1_000_000, value_parser = at_least_a_thousand)]
+    jobs: usize,
+    /// How many jobs the worker that drains the queue takes at once.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    slots: u16,
+    /// Also write everything, raw figures included, to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Fewer would be drained before there is anything to see.
+fn at_least_a_thousand(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|jobs| *jobs >= 1_000).ok_or_else(|| "a number of 1000 or more is expected".to_owned())
+}
+
+/// Nothing to do.
+#[derive(Clone, Debug, Args)]
+struct IdleArgs {
+    /// How many workers there are.
+    #[arg(long, default_value_t = 1_000)]
+    workers: usize,
+    /// For how many seconds it is looked.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Also write everything, raw figures included, to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 /// What a measurement hands back.
 struct Report {
     /// For people.
@@ -110,6 +152,8 @@ fn run(cli: Cli) -> Outcome<()> {
     let (report, file) = match cli.what {
         What::Jobs(args) => (runtime.block_on(jobs::measure(&args))?, args.json),
         What::Limits(args) => (runtime.block_on(limits::measure(&args))?, args.json),
+        What::Queue(args) => (runtime.block_on(queue::measure(&args))?, args.json),
+        What::Idle(args) => (runtime.block_on(idle::measure(&args))?, args.json),
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}\n{}", report.table, report.summary)?;

@@ -25,7 +25,7 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects::{self, Stream};
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::{busbar, envelope, keys};
-use busbar_scheduler::core::commit::{self, Change, Retention};
+use busbar_scheduler::core::commit::{self, Birth, Change, Retention};
 use busbar_scheduler::core::job::{End, Hold, Job, Outcome as Ended, ResultPlace, State};
 use busbar_servers::{Companion, Stack, StackOptions};
 use busbar_store::Store;
@@ -208,8 +208,11 @@ impl Steps {
     }
 
     fn unit(&self, job: &Job, revision: u64, passed: &[JobState]) -> Unit {
-        let change = Change { job, revision, passed, epoch: self.epoch, id: CommitId::generate(), refused: false };
-        commit::unit(&change, &Retention::default())
+        let change = Change { job, revision, passed, epoch: self.epoch, id: CommitId::generate() };
+        match revision {
+            0 => commit::birth(&change, &Birth::default(), &Retention::default()).0,
+            _ => commit::unit(&change, &Retention::default()),
+        }
     }
 
     async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Outcome<()> {
@@ -240,7 +243,8 @@ impl Steps {
     async fn dispatch_all(&self, mut jobs: Vec<Job>) -> Outcome<()> {
         let now = Timestamp::wall_clock();
         for job in &mut jobs {
-            let hold = Hold { worker_id: WORKER.into(), kind: WorkerKind::Native, incarnation: String::new(), since: now };
+            let hold =
+                Hold { worker_id: WORKER.into(), kind: WorkerKind::Native, incarnation: String::new(), since: now, heard: now };
             (job.attempt, job.updated, job.state) = (1, now, State::Dispatched { hold });
         }
         let units = jobs.iter().map(|job| self.unit(job, 1, &[JobState::Dispatched])).collect();

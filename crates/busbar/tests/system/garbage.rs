@@ -9,7 +9,7 @@ use busbar_protocol::subjects;
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::support::{Dev, Executions, SLEEP, Sleeper, until};
+use crate::support::{Dev, Executions, Noise, SLEEP, Sleeper, until};
 
 const WORKER: &str = "sleeper-1";
 const SEED: u64 = 0x5eed_0bad_f00d_cafe;
@@ -69,47 +69,35 @@ fn garbage_on_every_subject_harms_nobody() {
 
 async fn litter(nats: &str) {
     let bus = NatsBus::connect(BusConfig::new(nats, "litterer")).await.unwrap();
-    let mut noise = Noise(SEED);
+    let mut noise = Noise::new(SEED);
     for _ in 0..ROUNDS {
         for subject in heard() {
-            bus.publish(&subject, Headers::new(), noise.bytes()).await.unwrap();
-            bus.publish_with_reply(&subject, &bus.inbox(), Headers::new(), noise.bytes()).await.unwrap();
+            bus.publish(&subject, Headers::new(), bytes(&mut noise)).await.unwrap();
+            bus.publish_with_reply(&subject, &bus.inbox(), Headers::new(), bytes(&mut noise)).await.unwrap();
         }
     }
     bus.round_trip().await.unwrap();
     for subject in asked() {
-        let asked = bus.request(subject, Headers::new(), noise.bytes(), PATIENCE).await;
+        let asked = bus.request(subject, Headers::new(), bytes(&mut noise), PATIENCE).await;
         assert!(asked.is_ok(), "{subject} did not answer (seed {SEED:#x}): {asked:?}");
     }
 }
 
 /// Bytes that look like nothing, or almost like something.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn bytes(&mut self) -> Bytes {
-        let length = match self.next() % 5 {
-            0 => 0,
-            1 => self.next() % 8,
-            2 => self.next() % 100,
-            3 => self.next() % 2_000,
-            _ => self.next() % 100_000,
-        };
-        let random: Vec<u8> = (0..length).map(|_| self.next().to_le_bytes()[0]).collect();
-        match self.next() % 3 {
-            // Small field numbers and short lengths: protobuf that a decoder goes into.
-            0 => random.iter().flat_map(|byte| [((byte % 32) << 3) | 2, byte % 4]).collect(),
-            // Text where bytes were expected.
-            1 => random.iter().map(|byte| b' ' + byte % 95).collect::<Vec<u8>>().into(),
-            _ => random.into(),
-        }
+fn bytes(noise: &mut Noise) -> Bytes {
+    let length = match noise.next() % 5 {
+        0 => 0,
+        1 => noise.next() % 8,
+        2 => noise.next() % 100,
+        3 => noise.next() % 2_000,
+        _ => noise.next() % 100_000,
+    };
+    let random: Vec<u8> = (0..length).map(|_| noise.next().to_le_bytes()[0]).collect();
+    match noise.next() % 3 {
+        // Small field numbers and short lengths: protobuf that a decoder goes into.
+        0 => random.iter().flat_map(|byte| [((byte % 32) << 3) | 2, byte % 4]).collect(),
+        // Text where bytes were expected.
+        1 => random.iter().map(|byte| b' ' + byte % 95).collect::<Vec<u8>>().into(),
+        _ => random.into(),
     }
 }

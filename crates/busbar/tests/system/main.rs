@@ -11,6 +11,7 @@ mod api;
 mod bad_guests;
 mod bad_input;
 mod examples;
+mod faults;
 mod garbage;
 mod grpc;
 mod installs;

@@ -83,14 +83,19 @@ impl Client {
 
     /// As [`Client::post`], with a header more.
     pub(crate) fn post_with(&self, path: &str, body: &Value, (name, value): (&str, &str)) -> Answer {
-        self.send(path, body.to_string().as_bytes(), &[(name, value)])
+        self.send(path, body.to_string().as_bytes(), &[(name, value)]).unwrap()
+    }
+
+    /// While a gateway ends, it takes no new connections.
+    pub(crate) fn try_post(&self, path: &str, body: &Value) -> Result<Answer, ureq::Error> {
+        self.send(path, body.to_string().as_bytes(), &[])
     }
 
     pub(crate) fn post_raw(&self, path: &str, body: &[u8]) -> Answer {
-        self.send(path, body, &[])
+        self.send(path, body, &[]).unwrap()
     }
 
-    fn send(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+    fn send(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer, ureq::Error> {
         let mut request = self.agent.post(format!("{}{path}", self.base)).header("Content-Type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -98,7 +103,7 @@ impl Client {
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
         }
-        answer(request.send(body).unwrap())
+        request.send(body).map(answer)
     }
 
     /// Submits one job and returns its id.

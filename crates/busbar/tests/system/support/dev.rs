@@ -101,6 +101,15 @@ impl Dev {
         Client::new(&self.endpoints.http, Some(&self.endpoints.api_key))
     }
 
+    /// A client of another tenant, with a key of its own.
+    pub(crate) fn client_of(&self, tenant: &str) -> Client {
+        let mut create = program();
+        create.args(["key", "create", "--name", tenant, "--tenant", tenant, "--role", "operator"]);
+        let made = create.env("REDIS_URL", &self.endpoints.redis).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Client::new(&self.endpoints.http, Some(String::from_utf8_lossy(&made.stdout).trim()))
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -75,7 +75,9 @@ impl Executions {
     pub(crate) fn read(file: &Path) -> Self {
         let text = fs::read_to_string(file).unwrap();
         let mut executions = Self::default();
-        for line in text.lines() {
+        // A line that is just being written may be seen in part.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        for line in whole.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
             match fields[..] {
                 [job, _, "start"] => {

@@ -1,0 +1,179 @@
+//! `bench queue`: a scheduler of its own with a very long queue, a standby, and a kill.
+//!
+//! ```text
+//!  inputs ─► admissions, nobody works ─► a worker comes ─► kill -9, the standby dispatches, and has loaded everything ─► empty
+//! ```
+//!
+//! Bytes a job are differences over all jobs: of `used_memory` in Redis, inputs excluded since they stand there before the first
+//! admission, and of the resident memory of the scheduler's process.
+
+use std::time::{Duration, Instant};
+
+use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, admit_answer};
+use busbar_protocol::cap::JobRequest;
+use busbar_protocol::ids;
+use busbar_protocol::keys;
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::ports::{Bus as _, Headers, Records as _};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+
+use crate::apart::{self, Apart};
+use crate::dev::{World, start_worker};
+use crate::figures::{Table, rounded};
+use crate::http::ECHO;
+use crate::jobs::per_second;
+use crate::limits::rates;
+use crate::usage::Process;
+use crate::{Outcome, QueueArgs, Report, machine, say};
+
+const INPUT: Bytes = Bytes::from_static(b"{}");
+/// As many as one admission may carry.
+const ITEMS_MAX: usize = 256;
+/// How many inputs are written, and how many admissions are asked, at once.
+const INPUTS_AT_ONCE: usize = 512;
+const ADMISSIONS_AT_ONCE: usize = 4;
+const ASK_WITHIN: Duration = Duration::from_secs(30);
+/// The kill comes when so many jobs have ended.
+const ENDED_BEFORE_KILL: usize = 500;
+
+/// Measures.
+pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
+    let machine = machine::describe()?;
+    let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
+    say("starting servers, a kernel, a scheduler and its standby");
+    let apart = Apart::start(temp.path()).await?;
+    let jobs_max = args.jobs.saturating_mul(2);
+    let active = apart.scheduler("active", jobs_max)?;
+    let world = apart.world().await?;
+    let status = apart::until(&world, |_| true).await?;
+    let standby = apart.scheduler("standby", jobs_max)?;
+    let filled = fill(args.jobs, &world, &apart::process_of(&status)?).await?;
+
+    let within = Duration::from_secs(240 + args.jobs as u64 / 200);
+    say(&format!("a worker with {} slots comes; the scheduler is killed", args.slots));
+    world.follower.begin();
+    let worker =
+        start_worker("bench-worker", &apart.nats(), &apart.redis(), apart.blobs(), args.slots, temp.path().join("worker"))?;
+    world.follower.ends(ENDED_BEFORE_KILL.min(args.jobs / 10), within).await?;
+    let dispatched = world.follower.dispatch_after(Timestamp::wall_clock());
+    let killed = Instant::now();
+    tokio::task::spawn_blocking(move || drop(active)).await?;
+    let dispatched = dispatched.await?.duration_since(killed);
+    apart::until(&world, |now| now.epoch > status.epoch && !now.loading).await?;
+    let loaded = killed.elapsed();
+
+    say("the worker drains the queue");
+    let rest = args.jobs.saturating_sub(world.follower.begin());
+    let started = Instant::now();
+    let ends = world.follower.ends(rest, within).await?;
+    let drain = rates(&ends, started);
+    tokio::task::spawn_blocking(move || {
+        worker.stop();
+        standby.stop();
+    })
+    .await?;
+    let summary = json!({
+        "bench": "queue", "machine": machine, "jobs": args.jobs, "slots": args.slots,
+        "memory": filled["memory"], "admission_jobs_per_second": filled["jobs_per_second"],
+        "after_kill": {
+            "seconds_until_dispatch": rounded(dispatched.as_secs_f64()),
+            "seconds_until_loaded": rounded(loaded.as_secs_f64()),
+        },
+        "drain": drain["summary"],
+    });
+    Ok(Report { table: table(&machine, &summary), raw: json!({ "fill": filled, "drain": drain }), summary })
+}
+
+/// Queues the jobs.
+async fn fill(jobs: usize, world: &World, scheduler: &Process) -> Outcome<Value> {
+    say(&format!("{jobs} inputs"));
+    let put = |n: usize| async move { world.store.put_payload(&keys::context(&job_id(n)), INPUT, None).await };
+    stream::iter(0..jobs).map(put).buffer_unordered(INPUTS_AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
+    let redis_before = world.store.memory().await?.used_bytes;
+    let rss_before = scheduler.rss_bytes()?;
+
+    say(&format!("{jobs} admissions"));
+    let started = Instant::now();
+    let admit = |first: usize| admit(world, first..jobs.min(first + ITEMS_MAX));
+    stream::iter((0..jobs).step_by(ITEMS_MAX))
+        .map(admit)
+        .buffer_unordered(ADMISSIONS_AT_ONCE)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let redis_after = world.store.memory().await?.used_bytes;
+    let rss_after = scheduler.rss_bytes()?;
+    let each = |after: u64, before: u64| after.saturating_sub(before) / (jobs as u64).max(1);
+    Ok(json!({
+        "jobs": jobs,
+        "seconds": rounded(seconds),
+        "jobs_per_second": rounded(per_second(jobs, seconds)),
+        "memory": {
+            "redis_bytes_per_job": each(redis_after, redis_before),
+            "scheduler_rss_bytes_per_job": each(rss_after, rss_before),
+        },
+        "redis_bytes": [redis_before, redis_after],
+        "scheduler_rss_bytes": [rss_before, rss_after],
+    }))
+}
+
+/// The id of the `n`-th job, as long as those that we make ourselves.
+fn job_id(n: usize) -> String {
+    format!("00000000-0000-7000-8000-{n:012}")
+}
+
+async fn admit(world: &World, numbers: std::ops::Range<usize>) -> Outcome<()> {
+    let count = numbers.len();
+    let item = |n| {
+        let job_id = job_id(n);
+        let context_ptr = Pointer::Redis(keys::context(&job_id)).to_string();
+        let request = JobRequest { job_id, topic: ECHO.to_owned(), context_ptr, ..JobRequest::default() };
+        AdmitItem {
+            request: request.encode_to_vec().into(),
+            trace_id: ids::generate_trace(),
+            tenant_id: ids::DEFAULT_TENANT.to_owned(),
+            input_bytes: INPUT.len() as u64,
+            ..AdmitItem::default()
+        }
+    };
+    let request = AdmitRequest { items: numbers.map(item).collect() }.encode_to_vec().into();
+    let answer = world.bus.request(subjects::ADMIT, Headers::new(), request, ASK_WITHIN).await?;
+    let reply = AdmitReply::decode(answer.payload)?;
+    let admitted = |answer: &admit_answer::Answer| matches!(answer, admit_answer::Answer::Admitted(_));
+    let taken = reply.answers.iter().filter(|answer| answer.answer.as_ref().is_some_and(admitted)).count();
+    let refusal = || reply.answers.iter().find(|answer| !answer.answer.as_ref().is_some_and(admitted));
+    if taken == count {
+        Ok(())
+    } else {
+        Err(format!("{taken} of {count} jobs were admitted: {:?} {:?}", reply.problem, refusal()).into())
+    }
+}
+
+fn table(machine: &Value, summary: &Value) -> String {
+    let mut table = Table::with_head(&["", "", ""]);
+    let mut line = |name: &str, value: &Value, unit: &str| {
+        let value = value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:.1}"));
+        table.line([name.to_owned(), value, unit.to_owned()]);
+    };
+    let (memory, kill, drain) = (&summary["memory"], &summary["after_kill"], &summary["drain"]);
+    line("admission", &summary["admission_jobs_per_second"], "jobs/s");
+    line("Redis, a queued job without payload, its event included", &memory["redis_bytes_per_job"], "bytes");
+    line("scheduler, a queued job", &memory["scheduler_rss_bytes_per_job"], "bytes");
+    line("dispatches again after kill -9", &kill["seconds_until_dispatch"], "s");
+    line("has loaded everything after kill -9", &kill["seconds_until_loaded"], "s");
+    line("drain", &drain["jobs_per_second"], "jobs/s");
+    line("  first tenth", &drain["first_tenth_jobs_per_second"], "jobs/s");
+    line("  last tenth", &drain["last_tenth_jobs_per_second"], "jobs/s");
+    format!(
+        "{}\n{} jobs, one worker with {} slots, one scheduler and a standby\n{}",
+        machine::line(machine),
+        summary["jobs"],
+        summary["slots"],
+        table.show()
+    )
+}

@@ -1,0 +1,92 @@
+//! A connection of the tests' own to the bus: what workers and strangers say, said by hand.
+
+use std::time::Duration;
+
+use busbar_bus::{BusConfig, NatsBus};
+use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, admit_answer};
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult};
+use busbar_protocol::ports::{Bus as _, Headers, Message};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::time::Timestamp;
+use busbar_protocol::{envelope, ids, subjects};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::Truth;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The connection, with a runtime of its own.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) bus: NatsBus,
+    pub(crate) runtime: Runtime,
+}
+
+impl Wire {
+    pub(crate) fn connect(nats: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let bus = runtime.block_on(NatsBus::connect(BusConfig::new(nats, "test"))).unwrap();
+        Self { bus, runtime }
+    }
+
+    /// Publishes a CAP packet and returns when it has arrived at the server.
+    pub(crate) fn say(&self, subject: &str, sender: &str, payload: Payload) {
+        let packet = envelope::packet(&ids::generate_trace(), sender, Timestamp::wall_clock(), payload);
+        self.runtime.block_on(async {
+            self.bus.publish(subject, Headers::new(), packet).await.unwrap();
+            self.bus.round_trip().await.unwrap();
+        });
+    }
+
+    /// What a worker says when an attempt has ended.
+    pub(crate) fn tell_result(&self, result: JobResult) {
+        let sender = result.worker_id.clone();
+        self.say(subjects::RESULT, &sender, Payload::JobResult(result));
+    }
+
+    /// Submits jobs by hand, at most as many as a message takes; a refusal is its code.
+    pub(crate) fn admit(&self, items: Vec<AdmitItem>) -> Vec<Result<Admitted, String>> {
+        let count = items.len();
+        let told = self.ask(subjects::ADMIT, AdmitRequest { items }.encode_to_vec().into());
+        let reply = AdmitReply::decode(told.payload).unwrap();
+        assert_eq!((&reply.problem, reply.answers.len()), (&None, count));
+        let answers = reply.answers.into_iter().map(|answer| match answer.answer.expect("an answer") {
+            admit_answer::Answer::Admitted(admitted) => Ok(admitted),
+            admit_answer::Answer::Rejected(problem) => Err(problem.code),
+        });
+        answers.collect()
+    }
+
+    pub(crate) fn ask(&self, subject: &str, body: Bytes) -> Message {
+        self.runtime.block_on(self.bus.request(subject, Headers::new(), body, ANSWER_WITHIN)).unwrap()
+    }
+}
+
+/// A job of the default tenant to be submitted by hand, under an id of its own, on an input that is there.
+pub(crate) fn item_of(truth: &Truth, topic: &str, input: &Value) -> AdmitItem {
+    let job_id = ids::generate();
+    let context_ptr = truth.put_input(&job_id, input);
+    let request = JobRequest { job_id, topic: topic.to_owned(), context_ptr, ..JobRequest::default() };
+    AdmitItem {
+        request: request.encode_to_vec().into(),
+        tenant_id: ids::DEFAULT_TENANT.to_owned(),
+        trace_id: ids::generate_trace(),
+        input_bytes: input.to_string().len() as u64,
+        ..AdmitItem::default()
+    }
+}
+
+/// The same with more said about it.
+pub(crate) fn saying(item: AdmitItem, patch: &JobRequest) -> AdmitItem {
+    AdmitItem { request: envelope::patch_request(&item.request, patch), ..item }
+}
+
+/// The result of an attempt as its worker would tell it, without a status.
+pub(crate) fn result_of(job_id: &str, attempt: u64, worker_id: &str) -> JobResult {
+    let dispatch =
+        DispatchIdentity { dispatch_id: format!("{job_id}/{attempt}"), attempt, assigned_worker_id: worker_id.to_owned() };
+    JobResult { job_id: job_id.to_owned(), worker_id: worker_id.to_owned(), dispatch: Some(dispatch), ..JobResult::default() }
+}
