@@ -155,11 +155,8 @@ impl Flow {
     /// [`Refusal`].
     pub fn admit(&mut self, charge: &Charge, document: Option<&TopicDocument>, now: Timestamp) -> Result<(), Refusal> {
         let (tenant, topic) = (self.bounds.tenant(&charge.tenant), self.bounds.topic(&charge.topic, document));
-        let names = [format!("tenant {}", charge.tenant), format!("topic {}", charge.topic)];
-        let [whose_tenant, whose_topic] = names;
-        let own = self.tenant_mut(&charge.tenant);
-        own.may_admit(&tenant, whose_tenant, now)?;
-        self.topic_mut(&charge.topic).may_admit(&topic.flow, whose_topic, now)?;
+        self.tenant_mut(&charge.tenant).may_admit(&tenant, || format!("tenant {}", charge.tenant), now)?;
+        self.topic_mut(&charge.topic).may_admit(&topic.flow, || format!("topic {}", charge.topic), now)?;
         self.may_join_key(charge, &topic.key)?;
         self.tenant_mut(&charge.tenant).admissions.take(tenant.admissions.as_ref(), now);
         self.topic_mut(&charge.topic).admissions.take(topic.flow.admissions.as_ref(), now);
@@ -427,12 +424,12 @@ impl Meter {
         Self { out: 0, backlog: 0, starts: bucket, admissions: bucket, timeline: Timeline::default(), duration: 0 }
     }
 
-    fn may_admit(&mut self, limits: &FlowLimits, whose: String, now: Timestamp) -> Result<(), Refusal> {
+    fn may_admit(&mut self, limits: &FlowLimits, whose: impl Fn() -> String, now: Timestamp) -> Result<(), Refusal> {
         if limits.backlog_max > 0 && self.backlog >= limits.backlog_max {
-            return Err(Refusal::Backlog { whose, most: limits.backlog_max });
+            return Err(Refusal::Backlog { whose: whose(), most: limits.backlog_max });
         }
         let opens = self.admissions.opens(limits.admissions.as_ref(), now);
-        if opens > now { Err(Refusal::Rate { whose, after: opens.since(now) }) } else { Ok(()) }
+        if opens > now { Err(Refusal::Rate { whose: whose(), after: opens.since(now) }) } else { Ok(()) }
     }
 
     fn may_start(&mut self, limits: &FlowLimits, whose: Whose, now: Timestamp) -> Result<(), Wait> {

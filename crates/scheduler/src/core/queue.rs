@@ -215,12 +215,6 @@ impl Queue {
         self.relist(&spot.class, spot.rank, &spot.tenant);
     }
 
-    /// Whether a job is in its lane.
-    #[must_use]
-    pub fn contains(&self, spot: &Spot) -> bool {
-        self.lane(spot).is_some_and(|lane| lane.jobs.contains(&spot.waiting))
-    }
-
     /// Who is next: asks about one job after the other, until one goes or none is left that may.
     pub fn next<T>(&mut self, now: Timestamp, mut ask: impl FnMut(&Spot) -> Turn<T>) -> Option<(Spot, T)> {
         self.retry();
@@ -352,10 +346,6 @@ impl Queue {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    fn lane(&self, spot: &Spot) -> Option<&Lane> {
-        self.classes.get(&spot.class)?.ranks.get(&spot.rank)?.lanes.get(&spot.tenant)
     }
 
     fn open_class(&mut self, class: &Arc<Class>, market: &str) {

@@ -1,5 +1,7 @@
 //! What workers say, and what their silence means.
 
+use std::sync::Arc;
+
 use busbar_protocol::busbar::WorkerBeat;
 use busbar_protocol::cap::{Handshake, Heartbeat};
 use busbar_protocol::codes::Code;
@@ -57,9 +59,9 @@ impl Cell {
     /// A queue group had nobody: the attempt did not happen, and the topic rests a little.
     pub fn nobody_there(&mut self, id: &JobId, attempt: u32, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
-        let topic = std::sync::Arc::clone(&entry.charge.topic);
+        let topic = Arc::clone(&entry.charge.topic);
         let until = now.after(REST);
-        self.resting.insert(std::sync::Arc::clone(&topic), until);
+        self.resting.insert(Arc::clone(&topic), until);
         self.alarms.insert((until, Alarm::Rested(topic)));
         let message = "nobody listens on the topic".to_owned();
         let event = Event::AttemptOver { attempt, code: Code::WorkerUnreachable, message, unreached: true };
@@ -110,7 +112,7 @@ impl Cell {
         self.swept = now;
         self.flow.sweep(now);
         self.family.sweep(now);
-        self.names.retain(|name| std::sync::Arc::strong_count(name) > 1);
+        self.names.retain(|name| Arc::strong_count(name) > 1);
     }
 
     fn hear(&mut self, worker_id: &str, heard: Heard, now: Timestamp) {
