@@ -62,6 +62,34 @@ impl JobId {
     }
 }
 
+/// A [`JobId`] in the least memory: identifiers that we make ourselves take no more than their sixteen bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackedJobId(Packed);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Packed {
+    /// A UUID in its usual spelling: small letters, with hyphens.
+    Uuid([u8; 16]),
+    Other(Box<str>),
+}
+
+impl From<&JobId> for PackedJobId {
+    fn from(id: &JobId) -> Self {
+        let mut spelling = Uuid::encode_buffer();
+        let uuid = Uuid::try_parse(&id.0).ok().filter(|uuid| uuid.hyphenated().encode_lower(&mut spelling) == id.0.as_str());
+        Self(uuid.map_or_else(|| Packed::Other(id.0.as_str().into()), |uuid| Packed::Uuid(uuid.into_bytes())))
+    }
+}
+
+impl From<&PackedJobId> for JobId {
+    fn from(PackedJobId(packed): &PackedJobId) -> Self {
+        Self(match packed {
+            Packed::Uuid(bytes) => Uuid::from_bytes(*bytes).to_string(),
+            Packed::Other(text) => text.to_string(),
+        })
+    }
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -92,5 +120,15 @@ mod tests {
         for bad in ["", ":a", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn packing_keeps_every_spelling() {
+        let ours = JobId::generate();
+        for text in [ours.as_str(), "a", &ours.as_str().to_uppercase(), &ours.as_str().replace('-', ""), &"x".repeat(128)] {
+            let id = JobId::parse(text).expect("a good id");
+            assert_eq!(JobId::from(&PackedJobId::from(&id)), id);
+        }
+        assert!(matches!(PackedJobId::from(&ours).0, Packed::Uuid(_)));
     }
 }

@@ -16,7 +16,7 @@ pub const INDEX_LIVE_RUNS: &str = "wf:live";
 pub const INDEX_RETIRING: &str = "wf:retiring";
 /// The lease of the active workflow engine.
 pub const LOCK_ENGINE: &str = "lock:workflow-engine";
-/// Live jobs, scored by creation time.
+/// Live jobs, scored by creation time; while an attempt is out, by that time with a minus, so that who takes over reads them first.
 pub const INDEX_LIVE: &str = "job:live";
 /// What is paused, and which workers drain.
 pub const HOLDS: &str = "job:holds";

@@ -15,6 +15,10 @@ pub struct SchedulerConfig {
     pub lease_poll: Duration,
     /// The most live jobs that the cell takes.
     pub live_jobs_max: usize,
+    /// How many jobs are read at once after a takeover.
+    pub load_page: u64,
+    /// How many of the jobs that wait are read before the first is dispatched; the others follow while work goes on.
+    pub load_first: usize,
     /// What the core needs.
     pub settings: Settings,
 }
@@ -28,6 +32,8 @@ impl SchedulerConfig {
             lease_ttl: Duration::from_secs(2),
             lease_poll: Duration::from_millis(250),
             live_jobs_max: 1_000_000,
+            load_page: 512,
+            load_first: 4_096,
             settings: Settings::default(),
         }
     }

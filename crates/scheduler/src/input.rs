@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use busbar_protocol::busbar::{CancelItem, DrainRequest, ExplainRequest, ListRequest, PauseRequest, Problem, WorkerBeat};
+use busbar_protocol::busbar::{
+    CancelItem, DrainRequest, ExplainRequest, JobRecord, ListRequest, PauseRequest, Problem, WorkerBeat,
+};
 use busbar_protocol::cap::{Handshake, Heartbeat};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::ports::{Connection, Delivery};
@@ -13,6 +15,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::admission::Verdict;
 use crate::core::bounds::Bounds;
+use crate::core::cell::Loaded;
 use crate::core::transition::{self, Report};
 use crate::intake::Prepared;
 use crate::library::Library;
@@ -47,6 +50,18 @@ pub(crate) enum Input {
     Explain { request: ExplainRequest, reply: String },
     /// The kernel decided; jobs without a verdict are asked about again.
     Verdicts(Vec<(JobId, Option<transition::Verdict>)>),
+    /// Jobs were read from the store; afterwards, what needed them.
+    Fetched { jobs: Vec<Fetched>, then: Option<Box<Input>> },
+    /// A page of live jobs was read for somebody who wants to see them.
+    Listed { jobs: Vec<JobRecord>, reply: String },
+    /// A page of live jobs was read after the takeover; the next one may come when that is taken in.
+    Loaded { jobs: Vec<Loaded>, next: oneshot::Sender<()> },
+    /// All live jobs were read.
+    AllLoaded,
+    /// Live jobs cannot be read.
+    Unreadable,
+    /// Jobs that live ones belong to and that were cancelled.
+    CancelledParents(Vec<String>),
     /// Topic documents changed.
     Topics(Arc<Library>),
     /// The operator's bounds changed.
@@ -57,6 +72,17 @@ pub(crate) enum Input {
     Connection(Connection),
     /// Somebody else holds the lease.
     LeaseLost,
+}
+
+/// A job and what stands in the store of it, if there is anything.
+pub(crate) type Fetched = (JobId, Option<Loaded>);
+
+/// A job of a page that somebody wants to see.
+pub(crate) enum Shown {
+    /// It is in memory.
+    Whole(Box<JobRecord>),
+    /// It must be read.
+    Shelved(JobId),
 }
 
 /// Submissions that are ready.

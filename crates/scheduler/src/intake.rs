@@ -21,7 +21,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::core::commit::Birth;
 use crate::core::job::{End, Job, State};
-use crate::core::queue::Class;
+use crate::core::line::Class;
 use crate::core::transition::{self, Event, Limits};
 use crate::core::verdict;
 use crate::library::Library;

@@ -1,69 +1,168 @@
 //! Taking over: what a replica reads when it becomes active. It is the same whether a predecessor died, left or never was.
+//!
+//! ```text
+//!  job:live   [ what workers have ][ what waits, the oldest first ........................................ ]
+//!             └──────── begin ────────────────────┘└──────────────── go_on, while jobs are dispatched ─────┘
+//! ```
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 
 use futures::{Stream, TryStreamExt as _, stream};
+use tokio::sync::{mpsc, oneshot};
 
 use busbar_protocol::busbar::{HoldsDocument, JobState};
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Bus, Clock, IndexEntry, IndexRange, Judge, Records, StoreError, UNITS_MAX};
+use busbar_protocol::ports::{Bus, COMMIT_RETRY, Clock, IndexEntry, IndexRange, Judge, Records, StoreError, Stored, UNITS_MAX};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
-use crate::core::cell::Cell;
+use crate::config::SchedulerConfig;
+use crate::core::cell::{Cell, Loaded};
 use crate::core::job::Job;
+use crate::input::Input;
 use crate::intake;
 
-/// How many jobs are read at once.
-const PAGE: u64 = 512;
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
 const PAGES_AHEAD: usize = 4;
 
-/// Reads all live jobs, the oldest first.
-pub(crate) async fn load<B: Bus, R: Records, C: Clock, J: Judge>(
+/// How far the index of live jobs was read: up to this score, of which these members were seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    score: Option<i64>,
+    seen: BTreeSet<String>,
+}
+
+/// A page of live jobs, and where the next one begins; nowhere, after the last.
+struct Page {
+    jobs: Vec<Loaded>,
+    /// It ends among jobs that wait.
+    waits: bool,
+    next: Option<Place>,
+}
+
+/// Reads what workers have, and some of what waits. Where there is more, tells where to go on.
+pub(crate) async fn begin<B: Bus, R: Records, C: Clock, J: Judge>(
+    config: &SchedulerConfig,
     ports: &Ports<B, R, C, J>,
     cell: &mut Cell,
-) -> Result<(), StoreError> {
+) -> Result<Option<Place>, StoreError> {
     let doubt = doubtful_since(&ports.records.log_end(keys::LOG_JOBS).await?);
-    let records = |page: Vec<IndexEntry>| async move {
-        let stored = ports.records.read(page.iter().map(|entry| keys::job(&entry.member)).collect()).await?;
-        Ok::<_, StoreError>((page, stored))
-    };
-    let mut pages = pin!(live_pages(&ports.records).map_ok(records).try_buffered(PAGES_AHEAD));
-    while let Some((page, stored)) = pages.try_next().await? {
+    let mut read = 0;
+    let mut waiting = 0;
+    let mut pages = pin!(pages(&ports.records, config.load_page, Some(Place::default())));
+    while let Some(Page { jobs, waits, next }) = pages.try_next().await? {
         let now = ports.clock.now();
-        for (entry, stored) in page.iter().zip(stored) {
-            let Some(stored) = stored else {
-                tracing::error!(job = entry.member, "a job is listed as live but has no record");
-                continue;
-            };
-            let key = keys::job(&entry.member);
-            let job = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key, detail })?;
-            let class = intake::class_of(&job);
+        read += jobs.len();
+        for (job, revision, class) in jobs {
             let (id, doubtful) = (job.id.clone(), job.hold().is_some_and(|hold| hold.since >= doubt));
-            cell.insert(job, stored.revision, class, now);
+            waiting += usize::from(job.hold().is_none());
+            cell.insert(job, revision, class, now);
             if doubtful {
                 cell.send_again(&id);
             }
         }
+        if waits && waiting >= config.load_first && next.is_some() {
+            let live = usize::try_from(ports.records.index_len(keys::INDEX_LIVE).await?).unwrap_or(usize::MAX);
+            cell.begin_loading(live.saturating_sub(read));
+            return Ok(next);
+        }
     }
-    follow_parents(&ports.records, cell).await
+    Ok(None)
 }
 
-/// The index of live jobs, page by page. A page begins at the score of the last entry before it, behind those of that score that
-/// were read: passing over all that were read would cost more with each page.
-fn live_pages<R: Records>(records: &R) -> impl Stream<Item = Result<Vec<IndexEntry>, StoreError>> {
-    stream::try_unfold(Some((i64::MIN, 0_u64)), move |from| async move {
-        let Some((min, offset)) = from else { return Ok(None) };
-        let range = IndexRange { min, max: i64::MAX, newest_first: false, offset, limit: PAGE };
-        let page = records.index(keys::INDEX_LIVE, range).await?;
-        let Some(last) = page.last().map(|entry| entry.score) else { return Ok(None) };
-        let ties = page.iter().rev().take_while(|entry| entry.score == last).count() as u64;
-        let before = if min == last { offset } else { 0 };
-        let next = (page.len() as u64 == PAGE).then_some((last, before + ties));
-        Ok(Some((page, next)))
+/// Reads the rest, page by page, and puts it into the loop: no faster than the loop takes it in.
+pub(crate) async fn go_on<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    page: u64,
+    from: Option<Place>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut from = from;
+    while from.is_some() {
+        let mut pages = pin!(pages(&ports.records, page, from.clone()));
+        loop {
+            match pages.try_next().await {
+                Ok(Some(Page { jobs, next, .. })) => {
+                    let (sender, taken) = oneshot::channel();
+                    from = next;
+                    if inputs.send(Input::Loaded { jobs, next: sender }).await.is_err() || taken.await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    from = None;
+                    break;
+                }
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    tracing::debug!(%error, "live jobs cannot be read for now");
+                    ports.clock.sleep(COMMIT_RETRY).await;
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "live jobs cannot be read");
+                    let _ = inputs.send(Input::Unreadable).await;
+                    return;
+                }
+            }
+        }
+    }
+    let _ = inputs.send(Input::AllLoaded).await;
+}
+
+/// Live jobs from a place on.
+fn pages<R: Records>(records: &R, page: u64, from: Option<Place>) -> impl Stream<Item = Result<Page, StoreError>> {
+    entries(records, page, from)
+        .map_ok(move |(entries, next)| async move {
+            let waits = entries.last().is_none_or(|entry| entry.score >= 0);
+            let stored = records.read(entries.iter().map(|entry| keys::job(&entry.member)).collect()).await?;
+            let read = entries.iter().zip(stored).filter_map(|(entry, stored)| {
+                if stored.is_none() {
+                    tracing::error!(job_id = entry.member, "a job is listed as live but has no record");
+                }
+                loaded(&entry.member, &stored?).transpose()
+            });
+            Ok(Page { jobs: read.collect::<Result<_, _>>()?, waits, next })
+        })
+        .try_buffered(PAGES_AHEAD)
+}
+
+/// The index of live jobs, page by page. Of each score everything is asked for again that was there before, since jobs leave the
+/// index and move in it all the time: counting how many to pass over would miss some.
+fn entries<R: Records>(
+    records: &R,
+    page: u64,
+    from: Option<Place>,
+) -> impl Stream<Item = Result<(Vec<IndexEntry>, Option<Place>), StoreError>> {
+    stream::try_unfold(from, move |from| async move {
+        let Some(Place { score, mut seen }) = from else { return Ok(None) };
+        let limit = page + seen.len() as u64;
+        let range = IndexRange { min: score.unwrap_or(i64::MIN), max: i64::MAX, newest_first: false, offset: 0, limit };
+        let mut entries = records.index(keys::INDEX_LIVE, range).await?;
+        let is_last = (entries.len() as u64) < limit;
+        let Some(end) = entries.last().map(|entry| entry.score) else { return Ok(None) };
+        let of_end = entries.iter().filter(|entry| entry.score == end).map(|entry| entry.member.clone());
+        let then: BTreeSet<String> = of_end.collect();
+        entries.retain(|entry| Some(entry.score) != score || !seen.contains(&entry.member));
+        if score == Some(end) {
+            seen.extend(then);
+        } else {
+            seen = then;
+        }
+        let next = (!is_last).then_some(Place { score: Some(end), seen });
+        Ok(Some(((entries, next.clone()), next)))
     })
+}
+
+/// A job from its record; none, if it has ended.
+pub(crate) fn loaded(job_id: &str, stored: &Stored) -> Result<Option<Loaded>, StoreError> {
+    let job = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key: keys::job(job_id), detail })?;
+    if job.end().is_some() {
+        return Ok(None);
+    }
+    let class = intake::class_of(&job);
+    Ok(Some((job, stored.revision, class)))
 }
 
 /// What is paused and what drains, with the revision of that record.
@@ -74,18 +173,29 @@ pub(crate) async fn holds<R: Records>(records: &R) -> Result<(HoldsDocument, u64
     Ok((record, stored.revision))
 }
 
-/// The jobs that live ones belong to may have been cancelled, and their children not yet: that goes on.
-async fn follow_parents<R: Records>(records: &R, cell: &mut Cell) -> Result<(), StoreError> {
-    for parents in cell.absent_parents().chunks(UNITS_MAX) {
-        let stored = records.read(parents.iter().map(|parent| keys::job(parent)).collect()).await?;
-        for (parent, stored) in parents.iter().zip(stored) {
-            let job = stored.and_then(|stored| Job::decode(&stored.value).ok());
-            if job.is_some_and(|job| job.state.tag() == JobState::Cancelled) {
-                cell.parent_was_cancelled(parent);
+/// Which of the jobs that live ones belong to were cancelled: their children may not have been yet, and that goes on.
+pub(crate) async fn cancelled_parents<R: Records, C: Clock>(
+    records: R,
+    clock: C,
+    parents: Vec<String>,
+    inputs: mpsc::Sender<Input>,
+) {
+    for parents in parents.chunks(UNITS_MAX) {
+        let stored = loop {
+            match records.read(parents.iter().map(|parent| keys::job(parent)).collect()).await {
+                Ok(stored) => break stored,
+                Err(_) => clock.sleep(COMMIT_RETRY).await,
             }
+        };
+        let cancelled = parents.iter().zip(stored).filter(|(_, stored)| {
+            let job = stored.as_ref().and_then(|stored| Job::decode(&stored.value).ok());
+            job.is_some_and(|job| job.state.tag() == JobState::Cancelled)
+        });
+        let cancelled: Vec<String> = cancelled.map(|(parent, _)| parent.clone()).collect();
+        if !cancelled.is_empty() && inputs.send(Input::CancelledParents(cancelled)).await.is_err() {
+            return;
         }
     }
-    Ok(())
 }
 
 /// From when on a sending of our predecessor is in doubt: shortly before the last thing that it wrote to the log.

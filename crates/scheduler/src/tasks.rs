@@ -8,12 +8,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::{
-    AdmitAnswer, AdmitReply, Admitted, IdempotencyPolicy, IdempotencyRecord, SnapshotChanged, admit_answer,
+    AdmitAnswer, AdmitReply, Admitted, IdempotencyPolicy, IdempotencyRecord, JobState, SnapshotChanged, admit_answer,
 };
 use busbar_protocol::codes::Code;
+use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::pointers::{Pointer, Sha256Hex};
-use busbar_protocol::ports::{Bus, BusError, Clock, CommitId, Connection, Headers, Judge, Records, StoreError};
+use busbar_protocol::ports::{
+    Bus, BusError, Clock, CommitId, Connection, Headers, Judge, Records, StoreError, Stored, UNITS_MAX,
+};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 
@@ -23,10 +26,11 @@ use crate::config::SchedulerConfig;
 use crate::core::job::{self, Job, ResultPlace};
 use crate::core::transition::{Report, Reported as Outcome};
 use crate::core::verdict;
-use crate::input::{Admit, Input, Origin, Reported};
+use crate::input::{Admit, Input, Origin, Reported, Shown};
 use crate::intake;
 use crate::library::{self, Library};
 use crate::office::Proof;
+use crate::takeover;
 use crate::traces::Traces;
 
 /// How often what is announced on the bus is asked for all the same, since an announcement can be lost.
@@ -56,6 +60,64 @@ pub(crate) async fn keep_lease<B: Bus, R: Records, C: Clock, J: Judge>(
             Ok(_) => proven.renew(asked),
             // While the store is away nobody else can take the lease either, and every commit carries the epoch.
             Err(error) => tracing::debug!(%error, "the lease was not renewed"),
+        }
+    }
+}
+
+/// Reads jobs until the store answers; afterwards, what needed them goes on.
+pub(crate) async fn fetch<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    ids: Vec<JobId>,
+    then: Option<Box<Input>>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut jobs = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(UNITS_MAX) {
+        let stored = stored(&ports, ids).await;
+        let found = ids.iter().zip(stored).map(|(id, stored)| {
+            let loaded = stored.map(|stored| takeover::loaded(id.as_str(), &stored)).transpose();
+            let loaded = loaded.inspect_err(|error| tracing::error!(job_id = %id, %error, "a job cannot be read"));
+            (id.clone(), loaded.ok().flatten().flatten())
+        });
+        jobs.extend(found);
+    }
+    let _ = inputs.send(Input::Fetched { jobs, then }).await;
+}
+
+/// Reads the jobs of a page that are not in memory. Those that are not any more what was asked for are left out.
+pub(crate) async fn complete<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    page: Vec<Shown>,
+    state: JobState,
+    reply: String,
+    inputs: mpsc::Sender<Input>,
+) {
+    let ids: Vec<JobId> =
+        page.iter().filter_map(|shown| if let Shown::Shelved(id) = shown { Some(id.clone()) } else { None }).collect();
+    let mut found = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(UNITS_MAX) {
+        found.extend(stored(&ports, ids).await);
+    }
+    let mut found = found.into_iter();
+    let fits = |job: &Job| job.end().is_none() && (state == JobState::Unspecified || job.state.tag() == state);
+    let jobs = page.into_iter().filter_map(|shown| match shown {
+        Shown::Whole(record) => Some(*record),
+        Shown::Shelved(_) => {
+            let job = Job::decode(&found.next().flatten()?.value).ok()?;
+            fits(&job).then(|| job.to_record())
+        }
+    });
+    let _ = inputs.send(Input::Listed { jobs: jobs.collect(), reply }).await;
+}
+
+async fn stored<B: Bus, R: Records, C: Clock, J: Judge>(ports: &Ports<B, R, C, J>, ids: &[JobId]) -> Vec<Option<Stored>> {
+    loop {
+        match ports.records.read(ids.iter().map(|id| keys::job(id.as_str())).collect()).await {
+            Ok(stored) => return stored,
+            Err(error) => {
+                tracing::debug!(%error, "jobs cannot be read for now");
+                ports.clock.sleep(READ_RETRY).await;
+            }
         }
     }
 }

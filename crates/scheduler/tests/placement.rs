@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use busbar_protocol::time::Timestamp;
 use busbar_scheduler::core::flow::Charge;
 use busbar_scheduler::core::holds::Holds;
 use busbar_scheduler::core::job::Hold;
+use busbar_scheduler::core::line::{Class, Line, Rank, Seat, Spot};
 use busbar_scheduler::core::place::{GroupRoom, Rooms};
-use busbar_scheduler::core::queue::{AGED, Class, Queue, Rank, Spot, Turn};
+use busbar_scheduler::core::queue::{AGED, Queue, Turn, WholeRoom};
 use busbar_scheduler::core::timeline::Gate;
 use busbar_scheduler::core::workers::Workers;
 
@@ -52,7 +54,7 @@ impl Scene {
         let mut group = GroupRoom { out: self.out_in_group, rests: self.rests };
         let mut placed = Vec::new();
         while let Some((spot, placement)) =
-            queue.next(NOW, |spot| match rooms.find(&spot.class, &self.document, group, self.short) {
+            queue.next(NOW, |spot| match rooms.find(&spot.line.class, &self.document, group, self.short) {
                 Some(to) => {
                     group.out += u32::from(to.worker_id.is_empty());
                     Turn::Goes { to, cost_ms: 1, weight: 1 }
@@ -60,15 +62,32 @@ impl Scene {
                 None => Turn::ClassWaits(Gate::Worker),
             })
         {
-            placed.push((spot.waiting.1.to_string(), placement.worker_id));
+            placed.push((name_of(spot.seat), placement.worker_id));
         }
         placed
     }
 }
 
+thread_local! {
+    /// Who has which seat.
+    static NAMES: RefCell<BTreeMap<Seat, String>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A spot with a seat of its own.
 fn spot(name: &str, rank: Rank, age: u64, class: Class, tenant: &str) -> Spot {
     let class = Arc::new(Class { topic: "job.a".to_owned(), ..class });
-    Spot { class, rank, tenant: tenant.into(), waiting: (Timestamp::from_millis(NOW.millis() - age), id(name)) }
+    let mut seat = Seat::first_of(Timestamp::from_millis(NOW.millis() - age));
+    NAMES.with_borrow_mut(|names| {
+        while names.contains_key(&seat) {
+            seat = seat.next();
+        }
+        names.insert(seat, name.to_owned());
+    });
+    Spot { line: Arc::new(Line { class, rank, tenant: tenant.into() }), seat }
+}
+
+fn name_of(seat: Seat) -> String {
+    NAMES.with_borrow(|names| names[&seat].clone())
 }
 
 fn id(name: &str) -> JobId {
@@ -223,9 +242,9 @@ fn region_and_type_are_labels_that_workers_need_not_carry() {
 fn served(queue: &mut Queue, most: usize, weight: impl Fn(&str) -> u32) -> Vec<String> {
     let mut tenants = Vec::new();
     while tenants.len() < most {
-        let goes = |spot: &Spot| Turn::Goes { to: (), cost_ms: 10, weight: weight(&spot.tenant) };
+        let goes = |spot: &Spot| Turn::Goes { to: (), cost_ms: 10, weight: weight(&spot.line.tenant) };
         let Some((spot, ())) = queue.next(NOW, goes) else { break };
-        tenants.push(spot.tenant.to_string());
+        tenants.push(spot.line.tenant.to_string());
     }
     tenants
 }
@@ -270,7 +289,7 @@ fn a_lower_priority_waits_but_does_not_starve() {
         queue.add(&spot(&format!("critical-{number}"), Rank::Critical, 50, Class::default(), "b"), "p");
     }
     let goes = |_: &Spot| Turn::Goes { to: (), cost_ms: 1, weight: 1 };
-    let order: Vec<String> = std::iter::from_fn(|| queue.next(NOW, goes)).map(|(spot, ())| spot.waiting.1.to_string()).collect();
+    let order: Vec<String> = std::iter::from_fn(|| queue.next(NOW, goes)).map(|(spot, ())| name_of(spot.seat)).collect();
     let place = |name: &str| order.iter().position(|job| job == name).expect("it went");
     assert!(place("old-batch") < 8, "one in eight goes to what is old");
     assert_eq!(place("young-batch"), 101);
@@ -284,8 +303,8 @@ fn what_is_shut_is_not_looked_at_until_it_is_opened() {
     let mut asked = Vec::new();
     let ask = |queue: &mut Queue, asked: &mut Vec<String>| {
         queue.next(NOW, |spot| {
-            asked.push(spot.tenant.to_string());
-            if &*spot.tenant == "shut" { Turn::<()>::TenantWaits(Gate::Quota) } else { Turn::ClassWaits(Gate::Worker) }
+            asked.push(spot.line.tenant.to_string());
+            if &*spot.line.tenant == "shut" { Turn::<()>::TenantWaits } else { Turn::ClassWaits(Gate::Worker) }
         })
     };
     assert!(ask(&mut queue, &mut asked).is_none());
@@ -298,4 +317,29 @@ fn what_is_shut_is_not_looked_at_until_it_is_opened() {
     assert!(ask(&mut queue, &mut asked).is_none());
     assert_eq!(asked.len(), 2);
     assert_eq!(queue.len(), 2);
+}
+
+#[test]
+fn who_is_next_is_asked_for_before_it_is_needed_and_keeps_its_turn() {
+    let mut queue = Queue::new(WholeRoom { cell: 8, lane: 8 });
+    let spots: Vec<Spot> =
+        (0..100).map(|number| spot(&number.to_string(), Rank::Batch, 1_000 - number, Class::default(), "t")).collect();
+    for spot in &spots {
+        queue.add(spot, "p");
+        if queue.is_too_much(spot) {
+            queue.shelve(spot);
+        }
+    }
+    let (mut went, mut most) = (Vec::new(), 0);
+    while went.len() < spots.len() {
+        let wanted = queue.take_wanted();
+        for seat in wanted {
+            queue.unshelve(spots.iter().find(|spot| spot.seat == seat).expect("one of ours"));
+        }
+        most = most.max(spots.iter().filter(|spot| queue.has(spot)).count());
+        let goes = |_: &Spot| Turn::Goes { to: (), cost_ms: 1, weight: 1 };
+        went.extend(queue.next(NOW, goes).map(|(spot, ())| name_of(spot.seat)));
+    }
+    assert_eq!(went, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(most <= 16, "{most} were in memory at once");
 }

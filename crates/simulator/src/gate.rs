@@ -164,6 +164,10 @@ impl<P: Records> Records for Gated<P> {
         self.gate.through("store.index", self.port.index(index, range)).await
     }
 
+    async fn index_len(&self, index: &str) -> Result<u64, StoreError> {
+        self.gate.through("store.index_len", self.port.index_len(index)).await
+    }
+
     async fn log_after(&self, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
         self.gate.through("store.log_after", self.port.log_after(log, cursor, limit)).await
     }

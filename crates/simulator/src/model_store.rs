@@ -306,6 +306,10 @@ impl Records for ModelStore {
         self.read_only(|state, now| state.index(now, index, &range)).await
     }
 
+    async fn index_len(&self, index: &str) -> Result<u64, StoreError> {
+        self.read_only(|state, now| state.index_len(now, index)).await
+    }
+
     async fn log_after(&self, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
         self.read_only(|state, now| state.log_after(now, log, cursor, limit)).await
     }

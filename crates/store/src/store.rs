@@ -136,6 +136,11 @@ impl Records for Store {
         decode::index_entries(self.inner.single.call("ZRANGE", args, Repeat::Harmless).await?)
     }
 
+    async fn index_len(&self, index: &str) -> Result<u64, StoreError> {
+        let len = decode::integer(self.inner.single.call("ZCARD", vec![owned(index)], Repeat::Harmless).await?)?;
+        Ok(u64::try_from(len).unwrap_or(0))
+    }
+
     async fn log_after(&self, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
         if limit == 0 {
             return Ok(vec![]);

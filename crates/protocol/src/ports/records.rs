@@ -312,6 +312,12 @@ pub trait Records: Clone + Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     fn index(&self, index: &str, range: IndexRange) -> impl Future<Output = Result<Vec<IndexEntry>, StoreError>> + Send;
 
+    /// How many members an index has.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn index_len(&self, index: &str) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Reads up to `limit` entries of a log that come after a cursor; `"0"` is before the first.
     ///
     /// # Errors

@@ -78,7 +78,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         for Admit { outcomes, .. } in admits {
             for prepared in outcomes.iter_mut().flatten() {
                 // What is live already is a repetition, and its unit will say so: it costs its tenant nothing.
-                let repeats = self.cell.job(&prepared.job.id).is_some();
+                let repeats = self.cell.is_live(&prepared.job.id);
                 let judged = if prepared.birth.refused || repeats { Ok(()) } else { self.judge(prepared, room, now) };
                 match judged {
                     Ok(()) => {}

@@ -2,8 +2,8 @@
 //! the commit of the turn.
 
 use busbar_protocol::busbar::{
-    CancelAnswer, CancelItem, CancelReply, DrainReply, DrainRequest, ExplainReply, ExplainRequest, JobState, ListReply,
-    ListRequest, PauseReply, PauseRequest, Problem, SchedulerStatus, WorkersReply, cancel_answer,
+    CancelAnswer, CancelItem, CancelReply, DrainReply, DrainRequest, ExplainReply, ExplainRequest, JobRecord, JobState,
+    ListReply, ListRequest, PauseReply, PauseRequest, Problem, SchedulerStatus, WorkersReply, cancel_answer,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
@@ -13,10 +13,12 @@ use busbar_protocol::time::Timestamp;
 use busbar_rules::TopicPattern;
 
 use super::Term;
+use crate::core::cell::Known;
 use crate::core::holds::HoldError;
 use crate::core::job::Job;
 use crate::core::transition::{Event, Rejected};
-use crate::intake;
+use crate::input::Shown;
+use crate::{intake, tasks};
 
 /// The most bytes of jobs in one reply to `list`: a message holds 1 MiB.
 const LIST_BYTES_MAX: usize = 700 << 10;
@@ -50,7 +52,34 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         cancel_answer::Answer::State(self.cell.job(&id).map_or(before, |job| job.state.tag()).into())
     }
 
-    pub(super) fn list(&self, request: &ListRequest) -> ListReply {
+    /// Answers with a page of live jobs, once those of them are read that are not in memory.
+    pub(super) fn list(&mut self, request: &ListRequest, reply: String) {
+        let page = self.page(request);
+        if page.iter().any(|shown| matches!(shown, Shown::Shelved(_))) {
+            self.tasks.spawn(tasks::complete(self.ports.clone(), page, request.state(), reply, self.inputs.clone()));
+            return;
+        }
+        let whole = page.into_iter().filter_map(|shown| if let Shown::Whole(record) = shown { Some(*record) } else { None });
+        self.listed(whole.collect(), reply);
+    }
+
+    /// Answers with a page of live jobs, as far as it fits into a message.
+    pub(super) fn listed(&mut self, jobs: Vec<JobRecord>, reply: String) {
+        let mut page = ListReply::default();
+        let mut bytes = 0;
+        for record in jobs {
+            bytes += record.encoded_len() + LISTED_BYTES;
+            // One is told whatever its size, so that whoever asks gets ahead.
+            if bytes > LIST_BYTES_MAX && !page.jobs.is_empty() {
+                page.more = true;
+                break;
+            }
+            page.jobs.push(record);
+        }
+        self.replies.push((reply, page.encode_to_vec()));
+    }
+
+    fn page(&self, request: &ListRequest) -> Vec<Shown> {
         let before = (request.before_ms > 0)
             .then(|| JobId::parse(request.before_id.clone()).ok().map(|id| (Timestamp::from_millis(request.before_ms), id)))
             .flatten();
@@ -60,23 +89,16 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         let fitting = self
             .cell
             .newest_before(before.as_ref())
-            .filter(|job| request.tenant_id.is_empty() || job.tenant_id == request.tenant_id)
-            .filter(|job| wanted == JobState::Unspecified || job.state.tag() == wanted)
-            .filter(|job| request.topic.is_empty() || job.topic == request.topic)
-            .filter(|job| request.topic_patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&job.topic)))
+            .filter(|job| request.tenant_id.is_empty() || job.tenant_id() == request.tenant_id)
+            .filter(|job| wanted == JobState::Unspecified || job.state() == wanted)
+            .filter(|job| request.topic.is_empty() || job.topic() == request.topic)
+            .filter(|job| request.topic_patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(job.topic())))
             .take(usize::try_from(request.limit.min(1000)).unwrap_or(1000));
-        let mut reply = ListReply::default();
-        let mut bytes = 0;
-        for record in fitting.map(Job::to_record) {
-            bytes += record.encoded_len() + LISTED_BYTES;
-            // One is told whatever its size, so that whoever asks gets ahead.
-            if bytes > LIST_BYTES_MAX && !reply.jobs.is_empty() {
-                reply.more = true;
-                break;
-            }
-            reply.jobs.push(record);
-        }
-        reply
+        let shown = fitting.map(|job| match job {
+            Known::Whole(job) => Shown::Whole(Box::new(job.to_record())),
+            Known::Shelved { id, .. } => Shown::Shelved(id),
+        });
+        shown.collect()
     }
 
     pub(super) fn view_workers(&self, now: Timestamp) -> WorkersReply {
@@ -88,7 +110,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 live: self.cell.live().iter().map(|(state, count)| (state.short_name().to_owned(), *count)).collect(),
                 snapshot: self.cell.snapshot().to_owned(),
                 started_ms: self.started.millis(),
-                loading: false,
+                loading: self.cell.is_loading(),
             }),
             problem: None,
         }

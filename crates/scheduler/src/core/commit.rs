@@ -119,8 +119,10 @@ fn writes(change: &Change<'_>, birth: &Birth, special: Vec<Write>, retention: &R
     let put = Write::Put { key: keys::job(job.id.as_str()), revision: change.revision + 1, value: job.encode(), expire };
     let mut writes = vec![put];
     writes.extend(special);
-    if let Some(end) = job.end() {
-        finish(job, end, change, birth, &mut writes, retention);
+    match job.end() {
+        Some(end) => finish(job, end, change, birth, &mut writes, retention),
+        None if moves(change) => writes.push(listed(job)),
+        None => {}
     }
     if !change.passed.is_empty() {
         let value = event(job, change.passed).encode_to_vec().into();
@@ -156,9 +158,20 @@ fn admit(job: &Job, birth: &Birth, demand: &mut impl FnMut(Guard, Demand), write
     }
     if job.end().is_none() {
         writes.push(Write::Persist { key: input });
-        let score = score(job);
-        writes.push(Write::IndexAdd { index: keys::INDEX_LIVE.to_owned(), member: job.id.to_string(), score });
+        writes.push(listed(job));
     }
+}
+
+/// Whether an attempt went out, or came back, since the job was written last.
+fn moves(change: &Change<'_>) -> bool {
+    let tried = change.job.attempt > 0 || change.job.unreached > 0;
+    change.revision > 0 && tried && !change.passed.is_empty()
+}
+
+/// The place of a job in the index of those that are live: what is out comes before everything that waits.
+fn listed(job: &Job) -> Write {
+    let score = if job.hold().is_some() { -score(job) } else { score(job) };
+    Write::IndexAdd { index: keys::INDEX_LIVE.to_owned(), member: job.id.to_string(), score }
 }
 
 /// What only the last commit of a job does.

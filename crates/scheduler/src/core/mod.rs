@@ -3,7 +3,8 @@
 //! - [`job`] is what a job is, and its packed form.
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
-//! - [`queue`], [`workers`] and [`place`] say who runs what next.
+//! - [`queue`], with [`line`](self::line) and [`lane`], and [`workers`] and [`place`] say who runs what next.
+//! - [`roll`] lists who is live, in memory or on the shelf.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
 //! - [`fact`] is what happened, for those who measure.
 //! - [`cell`] holds all of it together: everything that the active scheduler knows.
@@ -16,8 +17,11 @@ pub mod fact;
 pub mod flow;
 pub mod holds;
 pub mod job;
+mod lane;
+pub mod line;
 pub mod place;
 pub mod queue;
+pub mod roll;
 pub mod timeline;
 pub mod transition;
 pub mod verdict;

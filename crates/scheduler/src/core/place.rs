@@ -9,7 +9,7 @@ use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
 use super::holds::Holds;
-use super::queue::Class;
+use super::line::Class;
 use super::workers::{Worker, Workers};
 
 /// What a native worker can do that runs any topic with a module, whatever topics it announces.

@@ -11,6 +11,8 @@
 //! Nothing here looks at a job that cannot run: a class, a tenant's lane or a job that was refused stands aside until somebody
 //! opens it again. So a placement costs the logarithm of what waits, however much it is.
 //!
+//! Of a long lane only the first jobs are in memory, whole; those behind them are shelved, and asked for in time.
+//!
 //! Shares follow start-time fair queueing (Goyal, Vin, Cheng 1996): a tenant's clock in a market moves on by the time that its
 //! attempt takes, divided by its weight; the smallest clock is next; whoever was away begins where the market is.
 
@@ -18,10 +20,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use busbar_protocol::cap::JobPriority;
-use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
 
+use super::lane::Lane;
+use super::line::{Class, Line, Rank, Seat, Spot};
 use super::timeline::{Gate, Timeline};
 
 /// One placement of so many in a market goes to its oldest job, if that has waited longer than [`AGED`].
@@ -30,60 +32,11 @@ const AGED_EVERY: u64 = 8;
 pub const AGED: Duration = Duration::from_secs(60);
 /// A tenant's clock moves by this for each millisecond of work at weight 1.
 const TICK: u64 = 1 << 16;
+/// How many jobs of a lane are asked for at once, and with how many left whole.
+const ASKED_AT_ONCE: usize = 256;
+const ASKED_BELOW: usize = 128;
 /// How many classes that found no worker are tried again in one turn.
 const RETRIED_MAX: usize = 1_024;
-
-/// What placement needs to know of a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Class {
-    /// Its topic.
-    pub topic: String,
-    /// Capabilities that the worker must have.
-    pub requires: BTreeSet<String>,
-    /// Labels that the worker must carry.
-    pub labels: BTreeMap<String, String>,
-    /// The only pool that it may go to, if it named one.
-    pub pool: Option<String>,
-    /// The worker that it would rather go to.
-    pub worker: Option<String>,
-}
-
-/// Which priority goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// Before all others.
-    Critical,
-    /// The default.
-    Interactive,
-    /// When nothing else waits.
-    Batch,
-}
-
-impl From<JobPriority> for Rank {
-    fn from(priority: JobPriority) -> Self {
-        match priority {
-            JobPriority::Critical => Self::Critical,
-            JobPriority::Interactive | JobPriority::Unspecified => Self::Interactive,
-            JobPriority::Batch => Self::Batch,
-        }
-    }
-}
-
-/// A job in its lane: first come, first served.
-pub type Waiting = (Timestamp, JobId);
-
-/// Where a job waits.
-#[derive(Clone, Debug)]
-pub struct Spot {
-    /// Its class.
-    pub class: Arc<Class>,
-    /// Its priority.
-    pub rank: Rank,
-    /// Its tenant.
-    pub tenant: Arc<str>,
-    /// Since when it is in the cell, and its name.
-    pub waiting: Waiting,
-}
 
 /// What was decided about a job that is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +53,7 @@ pub enum Turn<T> {
     /// Its whole class waits.
     ClassWaits(Gate),
     /// All jobs of its tenant wait.
-    TenantWaits(Gate),
+    TenantWaits,
     /// It alone stands aside; whoever said so has taken it.
     Aside,
 }
@@ -116,10 +69,29 @@ pub struct Queue {
     /// How many of them have not been tried since there may be room.
     retries: usize,
     /// Lanes that wait because of their tenant.
-    shut_lanes: BTreeMap<Arc<str>, BTreeSet<(Arc<Class>, Rank)>>,
+    shut_lanes: BTreeMap<Arc<str>, BTreeSet<Arc<Line>>>,
     /// The market that was served last.
     served: Option<Arc<str>>,
+    room: WholeRoom,
+    /// Shelved jobs that are needed in memory.
+    wanted: Vec<Seat>,
+    whole: usize,
     len: usize,
+}
+
+/// How many jobs that wait for a worker are in memory, whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeRoom {
+    /// Of all lanes together.
+    pub cell: usize,
+    /// Of one lane.
+    pub lane: usize,
+}
+
+impl Default for WholeRoom {
+    fn default() -> Self {
+        Self { cell: 16_384, lane: 4_096 }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -148,12 +120,6 @@ struct Ranked {
     by_clock: BTreeSet<(u64, Timestamp, Arc<str>)>,
     /// Open lanes by their oldest job.
     by_age: BTreeSet<(Timestamp, Arc<str>)>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Lane {
-    jobs: BTreeSet<Waiting>,
-    listed: Option<(u64, Timestamp)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -187,32 +153,74 @@ impl Market {
 }
 
 impl Queue {
-    /// Adds a job to the lane of its tenant. Adding it twice changes nothing. `market` is the pool in which its class asks for
-    /// workers.
+    /// Nobody waits.
+    #[must_use]
+    pub fn new(room: WholeRoom) -> Self {
+        Self { room, ..Self::default() }
+    }
+
+    /// Adds a job to its lane. Adding it twice changes nothing. `market` is the pool in which its class asks for workers.
     pub fn add(&mut self, spot: &Spot, market: &str) {
-        if !self.classes.contains_key(&spot.class) {
-            self.open_class(&spot.class, market);
+        if !self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add(spot.seat)) {
+            return;
         }
-        let Some(class) = self.classes.get_mut(&spot.class) else { return };
-        let ranked = class.ranks.entry(spot.rank).or_default();
-        let lane = ranked.lanes.entry(Arc::clone(&spot.tenant)).or_default();
-        if lane.jobs.insert(spot.waiting.clone()) {
+        self.whole += 1;
+        self.len += 1;
+        if let Some(class) = self.classes.get_mut(&spot.line.class) {
             class.len += 1;
-            self.len += 1;
-            self.relist(&spot.class, spot.rank, &spot.tenant);
         }
+        self.relist(&spot.line);
+    }
+
+    /// A job leaves memory, and keeps its place.
+    pub fn shelve(&mut self, spot: &Spot) {
+        if self.lane_mut(&spot.line).is_some_and(|lane| lane.shelve(spot.seat)) {
+            self.whole -= 1;
+        }
+    }
+
+    /// A shelved job is in memory now.
+    pub fn unshelve(&mut self, spot: &Spot) {
+        if self.lane_mut(&spot.line).is_some_and(|lane| lane.unshelve(spot.seat)) {
+            self.whole += 1;
+            self.relist(&spot.line);
+        }
+    }
+
+    /// Whether a job that waits and is in memory should not be: too many are, or others before it are not.
+    #[must_use]
+    pub fn is_too_much(&self, spot: &Spot) -> bool {
+        self.lane(&spot.line)
+            .is_some_and(|lane| self.whole > self.room.cell || lane.whole() > self.room.lane || lane.has_shelved())
     }
 
     /// Takes a job out, if it is there.
     pub fn remove(&mut self, spot: &Spot) {
-        let Some(class) = self.classes.get_mut(&spot.class) else { return };
-        let Some(lane) = class.ranks.get_mut(&spot.rank).and_then(|ranked| ranked.lanes.get_mut(&spot.tenant)) else { return };
-        if !lane.jobs.remove(&spot.waiting) {
-            return;
-        }
-        class.len -= 1;
+        let Some(lane) = self.lane_mut(&spot.line) else { return };
+        let Some(was_whole) = lane.remove(spot.seat) else { return };
+        self.whole -= usize::from(was_whole);
         self.len -= 1;
-        self.relist(&spot.class, spot.rank, &spot.tenant);
+        if let Some(class) = self.classes.get_mut(&spot.line.class) {
+            class.len -= 1;
+        }
+        self.relist(&spot.line);
+    }
+
+    /// Whether a job is here and in memory.
+    #[must_use]
+    pub fn has(&self, spot: &Spot) -> bool {
+        self.lane(&spot.line).is_some_and(|lane| lane.has_whole(spot.seat))
+    }
+
+    /// Whether shelved jobs are needed in memory.
+    #[must_use]
+    pub const fn wants(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// The shelved jobs that are needed in memory and were not told yet.
+    pub fn take_wanted(&mut self) -> Vec<Seat> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// Who is next: asks about one job after the other, until one goes or none is left that may.
@@ -225,23 +233,46 @@ impl Queue {
         }
         while let Some(name) = waiting.pop_front() {
             while let Some(spot) = self.candidate(&name, now) {
+                if self.lane(&spot.line).is_some_and(|lane| !lane.has_whole(spot.seat)) {
+                    self.want(&spot.line);
+                    continue;
+                }
                 match ask(&spot) {
                     Turn::Goes { to, cost_ms, weight } => {
-                        self.stand_class_at(&spot.class, None, now);
+                        self.stand_class_at(&spot.line.class, None, now);
                         if let Some(market) = self.markets.get_mut(&name) {
-                            market.serve(&spot.tenant, cost_ms, weight);
+                            market.serve(&spot.line.tenant, cost_ms, weight);
                         }
                         self.remove(&spot);
+                        self.want_more(&spot.line);
                         self.served = Some(name);
                         return Some((spot, to));
                     }
-                    Turn::ClassWaits(gate) => self.shut_class(&spot.class, gate, now),
-                    Turn::TenantWaits(_) => self.shut_lane(&spot),
+                    Turn::ClassWaits(gate) => self.shut_class(&spot.line.class, gate, now),
+                    Turn::TenantWaits => self.shut_lane(&spot.line),
                     Turn::Aside => self.remove(&spot),
                 }
             }
         }
         None
+    }
+
+    /// The first jobs of a lane are needed, which is not gone on with before they are there.
+    fn want(&mut self, line: &Arc<Line>) {
+        // Where there is room for few, as many as the room; where there is none, still some, or nobody would ever get on.
+        let most = self.room.cell.saturating_sub(self.whole).clamp(1, ASKED_AT_ONCE);
+        let most = most.max(ASKED_AT_ONCE / 32).min(self.room.lane.max(1));
+        let wanted = self.lane_mut(line).map(|lane| lane.ask(most)).unwrap_or_default();
+        self.wanted.extend(wanted);
+        self.relist(line);
+    }
+
+    /// A lane goes on: those that are about to be next are asked for before it must wait for them.
+    fn want_more(&mut self, line: &Arc<Line>) {
+        let below = ASKED_BELOW.min(self.room.lane);
+        if self.lane(line).is_some_and(|lane| lane.has_unasked() && lane.whole() + lane.asked() < below) {
+            self.want(line);
+        }
     }
 
     /// The best job of a market; its oldest, when it is age's turn.
@@ -259,13 +290,14 @@ impl Queue {
             let (rank, _, _, class) = market.by_rank.first()?.clone();
             let ranked = self.classes.get(&class)?.ranks.get(&rank)?;
             let (clock, _, tenant) = ranked.by_clock.first()?.clone();
+            let lane = ranked.lanes.get(&tenant)?;
             // The tenant may have been served through another class since its lane was listed here.
             if market.clock(&tenant) != clock {
-                self.relist(&class, rank, &tenant);
+                let line = Arc::clone(&lane.line);
+                self.relist(&line);
                 continue;
             }
-            let waiting = ranked.lanes.get(&tenant)?.jobs.first()?.clone();
-            return Some(Spot { class, rank, tenant, waiting });
+            return Some(Spot { line: Arc::clone(&lane.line), seat: lane.first()? });
         }
     }
 
@@ -273,8 +305,24 @@ impl Queue {
         let ranks = &self.classes.get(class)?.ranks;
         let (_, rank, tenant) =
             ranks.iter().filter_map(|(rank, ranked)| ranked.by_age.first().map(|(at, tenant)| (*at, *rank, tenant))).min()?;
-        let waiting = ranks.get(&rank)?.lanes.get(tenant)?.jobs.first()?.clone();
-        Some(Spot { class: Arc::clone(class), rank, tenant: Arc::clone(tenant), waiting })
+        let lane = ranks.get(&rank)?.lanes.get(tenant)?;
+        Some(Spot { line: Arc::clone(&lane.line), seat: lane.first()? })
+    }
+
+    fn lane(&self, line: &Line) -> Option<&Lane> {
+        self.classes.get(&line.class)?.ranks.get(&line.rank)?.lanes.get(&line.tenant)
+    }
+
+    fn lane_mut(&mut self, line: &Line) -> Option<&mut Lane> {
+        self.classes.get_mut(&line.class)?.ranks.get_mut(&line.rank)?.lanes.get_mut(&line.tenant)
+    }
+
+    fn lane_or_new(&mut self, line: &Arc<Line>, market: &str) -> Option<&mut Lane> {
+        if !self.classes.contains_key(&line.class) {
+            self.open_class(&line.class, market);
+        }
+        let ranked = self.classes.get_mut(&line.class)?.ranks.entry(line.rank).or_default();
+        Some(ranked.lanes.entry(Arc::clone(&line.tenant)).or_insert_with(|| Lane::new(Arc::clone(line))))
     }
 
     /// There may be room with workers: classes that found none are tried again.
@@ -293,9 +341,9 @@ impl Queue {
 
     /// Something about a tenant changed: its lanes may go again.
     pub fn open_tenant(&mut self, tenant: &str) {
-        let Some((tenant, lanes)) = self.shut_lanes.remove_entry(tenant) else { return };
-        for (class, rank) in lanes {
-            self.relist(&class, rank, &tenant);
+        let Some(lanes) = self.shut_lanes.remove(tenant) else { return };
+        for line in lanes {
+            self.relist(&line);
         }
     }
 
@@ -317,7 +365,7 @@ impl Queue {
     pub fn waiting(&self) -> impl Iterator<Item = (&Class, Timestamp, usize)> {
         self.classes.iter().filter_map(|(class, queue)| {
             let lanes = queue.ranks.values().flat_map(|ranked| ranked.lanes.values());
-            let oldest = lanes.filter_map(|lane| lane.jobs.first()).map(|(at, _)| *at).min()?;
+            let oldest = lanes.filter_map(Lane::first).min()?.came();
             Some((&**class, oldest, queue.len))
         })
     }
@@ -331,9 +379,9 @@ impl Queue {
     /// How many jobs are before one in its lane, as far as `most`; and how many tenants take turns with its own.
     #[must_use]
     pub fn before(&self, spot: &Spot, most: usize) -> Option<(usize, usize)> {
-        let ranked = self.classes.get(&spot.class)?.ranks.get(&spot.rank)?;
-        let lane = ranked.lanes.get(&spot.tenant)?;
-        Some((lane.jobs.range(..&spot.waiting).take(most).count(), ranked.lanes.len()))
+        let ranked = self.classes.get(&spot.line.class)?.ranks.get(&spot.line.rank)?;
+        let lane = ranked.lanes.get(&spot.line.tenant)?;
+        Some((lane.before(spot.seat, most), ranked.lanes.len()))
     }
 
     /// How many jobs wait.
@@ -419,49 +467,49 @@ impl Queue {
         }
     }
 
-    fn shut_lane(&mut self, spot: &Spot) {
-        self.shut_lanes.entry(Arc::clone(&spot.tenant)).or_default().insert((Arc::clone(&spot.class), spot.rank));
-        self.relist(&spot.class, spot.rank, &spot.tenant);
+    fn shut_lane(&mut self, line: &Arc<Line>) {
+        self.shut_lanes.entry(Arc::clone(&line.tenant)).or_default().insert(Arc::clone(line));
+        self.relist(line);
     }
 
     /// Brings the listing of a lane in step with its jobs, its tenant's clock and whether it is open.
-    fn relist(&mut self, class_name: &Arc<Class>, rank: Rank, tenant: &Arc<str>) {
-        let is_shut = self.shut_lanes.get(tenant).is_some_and(|lanes| lanes.contains(&(Arc::clone(class_name), rank)));
-        let Some(class) = self.classes.get_mut(class_name) else { return };
-        let clock = self.markets.get(&class.market).map_or(0, |market| market.clock(tenant));
-        let Some(ranked) = class.ranks.get_mut(&rank) else { return };
-        let Some(lane) = ranked.lanes.get_mut(tenant) else { return };
+    fn relist(&mut self, line: &Arc<Line>) {
+        let is_shut = self.shut_lanes.get(&line.tenant).is_some_and(|lanes| lanes.contains(line));
+        let Some(class) = self.classes.get_mut(&line.class) else { return };
+        let clock = self.markets.get(&class.market).map_or(0, |market| market.clock(&line.tenant));
+        let Some(ranked) = class.ranks.get_mut(&line.rank) else { return };
+        let Some(lane) = ranked.lanes.get_mut(&line.tenant) else { return };
         if let Some((clock, oldest)) = lane.listed.take() {
-            ranked.by_clock.remove(&(clock, oldest, Arc::clone(tenant)));
-            ranked.by_age.remove(&(oldest, Arc::clone(tenant)));
+            ranked.by_clock.remove(&(clock, oldest, Arc::clone(&line.tenant)));
+            ranked.by_age.remove(&(oldest, Arc::clone(&line.tenant)));
         }
-        match lane.jobs.first() {
-            Some((oldest, _)) if !is_shut => {
-                lane.listed = Some((clock, *oldest));
-                ranked.by_clock.insert((clock, *oldest, Arc::clone(tenant)));
-                ranked.by_age.insert((*oldest, Arc::clone(tenant)));
+        match lane.first().map(Seat::came) {
+            Some(oldest) if !is_shut && !lane.is_waiting() => {
+                lane.listed = Some((clock, oldest));
+                ranked.by_clock.insert((clock, oldest, Arc::clone(&line.tenant)));
+                ranked.by_age.insert((oldest, Arc::clone(&line.tenant)));
             }
             Some(_) => {}
             None => {
-                ranked.lanes.remove(tenant);
+                ranked.lanes.remove(&line.tenant);
                 if ranked.lanes.is_empty() {
-                    class.ranks.remove(&rank);
+                    class.ranks.remove(&line.rank);
                 }
-                self.forget_shut(class_name, rank, tenant);
+                self.forget_shut(line);
             }
         }
-        if self.classes.get(class_name).is_some_and(|class| class.ranks.is_empty()) {
-            self.close_class(class_name);
+        if self.classes.get(&line.class).is_some_and(|class| class.ranks.is_empty()) {
+            self.close_class(&line.class);
         } else {
-            self.list(class_name);
+            self.list(&line.class);
         }
     }
 
-    fn forget_shut(&mut self, class: &Arc<Class>, rank: Rank, tenant: &Arc<str>) {
-        if let Some(lanes) = self.shut_lanes.get_mut(tenant) {
-            lanes.remove(&(Arc::clone(class), rank));
+    fn forget_shut(&mut self, line: &Arc<Line>) {
+        if let Some(lanes) = self.shut_lanes.get_mut(&line.tenant) {
+            lanes.remove(line);
             if lanes.is_empty() {
-                self.shut_lanes.remove(tenant);
+                self.shut_lanes.remove(&line.tenant);
             }
         }
     }

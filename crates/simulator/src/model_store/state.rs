@@ -319,6 +319,14 @@ impl State {
         Ok(page.map(|(score, member)| IndexEntry { member: member.clone(), score }).collect())
     }
 
+    pub(super) fn index_len(&mut self, now: u64, index: &str) -> Result<u64, StoreError> {
+        match self.get(now, index) {
+            None => Ok(0),
+            Some(Content::Index(members)) => Ok(members.len() as u64),
+            Some(_) => Err(refused(wrong_type(index))),
+        }
+    }
+
     pub(super) fn log_after(&mut self, now: u64, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
         if limit == 0 {
             return Ok(vec![]);

@@ -99,6 +99,10 @@ impl<P: Records> Records for Sabotaged<P> {
         Ok(page)
     }
 
+    async fn index_len(&self, index: &str) -> Result<u64, StoreError> {
+        self.port.index_len(index).await
+    }
+
     async fn log_after(&self, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
         self.port.log_after(log, cursor, limit).await
     }

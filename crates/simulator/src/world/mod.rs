@@ -65,6 +65,9 @@ const FAULTS_MIN: u64 = 3;
 /// One seed of so many has workflow engines and runs beside everything else.
 const RUNS_EVERY: u64 = 7;
 
+/// One seed of so many has schedulers with room for all their jobs in memory.
+const ROOMY_EVERY: u64 = 3;
+
 /// What one simulation did.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
@@ -167,6 +170,8 @@ pub(crate) struct World {
     pub jumps_ms: u64,
     /// Whether there are workflow engines and runs.
     pub with_runs: bool,
+    /// Whether schedulers have room for few jobs in memory and read a few at a time.
+    pub cramped: bool,
     pub points: Arc<Mutex<CrashPoints>>,
     ledger: Arc<Mutex<Ledger>>,
     trouble: Arc<tokio::sync::watch::Sender<bool>>,
@@ -275,6 +280,7 @@ async fn make(seed: u64, plant: Option<Plant>) -> World {
         plant,
         jumps_ms,
         with_runs: seed.is_multiple_of(RUNS_EVERY),
+        cramped: !seed.is_multiple_of(ROOMY_EVERY),
         points: Arc::default(),
         ledger: Arc::default(),
         trouble: Arc::new(tokio::sync::watch::channel(true).0),

@@ -1,5 +1,6 @@
 //! Two replicas of the real scheduler.
 
+use busbar_scheduler::core::queue::WholeRoom;
 use busbar_scheduler::{Ports, SchedulerConfig, run};
 use busbar_service::Telemetry;
 use tokio::task::JoinSet;
@@ -31,9 +32,14 @@ async fn live(world: World, name: String, gate: Gate, clock: ProcessClock) {
         bus: Sabotaged::new(Gated::new(world.bus.client(&name), gate.clone()), saboteur.clone()),
         records: Sabotaged::new(Gated::new(world.store.clone(), gate), saboteur),
         clock,
-        judge: ModelJudge { world },
+        judge: ModelJudge { world: world.clone() },
     };
-    if let Err(error) = run(SchedulerConfig::new(name), ports, Telemetry::default(), std::future::pending()).await {
+    let mut config = SchedulerConfig::new(name);
+    if world.cramped {
+        config.settings.whole = WholeRoom { cell: 3, lane: 2 };
+        (config.load_page, config.load_first) = (3, 1);
+    }
+    if let Err(error) = run(config, ports, Telemetry::default(), std::future::pending()).await {
         tracing::error!(%error, "a scheduler ended");
     }
 }

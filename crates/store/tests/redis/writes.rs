@@ -51,6 +51,7 @@ async fn indexes_add_move_remove_trim_and_page() {
     assert_eq!(server.commit(unit([], [Write::IndexTrim { index: "z".into(), below: 3 }])).await, APPLIED);
     assert_eq!(members(&server, ALL).await, pairs(&[("a", 3), ("b", 5)]));
     assert_eq!(server.store.index("nothing", ALL).await, Ok(vec![]));
+    assert_eq!((server.store.index_len("z").await, server.store.index_len("nothing").await), (Ok(2), Ok(0)));
 }
 
 #[tokio::test]

@@ -89,6 +89,11 @@ impl Records for MortalStore {
         self.0.index(index, range).await
     }
 
+    async fn index_len(&self, index: &str) -> Result<u64, StoreError> {
+        self.1.store()?;
+        self.0.index_len(index).await
+    }
+
     async fn log_after(&self, log: &str, cursor: &str, limit: u64) -> Result<Vec<LogEntry>, StoreError> {
         self.0.log_after(log, cursor, limit).await
     }

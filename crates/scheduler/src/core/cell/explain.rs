@@ -6,8 +6,8 @@ use busbar_protocol::time::Timestamp;
 
 use super::super::flow::{Wait, Whose};
 use super::super::job::{Job, State};
+use super::super::line::Rank;
 use super::super::place;
-use super::super::queue::Rank;
 use super::super::timeline::{Gate, Timeline};
 use super::{Cell, Entry};
 
@@ -110,7 +110,7 @@ impl Cell {
         }
         let spot = entry.spot();
         let (before, tenants) = self.queue.before(&spot, COUNTED_MAX).unwrap_or((0, 1));
-        let class_waits = self.queue.class_timeline(&entry.class).and_then(Timeline::stands_at).map(|(gate, _)| gate);
+        let class_waits = self.queue.class_timeline(&entry.line.class).and_then(Timeline::stands_at).map(|(gate, _)| gate);
         if before == 0 || class_waits == Some(Gate::Worker) {
             let verdicts = self.verdicts(entry, now);
             let able = verdicts.iter().filter(|worker| matches!(worker.verdict.as_str(), "free" | "full")).count();
@@ -165,7 +165,7 @@ impl Cell {
             return Vec::new();
         }
         let Some(document) = self.topics.resolve(&entry.job.topic) else { return Vec::new() };
-        let mut verdicts = place::verdicts(&self.workers, &self.holds, &entry.class, document, now);
+        let mut verdicts = place::verdicts(&self.workers, &self.holds, &entry.line.class, document, now);
         verdicts.truncate(WORKERS_MAX);
         verdicts
     }
@@ -183,7 +183,7 @@ impl Cell {
         let line = |timeline: Option<&Timeline>, gate| {
             timeline.map_or(0, |line| u64::try_from(line.spent(gate, queued, until).as_millis()).unwrap_or(u64::MAX))
         };
-        let class = self.queue.class_timeline(&entry.class);
+        let class = self.queue.class_timeline(&entry.line.class);
         let tenant = self.flow.tenant_timeline(&entry.charge.tenant);
         let key_name = entry.charge.key_name();
         let key = key_name.as_ref().and_then(|name| self.flow.key_timeline(name));

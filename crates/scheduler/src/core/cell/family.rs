@@ -59,7 +59,7 @@ impl Cell {
     /// The jobs that live ones belong to and that are not live themselves.
     #[must_use]
     pub fn absent_parents(&self) -> Vec<String> {
-        let is_live = |parent: &String| JobId::parse(parent.clone()).is_ok_and(|id| self.jobs.contains_key(&id));
+        let is_live = |parent: &String| JobId::parse(parent.clone()).is_ok_and(|id| self.is_live(&id));
         self.family.children.keys().filter(|parent| !is_live(parent)).cloned().collect()
     }
 

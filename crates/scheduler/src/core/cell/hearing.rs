@@ -9,6 +9,7 @@ use busbar_protocol::ids::JobId;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
+use super::super::roll::Listed;
 use super::super::transition::{Command, Event, Rejected, Report, Reported};
 use super::super::workers::{AttemptKey, Heard, Silence};
 use super::placing::{Alarm, REST};
@@ -71,8 +72,16 @@ impl Cell {
     /// Lets time pass: timers of jobs, gates that open by themselves, silence of workers. `heard_since` is when the bus could last
     /// be heard.
     pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {
-        while let Some((at, id)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, id.clone()));
+        while let Some((at, seat)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, seat));
+            let id = match self.roll.at(seat) {
+                Some(Listed::Whole(id)) => id.clone(),
+                Some(Listed::Shelved(_)) => {
+                    self.wanted.insert(seat);
+                    continue;
+                }
+                None => continue,
+            };
             if let Some(entry) = self.jobs.get_mut(&id) {
                 entry.timer = None;
             }
@@ -112,6 +121,7 @@ impl Cell {
         self.swept = now;
         self.flow.sweep(now);
         self.family.sweep(now);
+        self.lines.retain(|line| Arc::strong_count(line) > 1);
         self.names.retain(|name| Arc::strong_count(name) > 1);
     }
 

@@ -9,13 +9,17 @@
 //! - `hearing`: what workers say and do not say;
 //! - `family`: jobs that end with their parents;
 //! - `holding`: pauses and drains;
+//! - `shelving`: which jobs are in memory, and which only in the store;
+//! - `loading`: after a takeover, jobs that are still being read;
 //! - `explain`: why a job is where it is.
 
 mod explain;
 mod family;
 mod hearing;
 mod holding;
+mod loading;
 mod placing;
+mod shelving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,12 +37,18 @@ use super::fact::{self, Fact};
 use super::flow::{Charge, Flow, Refusal};
 use super::holds::Holds;
 use super::job::{Hold, Job, State};
-use super::queue::{Class, Queue, Rank, Spot, Waiting};
+use super::line::{Class, Line, Rank, Seat, Spot};
+use super::queue::{Queue, WholeRoom};
+use super::roll::Roll;
 use super::transition::{self, Command, Event, Limits, Rejected, Transition};
 use super::workers::{AttemptKey, Patience, Workers};
 
 use family::Family;
+use loading::Loading;
 use placing::Alarm;
+
+pub use loading::Loaded;
+pub use shelving::{Foreign, Known};
 
 /// A worker's first sign of work is written with the next change, or after this time.
 const RUNNING_WRITTEN_AFTER: Duration = Duration::from_secs(1);
@@ -58,6 +68,8 @@ pub struct Settings {
     pub patience: Patience,
     /// How long what is over stays.
     pub retention: Retention,
+    /// How many jobs that wait are in memory.
+    pub whole: WholeRoom,
 }
 
 /// What a cell begins with.
@@ -81,13 +93,14 @@ pub struct Beginning {
     pub now: Timestamp,
 }
 
-/// A live job with what the cell keeps beside it.
+/// A live job in memory, with what the cell keeps beside it.
 #[derive(Clone, Debug)]
 struct Entry {
     job: Job,
     /// What stands in the store, changes under way included.
     revision: u64,
-    class: Arc<Class>,
+    line: Arc<Line>,
+    seat: Seat,
     charge: Charge,
     timer: Option<Timestamp>,
     /// States passed since it was written last.
@@ -97,17 +110,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn waiting(&self) -> Waiting {
+    /// Its place among those of its key.
+    fn of_key(&self) -> (Timestamp, JobId) {
         (self.job.created, self.job.id.clone())
     }
 
     fn spot(&self) -> Spot {
-        Spot {
-            class: Arc::clone(&self.class),
-            rank: Rank::from(self.job.priority),
-            tenant: Arc::clone(&self.charge.tenant),
-            waiting: self.waiting(),
-        }
+        Spot { line: Arc::clone(&self.line), seat: self.seat }
     }
 }
 
@@ -131,11 +140,15 @@ pub struct Cell {
     commits: u64,
     topics: TopicTable,
     snapshot: String,
+    /// All live jobs.
+    roll: Roll,
+    /// Those of them that are in memory.
     jobs: BTreeMap<JobId, Entry>,
-    by_age: BTreeSet<(Timestamp, JobId)>,
     live: BTreeMap<JobState, u64>,
     /// Names of tenants, topics and keys, each once.
     names: BTreeSet<Arc<str>>,
+    /// Lines of jobs, each once.
+    lines: BTreeSet<Arc<Line>>,
     queue: Queue,
     flow: Flow,
     holds: Holds,
@@ -143,11 +156,16 @@ pub struct Cell {
     holds_changed: bool,
     workers: Workers,
     family: Family,
-    timers: BTreeSet<(Timestamp, JobId)>,
+    timers: BTreeSet<(Timestamp, Seat)>,
     alarms: BTreeSet<(Timestamp, Alarm)>,
     /// Jobs that end in favour of others, with those.
     superseded: Vec<(JobId, JobId)>,
     undecided: BTreeSet<JobId>,
+    /// Jobs that need a decision and are shelved.
+    undecided_shelved: BTreeSet<Seat>,
+    /// Shelved jobs with which something is to happen.
+    wanted: BTreeSet<Seat>,
+    loading: Option<Loading>,
     queued_out: BTreeMap<Arc<str>, BTreeSet<JobId>>,
     resting: BTreeMap<Arc<str>, Timestamp>,
     dirty: BTreeSet<JobId>,
@@ -172,11 +190,12 @@ impl Cell {
             commits: 0,
             topics,
             snapshot,
+            roll: Roll::default(),
             jobs: BTreeMap::new(),
-            by_age: BTreeSet::new(),
             live: BTreeMap::new(),
             names: BTreeSet::new(),
-            queue: Queue::default(),
+            lines: BTreeSet::new(),
+            queue: Queue::new(settings.whole),
             flow: Flow::new(bounds, now),
             holds: Holds::from_record(holds),
             holds_revision,
@@ -187,6 +206,9 @@ impl Cell {
             alarms: BTreeSet::new(),
             superseded: Vec::new(),
             undecided: BTreeSet::new(),
+            undecided_shelved: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            loading: None,
             queued_out: BTreeMap::new(),
             resting: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -230,16 +252,22 @@ impl Cell {
         self.workers = workers;
     }
 
-    /// How many jobs are live.
+    /// How many jobs are live, those included that are still being read.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.jobs.len()
+        self.roll.len() + self.loading.as_ref().map_or(0, Loading::ahead)
     }
 
     /// Whether no job is live.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.len() == 0
+    }
+
+    /// Whether a job is live, as far as it was read.
+    #[must_use]
+    pub fn is_live(&self, id: &JobId) -> bool {
+        self.jobs.contains_key(id) || self.roll.shelved(id).is_some()
     }
 
     /// Live jobs by state.
@@ -253,19 +281,10 @@ impl Cell {
         self.queue.waiting()
     }
 
-    /// A live job.
+    /// A live job that is in memory: every one that a worker has, and the first of those that wait.
     #[must_use]
     pub fn job(&self, id: &JobId) -> Option<&Job> {
         self.jobs.get(id).map(|entry| &entry.job)
-    }
-
-    /// Live jobs older than a point, newest first.
-    pub fn newest_before(&self, before: Option<&(Timestamp, JobId)>) -> impl Iterator<Item = &Job> {
-        let range = match before {
-            Some(point) => self.by_age.range(..point.clone()),
-            None => self.by_age.range(..),
-        };
-        range.rev().filter_map(|(_, id)| self.job(id))
     }
 
     /// New topic documents are in force.
@@ -311,10 +330,11 @@ impl Cell {
 
     /// Takes in a job that stands in the store at this revision.
     pub fn insert(&mut self, mut job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
-        if job.end().is_some() || self.jobs.contains_key(&job.id) {
+        if job.end().is_some() || self.is_live(&job.id) {
             return;
         }
         let (id, charge) = (job.id.clone(), self.charge_of(&job));
+        let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
         if let State::Dispatched { hold } | State::Running { hold, .. } = &mut job.state {
             hold.heard = now;
         }
@@ -328,11 +348,12 @@ impl Cell {
         // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
         let superseded = self.flow.superseded(&charge, self.topics.resolve(&job.topic));
         self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
-        self.by_age.insert((job.created, id.clone()));
         *self.live.entry(job.state.tag()).or_default() += 1;
         self.join_family(&job, now);
-        self.jobs.insert(id.clone(), Entry { job, revision, class, charge, timer: None, passed: Vec::new(), asked: false });
+        let seat = self.roll.seat(id.clone(), job.created);
+        self.jobs.insert(id.clone(), Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false });
         self.reindex(&id, now);
+        self.shelve_if_too_much(&id);
     }
 
     /// Sends an attempt again whose first sending is in doubt: our predecessor died about when it went out to a queue group, and
@@ -376,6 +397,7 @@ impl Cell {
     pub fn has_changes(&self) -> bool {
         !self.dirty.is_empty()
             || !self.undecided.is_empty()
+            || self.wants()
             || self.holds_changed
             || self.fresh
             || self.family.has_work()
@@ -420,15 +442,21 @@ impl Cell {
         units
     }
 
-    /// A job's last change is durable: if it has ended, it leaves.
+    /// A job's last change is durable: if it has ended, it leaves; if it waits behind many others, it leaves memory.
     pub fn committed(&mut self, id: &JobId) {
-        let Some(entry) = self.jobs.get(id).filter(|entry| entry.job.end().is_some()) else { return };
-        let (created, state) = (entry.job.created, entry.job.state.tag());
-        self.by_age.remove(&(created, id.clone()));
+        let Some(entry) = self.jobs.get(id) else { return };
+        if entry.job.end().is_none() {
+            return self.shelve_if_too_much(id);
+        }
+        let state = entry.job.state.tag();
         self.count_down(state);
         if let Some(entry) = self.jobs.remove(id) {
-            self.flow.live(&entry.charge, entry.waiting(), false);
+            self.roll.leave(entry.seat);
+            self.flow.live(&entry.charge, entry.of_key(), false);
             self.leave_family(&entry.job);
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.ended(id.clone());
         }
     }
 
@@ -525,6 +553,15 @@ impl Cell {
         name
     }
 
+    fn line(&mut self, line: Line) -> Arc<Line> {
+        if let Some(line) = self.lines.get(&line) {
+            return Arc::clone(line);
+        }
+        let line = Arc::new(line);
+        self.lines.insert(Arc::clone(&line));
+        line
+    }
+
     fn count_down(&mut self, state: JobState) {
         if let Some(count) = self.live.get_mut(&state) {
             *count = count.saturating_sub(1);
@@ -554,11 +591,9 @@ impl Cell {
         let wakes = [job.wakes_at(now), unwritten].into_iter().flatten().min();
         if wakes != entry.timer {
             if let Some(old) = std::mem::replace(&mut entry.timer, wakes) {
-                self.timers.remove(&(old, id.clone()));
+                self.timers.remove(&(old, entry.seat));
             }
-            if let Some(at) = wakes {
-                self.timers.insert((at, id.clone()));
-            }
+            self.timers.extend(wakes.map(|at| (at, entry.seat)));
         }
         if ready { self.line_up(id) } else { self.leave_line(id, now) }
     }

@@ -9,8 +9,10 @@ use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
 
 use super::super::flow::{Charge, KeyName, Wait, Whose};
+use super::super::line::{Class, Spot};
 use super::super::place::{GroupRoom, Placement, Rooms};
-use super::super::queue::{Class, Spot, Turn};
+use super::super::queue::Turn;
+use super::super::roll::Listed;
 use super::super::timeline::Gate;
 use super::super::transition::Event;
 use super::Cell;
@@ -58,37 +60,38 @@ impl Cell {
 
     /// Takes jobs out of their lines, each with the worker that it goes to.
     fn choose(&mut self, limit: usize, now: Timestamp) -> Vec<(JobId, Charge, Placement)> {
-        let Self { queue, flow, holds, workers, topics, jobs, queued_out, resting, alarms, .. } = self;
+        let Self { queue, flow, holds, workers, topics, roll, jobs, queued_out, resting, alarms, .. } = self;
         let mut rooms = Rooms::new(workers, holds, now);
         let mut in_group: BTreeMap<Arc<str>, u32> = BTreeMap::new();
         let mut placed = Vec::new();
         while placed.len() < limit {
             let next = queue.next(now, |spot| {
-                let Some(entry) = jobs.get(&spot.waiting.1) else { return Turn::Aside };
+                let Some(Listed::Whole(id)) = roll.at(spot.seat) else { return Turn::Aside };
+                let Some(entry) = jobs.get(id) else { return Turn::Aside };
                 let charge = &entry.charge;
-                let Some(document) = topics.resolve(&spot.class.topic) else { return Turn::ClassWaits(Gate::Worker) };
+                let Some(document) = topics.resolve(&spot.line.class.topic) else { return Turn::ClassWaits(Gate::Worker) };
                 if holds.topic(&charge.topic, now).is_some() {
                     return Turn::ClassWaits(Gate::Pause);
                 }
                 if holds.tenant(&charge.tenant, now).is_some() {
                     flow.tenant_stands_at(&charge.tenant, Some(Gate::Pause), now);
-                    return Turn::TenantWaits(Gate::Pause);
+                    return Turn::TenantWaits;
                 }
                 let key_paused = charge.key_name().filter(|name| holds.key(name, now).is_some());
                 if let Some(name) = key_paused {
-                    flow.step_aside(name, spot.waiting.clone(), now);
+                    flow.step_aside(name, entry.of_key(), now);
                     return Turn::Aside;
                 }
                 if let Err(Wait { gate, whose, opens }) = flow.may_start(charge, Some(document), now) {
                     let (turn, alarm) = match (whose, charge.key_name()) {
                         (Whose::Topic, _) => (Turn::ClassWaits(gate), Alarm::Topic(Arc::clone(&charge.topic))),
                         (Whose::Key, Some(name)) => {
-                            flow.step_aside(name.clone(), spot.waiting.clone(), now);
+                            flow.step_aside(name.clone(), entry.of_key(), now);
                             (Turn::Aside, Alarm::Key(name))
                         }
                         (Whose::Tenant | Whose::Key, _) => {
                             flow.tenant_stands_at(&charge.tenant, Some(gate), now);
-                            (Turn::TenantWaits(gate), Alarm::Tenant(Arc::clone(&charge.tenant)))
+                            (Turn::TenantWaits, Alarm::Tenant(Arc::clone(&charge.tenant)))
                         }
                     };
                     alarms.extend(opens.map(|at| (at, alarm)));
@@ -101,7 +104,7 @@ impl Cell {
                 };
                 // What waits inside a worker reports nothing, and the clock of its reports runs from the dispatch.
                 let in_advance = flow.is_short(&charge.topic) && entry.job.plan.heartbeat_timeout_ms == 0;
-                let Some(to) = rooms.find(&spot.class, document, group, in_advance) else {
+                let Some(to) = rooms.find(&spot.line.class, document, group, in_advance) else {
                     return Turn::ClassWaits(Gate::Worker);
                 };
                 if to.worker_id.is_empty() {
@@ -110,10 +113,10 @@ impl Cell {
                 flow.start(charge, Some(document), now);
                 flow.tenant_stands_at(&charge.tenant, None, now);
                 let cost_ms = flow.duration_ms(&charge.topic).unwrap_or(COST_MS_DEFAULT).min(COST_MS_MAX);
-                Turn::Goes { to: (charge.clone(), to), cost_ms, weight: flow.bounds().weight(&charge.tenant) }
+                Turn::Goes { to: (id.clone(), charge.clone(), to), cost_ms, weight: flow.bounds().weight(&charge.tenant) }
             });
-            let Some((spot, (charge, placement))) = next else { break };
-            placed.push((spot.waiting.1, charge, placement));
+            let Some((_, went)) = next else { break };
+            placed.push(went);
         }
         placed
     }
@@ -193,10 +196,10 @@ impl Cell {
     pub(super) fn line_up(&mut self, id: &JobId) {
         let Some(entry) = self.jobs.get(id) else { return };
         let spot = entry.spot();
-        if entry.charge.key_name().is_some_and(|name| self.flow.is_aside(&name, &spot.waiting)) {
+        if entry.charge.key_name().is_some_and(|name| self.flow.is_aside(&name, &entry.of_key())) {
             return;
         }
-        let market = market(&spot.class, self.topics.resolve(&spot.class.topic)).to_owned();
+        let market = market(&spot.line.class, self.topics.resolve(&spot.line.class.topic)).to_owned();
         self.queue.add(&spot, &market);
         self.fresh = true;
     }
@@ -206,7 +209,7 @@ impl Cell {
         let Some(entry) = self.jobs.get(id) else { return };
         let spot: Spot = entry.spot();
         if let Some(name) = entry.charge.key_name() {
-            self.flow.leave(&name, &spot.waiting, now);
+            self.flow.leave(&name, &entry.of_key(), now);
         }
         self.queue.remove(&spot);
     }

@@ -1,0 +1,195 @@
+//! Which jobs are in memory, and which only in the store.
+//!
+//! In memory is every job with which something can happen at any moment: what a worker has, what is being decided, the first jobs
+//! of each line. The others are shelved as soon as their last change is durable, and keep their place in every order; the cell
+//! says whom it wants back, the shell reads them. What belongs to others and is named by them, children and jobs with a
+//! concurrency key, stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use busbar_protocol::busbar::JobState;
+use busbar_protocol::ids::JobId;
+use busbar_protocol::ports::UNITS_MAX;
+use busbar_protocol::time::Timestamp;
+
+use super::super::flow::Charge;
+use super::super::job::{Job, State};
+use super::super::line::{Line, Spot};
+use super::super::roll::Listed;
+use super::{Cell, Entry};
+
+/// Who waits for longer than this before anything happens with it need not be in memory meanwhile.
+const SOON: Duration = Duration::from_secs(10);
+/// So many times the jobs that may wait whole are in memory at most, for whatever reason.
+const CROWDED: usize = 4;
+
+/// The store holds something that we did not write: somebody else is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign;
+
+/// A live job, as far as it is known without reading it.
+#[derive(Clone, Debug)]
+pub enum Known<'a> {
+    /// All of it.
+    Whole(&'a Job),
+    /// What stays of a shelved job.
+    Shelved {
+        /// Its name.
+        id: JobId,
+        /// Its line.
+        line: &'a Line,
+        /// Its state.
+        state: JobState,
+    },
+}
+
+impl Known<'_> {
+    /// Its name.
+    #[must_use]
+    pub const fn id(&self) -> &JobId {
+        match self {
+            Self::Whole(job) => &job.id,
+            Self::Shelved { id, .. } => id,
+        }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn tenant_id(&self) -> &str {
+        match self {
+            Self::Whole(job) => &job.tenant_id,
+            Self::Shelved { line, .. } => &line.tenant,
+        }
+    }
+
+    /// Its topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        match self {
+            Self::Whole(job) => &job.topic,
+            Self::Shelved { line, .. } => &line.class.topic,
+        }
+    }
+
+    /// Its state.
+    #[must_use]
+    pub const fn state(&self) -> JobState {
+        match self {
+            Self::Whole(job) => job.state.tag(),
+            Self::Shelved { state, .. } => *state,
+        }
+    }
+}
+
+impl Cell {
+    /// Whether a job is live and must be read before anything can be said of it or done with it.
+    #[must_use]
+    pub fn is_shelved(&self, id: &JobId) -> bool {
+        self.roll.shelved(id).is_some()
+    }
+
+    /// Live jobs older than a point, newest first. What came in the same millisecond is ordered by name.
+    pub fn newest_before(&self, before: Option<&(Timestamp, JobId)>) -> impl Iterator<Item = Known<'_>> {
+        let mut seats = self.roll.back_from(before.map(|(at, _)| *at)).peekable();
+        let mut together: BTreeMap<JobId, &Listed> = BTreeMap::new();
+        std::iter::from_fn(move || {
+            while together.is_empty() {
+                let came = seats.peek()?.0.came();
+                while let Some((_, listed)) = seats.next_if(|(seat, _)| seat.came() == came) {
+                    together.insert(listed.id(), listed);
+                }
+                if let Some((_, id)) = before.filter(|(at, _)| *at == came) {
+                    together.split_off(id);
+                }
+            }
+            together.pop_last()
+        })
+        .filter_map(|(id, listed)| match listed {
+            Listed::Whole(id) => self.job(id).map(Known::Whole),
+            Listed::Shelved(shelved) => Some(Known::Shelved { id, line: &shelved.line, state: shelved.state }),
+        })
+    }
+
+    /// Shelved jobs that must be read, with which something is to happen. None is named twice before it came.
+    pub fn take_wanted(&mut self) -> Vec<JobId> {
+        self.wanted.extend(self.queue.take_wanted());
+        if self.undecided.is_empty() {
+            let next = std::iter::from_fn(|| self.undecided_shelved.pop_first()).take(UNITS_MAX);
+            self.wanted.extend(next);
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        let shelved = |seat| match self.roll.at(seat)? {
+            Listed::Shelved(shelved) => Some(shelved.id()),
+            Listed::Whole(_) => None,
+        };
+        wanted.into_iter().filter_map(shelved).collect()
+    }
+
+    pub(super) fn wants(&self) -> bool {
+        !self.wanted.is_empty() || self.queue.wants() || (self.undecided.is_empty() && !self.undecided_shelved.is_empty())
+    }
+
+    /// A shelved job was read. What is in memory already stays as it is there.
+    ///
+    /// # Errors
+    /// [`Foreign`], when it is not what we wrote last.
+    pub fn fetched(&mut self, id: &JobId, found: Option<(Job, u64)>, now: Timestamp) -> Result<(), Foreign> {
+        let Some((seat, shelved)) = self.roll.shelved(id) else { return Ok(()) };
+        let (line, wakes, written) = (Arc::clone(&shelved.line), shelved.wakes, shelved.revision);
+        let (job, revision) = found.filter(|(job, _)| job.end().is_none()).ok_or(Foreign)?;
+        if revision > written {
+            return Err(Foreign);
+        }
+        // It was read before it was written last: it has been here in the meantime, and was shelved again.
+        if revision < written {
+            self.wanted.insert(seat);
+            return Ok(());
+        }
+        self.roll.unshelve(seat, id.clone());
+        if let Some(at) = wakes {
+            self.timers.remove(&(at, seat));
+        }
+        self.undecided_shelved.remove(&seat);
+        self.queue.unshelve(&Spot { line: Arc::clone(&line), seat });
+        let charge = Charge { tenant: Arc::clone(&line.tenant), topic: self.name(&job.topic), key: None };
+        let entry = Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false };
+        self.jobs.insert(id.clone(), entry);
+        self.reindex(id, now);
+        Ok(())
+    }
+
+    /// Takes a job out of memory, if it can and should be.
+    pub(super) fn shelve_if_too_much(&mut self, id: &JobId) {
+        let Some(entry) = self.jobs.get(id).filter(|entry| can_be_shelved(entry) && !self.dirty.contains(id)) else { return };
+        let (spot, crowded) = (entry.spot(), self.jobs.len() > CROWDED * self.settings.whole.cell);
+        let undecided = self.undecided.contains(id);
+        let far = entry.timer.is_none_or(|at| at.since(entry.job.updated) > SOON);
+        let in_line = self.queue.has(&spot);
+        let too_much = if in_line { self.queue.is_too_much(&spot) } else { crowded || (far && !undecided) };
+        if !too_much {
+            return;
+        }
+        let Some(entry) = self.jobs.remove(id) else { return };
+        self.queue.shelve(&spot);
+        if self.undecided.remove(id) {
+            self.undecided_shelved.insert(spot.seat);
+        }
+        self.roll.shelve(spot.seat, id, spot.line, entry.timer, entry.revision, entry.job.state.tag());
+    }
+}
+
+/// Whether a job waits, all of it is written, and nobody else's fate hangs on it.
+fn can_be_shelved(entry: &Entry) -> bool {
+    let waits = match entry.job.state {
+        State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => true,
+        State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => false,
+    };
+    waits
+        && !entry.asked
+        && entry.passed.is_empty()
+        && entry.job.cancel.is_none()
+        && entry.charge.key.is_none()
+        && entry.job.parent_job_id.is_empty()
+}

@@ -1,0 +1,186 @@
+//! The roll: every live job by its seat. Of a *shelved* job only what is needed to wait stays in memory, about a hundred bytes;
+//! the job itself stands in the store, and is fetched when something is to happen to it.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use busbar_protocol::busbar::JobState;
+use busbar_protocol::ids::{JobId, PackedJobId};
+use busbar_protocol::time::Timestamp;
+use hashbrown::HashTable;
+
+use super::line::{Line, Seat};
+
+/// What stays in memory of a shelved job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shelved {
+    name: PackedJobId,
+    /// Its line: class, priority, tenant.
+    pub line: Arc<Line>,
+    /// When time alone will do something with it.
+    pub wakes: Option<Timestamp>,
+    /// The revision that stands in the store.
+    pub revision: u64,
+    /// Its state.
+    pub state: JobState,
+}
+
+impl Shelved {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> JobId {
+        JobId::from(&self.name)
+    }
+}
+
+/// A live job, as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// It is in memory.
+    Whole(JobId),
+    /// It is in the store.
+    Shelved(Shelved),
+}
+
+impl Listed {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> JobId {
+        match self {
+            Self::Whole(id) => id.clone(),
+            Self::Shelved(shelved) => shelved.id(),
+        }
+    }
+}
+
+/// All live jobs.
+#[derive(Clone, Debug, Default)]
+pub struct Roll {
+    by_seat: BTreeMap<Seat, Listed>,
+    /// The seats of those that are shelved, by name.
+    shelf: HashTable<Seat>,
+    hasher: RandomState,
+}
+
+impl Roll {
+    /// How many are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_seat.len()
+    }
+
+    /// Whether nobody is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_seat.is_empty()
+    }
+
+    /// Gives a seat to a job that has come into memory.
+    pub fn seat(&mut self, id: JobId, came: Timestamp) -> Seat {
+        let first = Seat::first_of(came);
+        // The end of the millisecond is as good as never reached; the next seat is free then, too.
+        let last = self.by_seat.range(first..Seat::first_of(came.after_millis(1))).next_back().map(|(seat, _)| *seat);
+        let seat = last.map_or(first, Seat::next);
+        self.by_seat.insert(seat, Listed::Whole(id));
+        seat
+    }
+
+    /// A job has ended.
+    pub fn leave(&mut self, seat: Seat) {
+        self.unshelf(seat);
+        self.by_seat.remove(&seat);
+    }
+
+    /// A job leaves memory.
+    pub fn shelve(&mut self, seat: Seat, id: &JobId, line: Arc<Line>, wakes: Option<Timestamp>, revision: u64, state: JobState) {
+        let name = PackedJobId::from(id);
+        let hash = self.hasher.hash_one(&name);
+        self.by_seat.insert(seat, Listed::Shelved(Shelved { name, line, wakes, revision, state }));
+        let Self { by_seat, shelf, hasher } = self;
+        shelf.insert_unique(hash, seat, |seat| hash_of(by_seat, hasher, *seat));
+    }
+
+    /// A shelved job comes back into memory.
+    pub fn unshelve(&mut self, seat: Seat, id: JobId) {
+        self.unshelf(seat);
+        self.by_seat.insert(seat, Listed::Whole(id));
+    }
+
+    /// Who has a seat.
+    #[must_use]
+    pub fn at(&self, seat: Seat) -> Option<&Listed> {
+        self.by_seat.get(&seat)
+    }
+
+    /// A shelved job.
+    #[must_use]
+    pub fn shelved(&self, id: &JobId) -> Option<(Seat, &Shelved)> {
+        let name = PackedJobId::from(id);
+        let named = |seat: &Seat| matches!(self.by_seat.get(seat), Some(Listed::Shelved(shelved)) if shelved.name == name);
+        let seat = *self.shelf.find(self.hasher.hash_one(&name), named)?;
+        match self.by_seat.get(&seat)? {
+            Listed::Shelved(shelved) => Some((seat, shelved)),
+            Listed::Whole(_) => None,
+        }
+    }
+
+    /// All that came at a time or before, the newest first.
+    pub fn back_from(&self, at: Option<Timestamp>) -> impl Iterator<Item = (Seat, &Listed)> {
+        let end = at.map_or(Bound::Unbounded, |at| Bound::Excluded(Seat::first_of(at.after_millis(1))));
+        self.by_seat.range((Bound::Unbounded, end)).rev().map(|(seat, listed)| (*seat, listed))
+    }
+
+    fn unshelf(&mut self, seat: Seat) {
+        if matches!(self.by_seat.get(&seat), Some(Listed::Shelved(_))) {
+            let hash = hash_of(&self.by_seat, &self.hasher, seat);
+            if let Ok(found) = self.shelf.find_entry(hash, |other| *other == seat) {
+                found.remove();
+            }
+        }
+    }
+}
+
+fn hash_of(by_seat: &BTreeMap<Seat, Listed>, hasher: &RandomState, seat: Seat) -> u64 {
+    match by_seat.get(&seat) {
+        Some(Listed::Shelved(shelved)) => hasher.hash_one(&shelved.name),
+        // Nobody else is on the shelf.
+        Some(Listed::Whole(_)) | None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::line::{Class, Rank};
+    use super::*;
+
+    #[test]
+    fn who_is_shelved_is_found_by_name_and_comes_back_to_its_seat() {
+        let mut roll = Roll::default();
+        let line = Arc::new(Line { class: Arc::new(Class::default()), rank: Rank::Batch, tenant: "t".into() });
+        let came = Timestamp::from_millis(7);
+        let ids: Vec<JobId> = (0..1_000).map(|_| JobId::generate()).collect();
+        let seats: Vec<Seat> = ids.iter().map(|id| roll.seat(id.clone(), came)).collect();
+        assert!(seats.is_sorted_by(|a, b| a < b));
+        for (id, seat) in ids.iter().zip(&seats) {
+            roll.shelve(*seat, id, Arc::clone(&line), None, 3, JobState::Scheduled);
+        }
+        for (id, seat) in ids.iter().zip(&seats) {
+            assert_eq!(
+                roll.shelved(id).map(|(seat, shelved)| (seat, shelved.id(), shelved.revision)),
+                Some((*seat, id.clone(), 3))
+            );
+            roll.unshelve(*seat, id.clone());
+            assert_eq!(roll.shelved(id), None);
+            assert_eq!(roll.at(*seat), Some(&Listed::Whole(id.clone())));
+        }
+        seats.iter().for_each(|seat| roll.leave(*seat));
+        assert!(roll.is_empty() && roll.shelf.is_empty());
+    }
+
+    #[test]
+    fn what_stays_of_a_shelved_job_is_small() {
+        assert!(size_of::<Listed>() <= 64, "{}", size_of::<Listed>());
+    }
+}

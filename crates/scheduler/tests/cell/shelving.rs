@@ -1,0 +1,139 @@
+//! Jobs that wait behind many others stand in the store, and are there when something happens with them.
+
+use busbar_scheduler::core::cell::Foreign;
+use busbar_scheduler::core::queue::WholeRoom;
+
+use super::*;
+
+/// How many jobs that wait are whole in these tests.
+const ROOM: usize = 4;
+
+impl Scene {
+    fn cramped(limits: LimitsDocument) -> Self {
+        Self::with(limits, Settings { whole: WholeRoom { cell: ROOM, lane: ROOM }, ..Settings::default() })
+    }
+
+    /// Many jobs, of which most are shelved.
+    fn crowd(count: usize) -> Self {
+        let mut scene = Self::cramped(LimitsDocument::default());
+        scene.beat("w", 1);
+        (0..count).for_each(|number| scene.job(&format!("j{number:03}"), "acme", |_| ()));
+        scene
+    }
+
+    /// Reads what the cell wants, as it stands in the store.
+    fn fetch(&mut self) -> usize {
+        let wanted = self.cell.take_wanted();
+        for id in &wanted {
+            let found = self.store.get(id).cloned();
+            self.cell.fetched(id, found, at(self.now)).expect("it is what was written");
+        }
+        wanted.len()
+    }
+
+    fn whole(&self) -> usize {
+        self.store.keys().filter(|id| self.cell.job(id).is_some()).count()
+    }
+
+    fn is_shelved(&self, name: &str) -> bool {
+        self.cell.is_shelved(&id(name))
+    }
+}
+
+#[test]
+fn a_long_line_goes_in_its_order_and_few_of_it_are_whole() {
+    let mut scene = Scene::crowd(200);
+    assert_eq!((scene.cell.len(), scene.cell.live()[&JobState::Scheduled]), (200, 200));
+    let (mut went, mut most) = (Vec::new(), 0);
+    while went.len() < 200 {
+        most = most.max(scene.whole());
+        for name in scene.turn(1) {
+            scene.succeeds(&name);
+            went.push(name);
+        }
+        scene.fetch();
+    }
+    assert!(went.is_sorted(), "{went:?}");
+    assert!(most <= 2 * ROOM + 1, "{most} were whole at once");
+    scene.turn(1);
+    assert!(scene.cell.is_empty() && scene.cell.live().is_empty(), "{:?}", scene.cell.live());
+}
+
+#[test]
+fn time_passes_for_what_is_shelved() {
+    let mut scene = Scene::crowd(20);
+    scene.job("late", "acme", |job| job.plan.deadline_at_ms = T0 + 5_000);
+    scene.job("deferred", "acme", |job| {
+        job.state = State::Scheduled { since: at(T0), not_before: at(T0 + 60_000) };
+    });
+    assert!(scene.is_shelved("late") && scene.is_shelved("deferred"));
+    scene.turn(5_000);
+    assert!(scene.fetch() > 0);
+    scene.turn(0);
+    assert_eq!(scene.store[&id("late")].0.state.tag(), JobState::Timeout);
+    scene.turn(55_000);
+    scene.beat("w", 1);
+    scene.fetch();
+    let gate = scene.stands("deferred").0;
+    assert!(gate == "rank" || gate == "worker", "it is in its line now: {gate}");
+}
+
+#[test]
+fn what_was_read_and_is_not_what_was_written_is_not_believed() {
+    let mut scene = Scene::crowd(20);
+    let last = id("j019");
+    let (job, revision) = scene.store[&last].clone();
+    let now = at(scene.now);
+    assert_eq!(scene.cell.fetched(&last, None, now), Err(Foreign), "it is gone");
+    assert_eq!(scene.cell.fetched(&last, Some((job.clone(), revision + 1)), now), Err(Foreign), "somebody wrote it");
+    assert_eq!(scene.cell.fetched(&last, Some((job.clone(), revision - 1)), now), Ok(()), "it was read too early");
+    assert_eq!(scene.cell.take_wanted(), std::slice::from_ref(&last), "and is read again");
+    assert_eq!(scene.cell.fetched(&last, Some((job, revision)), now), Ok(()));
+    assert!(scene.cell.job(&last).is_some());
+}
+
+#[test]
+fn what_is_shelved_is_listed_counted_and_cancelled_like_everything_else() {
+    let limits = tenant("acme", FlowLimits { backlog_max: 21, ..FlowLimits::default() });
+    let mut scene = Scene::cramped(limits);
+    scene.beat("w", 1);
+    (0..21).for_each(|number| scene.job(&format!("j{number:03}"), "acme", |_| ()));
+    let listed = |scene: &Scene, before: Option<&(Timestamp, JobId)>| -> Vec<String> {
+        scene.cell.newest_before(before).map(|known| known.id().to_string()).collect()
+    };
+    let all = listed(&scene, None);
+    assert!(all.len() == 21 && all.is_sorted_by(|a, b| a > b), "{all:?}");
+    assert_eq!(listed(&scene, Some(&(at(T0), id("j007")))), all[14..]);
+    let known = scene.cell.newest_before(None).next().expect("the newest");
+    assert_eq!((known.tenant_id(), known.topic(), known.state()), ("acme", "job.a", JobState::Scheduled));
+
+    let next = scheduled("next", "acme", at(scene.now), |_| ());
+    assert!(matches!(scene.cell.admit(&next, at(scene.now)), Err(Refusal::Backlog { most: 21, .. })));
+    let found = scene.store.get(&id("j020")).cloned();
+    scene.cell.fetched(&id("j020"), found, at(scene.now)).expect("as it was written");
+    let cancel = Event::CancelAsked { reason: String::new(), requested_by: "test".to_owned(), code: Code::Cancelled };
+    scene.cell.apply(&id("j020"), &cancel, at(scene.now)).expect("it waits");
+    scene.turn(0);
+    assert_eq!(scene.cell.admit(&next, at(scene.now)), Ok(()));
+}
+
+#[test]
+fn a_page_that_was_read_before_a_job_ended_does_not_bring_it_back() {
+    let mut scene = Scene::new(tenant("counted", FlowLimits { backlog_max: 5, ..FlowLimits::default() }));
+    scene.cell.begin_loading(3);
+    let class = Arc::new(Class { topic: "job.a".to_owned(), ..Class::default() });
+    let jobs = ["a", "b", "c"].map(|name| (scheduled(name, "acme", at(T0), |_| ()), 1, Arc::clone(&class)));
+    let [a, _, _] = jobs.clone();
+    assert!(scene.cell.may_be_unread(&id("a")) && scene.cell.len() == 3);
+    scene.cell.load_one(a.0, a.1, a.2, at(T0));
+    assert_eq!(scene.turn(1), ["a"]);
+    scene.succeeds("a");
+    scene.turn(1);
+    scene.cell.load(jobs.to_vec(), at(scene.now));
+    assert_eq!((scene.cell.len(), scene.cell.is_live(&id("a"))), (2, false));
+    assert!(!scene.cell.can_judge(&scheduled("d", "counted", at(T0), |_| ())), "its tenant's jobs are not counted yet");
+    assert!(scene.cell.can_judge(&scheduled("d", "acme", at(T0), |_| ())));
+    scene.cell.end_loading();
+    assert!(scene.cell.can_judge(&scheduled("d", "counted", at(T0), |_| ())));
+    assert_eq!(scene.turn(1), ["b", "c"]);
+}
