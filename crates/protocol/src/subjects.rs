@@ -35,6 +35,8 @@ pub const SCHEDULER_REDRIVE: &str = "busbar.scheduler.redrive";
 pub const SCHEDULER_EXPLAIN: &str = "busbar.scheduler.explain";
 /// Ours: the attempts that a native worker holds.
 pub const BEAT: &str = "busbar.worker.beat";
+/// Ours: whoever becomes the active scheduler asks all native workers to beat soon.
+pub const CALL: &str = "busbar.worker.call";
 /// Ours: committed transitions in batches.
 pub const JOB_EVENT: &str = "busbar.job.event";
 /// Ours: save a workflow.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -37,6 +38,8 @@ use crate::traces::Traces;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long the kernel rests after it did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// When workers are called, each time after the one before.
+const CALLED_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2)];
 /// How long a read is repeated after the store was away.
 const READ_RETRY: Duration = Duration::from_millis(100);
 
@@ -118,6 +121,17 @@ async fn stored<B: Bus, R: Records, C: Clock, J: Judge>(ports: &Ports<B, R, C, J
                 tracing::debug!(%error, "jobs cannot be read for now");
                 ports.clock.sleep(READ_RETRY).await;
             }
+        }
+    }
+}
+
+/// Asks all native workers to beat soon: those that rest would say only in some seconds that they are there. Nobody keeps the
+/// question, so it is asked again for whom it did not reach.
+pub(crate) async fn call_workers<B: Bus, C: Clock>(bus: B, clock: C) {
+    for pause in CALLED_AFTER {
+        clock.sleep(pause).await;
+        if let Err(error) = bus.publish(subjects::CALL, Headers::new(), Bytes::new()).await {
+            tracing::debug!(%error, "workers were not called");
         }
     }
 }

@@ -46,6 +46,13 @@ fn native() -> Workers {
     workers
 }
 
+/// The same, of one that had said that it rests for three seconds.
+fn resting() -> Workers {
+    let mut workers = Workers::default();
+    workers.beat(&WorkerBeat { next_ms: 3_000, ..beat("start-1", 1, &[]) }, T0);
+    workers
+}
+
 /// On whose account every attempt here is out.
 fn charge() -> Charge {
     Charge { tenant: "acme".into(), topic: "job.a".into(), key: None }
@@ -214,4 +221,38 @@ fn what_a_worker_claims_is_believed_within_reason() {
     workers.beat(&beat, T0);
     let worker = workers.get("w").expect("it is known");
     assert_eq!((worker.capacity, worker.cpu_load), (busbar_scheduler::core::workers::CAPACITY_MAX, 0.0));
+}
+
+#[test]
+fn one_that_rests_is_waited_for_as_long_as_it_said_and_is_given_nothing_when_it_is_late() {
+    let mut workers = resting();
+    let mut lost_after = |seconds| {
+        workers.silence(&Patience::default(), T0, at(seconds));
+        workers.get("w").is_none_or(|worker| worker.lost)
+    };
+    assert!(!lost_after(6) && !lost_after(10) && lost_after(11));
+    let workers = resting();
+    let is_fresh = |seconds| workers.get("w").is_some_and(|worker| worker.is_fresh(at(seconds)));
+    assert!(is_fresh(5) && !is_fresh(6));
+}
+
+#[test]
+fn one_that_rests_shows_at_once_what_it_is_given_or_is_sent_it_again_and_then_lost() {
+    let mut workers = resting();
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), charge(), at(2));
+    let mut silence = |millis: u64| workers.silence(&Patience::default(), T0, T0.after(Duration::from_millis(millis)));
+    assert!(silence(3_000).resend.is_empty());
+    assert_eq!(silence(3_100).resend.len(), 1, "it would have said something if it had come");
+    assert_eq!(silence(4_200).resend.len(), 1);
+    assert!(silence(6_900).lost.is_empty());
+    assert_eq!(silence(7_100).lost.len(), 1, "five seconds after it was given it");
+
+    let mut workers = resting();
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), charge(), at(2));
+    workers.abandon("w", &key("a"));
+    let silence = workers.silence(&Patience::default(), T0, at(8));
+    assert!(silence.lost.is_empty() && !workers.get("w").expect("it rests").lost, "nobody waits for that one");
+    workers.beat(&beat("start-1", 2, &[]), at(9));
+    workers.silence(&Patience::default(), T0, at(9));
+    assert_eq!(slots(&workers), 0, "it never came");
 }

@@ -2,8 +2,9 @@
 //! delays them.
 //!
 //! ```text
-//!  every second, on a change (at most every 50 ms), soon after a new connection ──► busbar.worker.beat
-//!  every two seconds ──► sys.heartbeat, for whoever knows only CAP
+//!  every second, or every three while nothing is held; on a change (at most every 50 ms); soon after a new connection and
+//!  after a scheduler called ──► busbar.worker.beat
+//!  as often ──► sys.heartbeat, for whoever knows only CAP
 //!  at the end of a drain ──► busbar.worker.beat with `leaving`
 //! ```
 
@@ -19,6 +20,7 @@ use busbar_protocol::envelope;
 use busbar_protocol::ports::{Bus, Clock, Headers, SystemClock};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
+use futures::{StreamExt as _, stream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -26,12 +28,17 @@ use super::run::Desk;
 use super::{BeatConnect, BoxError, WorkerError, WorkerOptions, refused};
 use crate::backoff::part_of;
 
+/// How often a worker beats that holds something.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// How often one that holds nothing does, which says so: a thousand of those should cost next to nothing.
+const REST_EVERY: Duration = Duration::from_secs(3);
 const BEAT_GAP: Duration = Duration::from_millis(50);
-/// Within this comes the first beat, and the first one on a new connection: some at once and some later, so that a thousand workers
+/// Within this comes the first beat, the first one on a new connection, and the one that a scheduler called for: some at once and some later, so that a thousand workers
 /// that start together, or lost the same server, do not all speak in the same instant.
 const SPREAD: Duration = Duration::from_millis(250);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// CAP's heartbeat of a worker that holds nothing: the published SDKs send theirs as often.
+const HEARTBEAT_AT_REST: Duration = Duration::from_secs(10);
 /// A beat that the connection does not take within this is left out: the next one says more.
 const PUBLISH_WITHIN: Duration = Duration::from_millis(500);
 /// How long the good-bye may take.
@@ -120,6 +127,11 @@ async fn beat<B: Bus>(
     if ready.send(sender.bus.round_trip().await.map_err(BoxError::from)).is_err() {
         return;
     }
+    // Without it, a new scheduler waits for our next beat by itself.
+    let mut calls = match sender.bus.subscribe(subjects::CALL, None).await {
+        Ok(calls) => calls.boxed(),
+        Err(_) => stream::pending().boxed(),
+    };
     let mut connection = sender.bus.connection();
     let mut heartbeat_at = Instant::now();
     let mut beaten_at = Instant::now();
@@ -135,19 +147,23 @@ async fn beat<B: Bus>(
                 return;
             }
             () = sleep_until(heartbeat_at) => {
-                heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
+                heartbeat_at = Instant::now() + if sender.is_at_rest() { HEARTBEAT_AT_REST } else { HEARTBEAT_EVERY };
                 sender.heartbeat().await;
             }
             () = sleep_until(beat_at) => {}
             () = changed(&sender.desk, beaten_at + BEAT_GAP) => {}
+            Some(_) = calls.next() => {
+                beat_at = beat_at.min(Instant::now() + part_of(SPREAD));
+                continue;
+            }
             Ok(()) = connection.changed() => {
                 beat_at = beat_at.min(Instant::now() + part_of(SPREAD));
                 continue;
             }
         }
-        sender.beat(false).await;
+        let next = sender.beat(false).await;
         beaten_at = Instant::now();
-        beat_at = beaten_at + BEAT_EVERY;
+        beat_at = beaten_at + next;
     }
 }
 
@@ -165,10 +181,16 @@ struct Sender<B> {
 }
 
 impl<B: Bus> Sender<B> {
-    async fn beat(&mut self, leaving: bool) {
+    /// Beats; tells when the next one is due.
+    async fn beat(&mut self, leaving: bool) -> Duration {
         self.sequence += 1;
         let beat = self.compose(leaving);
         self.publish(subjects::BEAT, beat.encode_to_vec()).await;
+        Duration::from_millis(beat.next_ms.into())
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.desk.ledger().held_count() == 0
     }
 
     fn compose(&self, leaving: bool) -> WorkerBeat {
@@ -182,6 +204,7 @@ impl<B: Bus> Sender<B> {
         WorkerBeat {
             sequence: self.sequence,
             draining: ledger.is_draining(),
+            next_ms: millis(if ledger.held_count() == 0 { REST_EVERY } else { BEAT_EVERY }),
             held: held.collect(),
             cpu_load,
             memory_load,
@@ -227,6 +250,10 @@ impl<B: Bus> Sender<B> {
             tracing::debug!(worker_id = self.about.worker_id, subject, "a sign of life was not sent");
         }
     }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// The load of the machine in percent of its processors; 0 where it is not known.

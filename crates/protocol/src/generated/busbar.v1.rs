@@ -917,6 +917,9 @@ pub struct WorkerBeat {
     /// What kind of machine or program it is, as jobs may demand it.
     #[prost(string, tag = "17")]
     pub worker_type: ::prost::alloc::string::String,
+    /// Within so many milliseconds comes the next beat, whatever happens; 0 stands for 1000. A worker that holds nothing may rest longer.
+    #[prost(uint32, tag = "18")]
+    pub next_ms: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldAttempt {

@@ -115,6 +115,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         epoch,
     };
     Arc::new(ears).start(&mut tasks).await?;
+    tasks.spawn(tasks::call_workers(ports.bus.clone(), ports.clock.clone()));
     tasks.spawn(takeover::go_on(ports.clone(), config.load_page, rest, inputs.clone()));
 
     let started = ports.clock.now();
@@ -345,6 +346,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Bounds(bounds) => self.cell.set_bounds(bounds),
             Input::Snapshot(snapshot) => self.cell.set_snapshot(snapshot, now),
             Input::Connection(Connection { connected, .. }) => {
+                if connected && !self.connected {
+                    self.tasks.spawn(tasks::call_workers(self.ports.bus.clone(), self.ports.clock.clone()));
+                }
                 self.connected = connected;
                 self.heard_since = now;
             }

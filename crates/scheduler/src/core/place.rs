@@ -83,6 +83,7 @@ impl<'a> Rooms<'a> {
     pub fn new(workers: &'a Workers, holds: &Holds, now: Timestamp) -> Self {
         let takes = |id: &str, worker: &Worker| {
             !worker.draining
+                && worker.is_fresh(now)
                 && holds.drain_of(id).is_none()
                 && holds.worker(id, now).is_none()
                 && holds.pool(&worker.pool, now).is_none()
@@ -282,6 +283,9 @@ fn verdict(
     }
     if worker.lost {
         return (2, "lost", "it was not heard any more".to_owned());
+    }
+    if !worker.is_fresh(now) {
+        return (2, "silent", format!("it was last heard {} s ago and should have been since", now.since(worker.seen).as_secs()));
     }
     if let Some(pause) = holds.worker(id, now).or_else(|| holds.pool(&worker.pool, now)) {
         return (1, "blocked", pause.reason.clone());

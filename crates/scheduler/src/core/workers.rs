@@ -19,6 +19,10 @@ use super::job::Hold;
 /// A heartbeat that is older than a dispatch says nothing about it; they come every ten seconds at the latest.
 const HEARTBEAT_LAG: Duration = Duration::from_secs(15);
 
+/// How often a native worker beats that holds something, and at least one that does not, whatever it says.
+const BEAT: Duration = Duration::from_secs(1);
+const BEAT_MAX: Duration = Duration::from_secs(30);
+
 /// An earlier start of a worker that is still heard after so long is alive.
 const ELDER_LAG: Duration = Duration::from_secs(2);
 
@@ -96,6 +100,10 @@ pub struct Worker {
     pub memory_load: f32,
     /// When it was last heard.
     pub seen: Timestamp,
+    /// How long it may be silent, as it said itself; only one that holds nothing says more than [`BEAT`].
+    rests: Duration,
+    /// Since when something is out that it should show.
+    busy_since: Timestamp,
     /// It was not heard for too long.
     pub lost: bool,
     /// It said good-bye then, and its last results may still be on their way.
@@ -292,6 +300,9 @@ impl Workers {
     /// A slot is taken: the attempt is sent now.
     pub fn take(&mut self, hold: &Hold, key: AttemptKey, charge: Charge, now: Timestamp) {
         let worker = self.by_id.entry(hold.worker_id.clone()).or_insert_with(|| Worker::new(hold.kind, now));
+        if !worker.is_busy() {
+            worker.busy_since = now;
+        }
         let out = Out { current: true, sends: 1, charge: Some(charge), ..Out::new(hold.incarnation.clone(), now) };
         self.released.extend(worker.out.insert(key, out).and_then(|before| before.charge));
     }
@@ -325,7 +336,7 @@ impl Workers {
         let mut silence = Silence::default();
         let Self { by_id, released, room_came } = self;
         for (id, worker) in by_id.iter_mut() {
-            if !worker.lost && now.since(worker.seen.max(heard_since)) > worker.patience(patience) {
+            if !worker.lost && now.since(worker.silent_since().max(heard_since)) > worker.patience(patience) {
                 worker.lost = true;
                 let current = worker.out.iter().filter(|(_, out)| out.current);
                 silence.lost.extend(current.map(|(key, _)| (key.clone(), id.clone())));
@@ -341,7 +352,7 @@ impl Workers {
                 let gone = worker.doubt(id, patience, heard_since, now, &mut silence);
                 *room_came |= release(gone, released) > 0;
             }
-            if worker.elder.is_some_and(|last| now.since(last) > patience.native) {
+            if worker.elder.is_some_and(|last| now.since(last) > worker.rest_patience(patience)) {
                 (worker.shared, worker.elder) = (false, None);
                 *room_came = true;
             }
@@ -419,6 +430,8 @@ impl Worker {
             cpu_load: 0.0,
             memory_load: 0.0,
             seen: now,
+            rests: BEAT,
+            busy_since: now,
             lost: false,
             left: None,
             shared: false,
@@ -435,7 +448,9 @@ impl Worker {
     /// Takes what a beat says; whether there may be room now that was not there before.
     fn read_beat(&mut self, beat: &WorkerBeat, now: Timestamp) -> bool {
         let before = self.offer();
+        let was_silent = !self.is_fresh(now);
         let is_new = self.incarnation != beat.incarnation;
+        self.rests = Duration::from_millis(beat.next_ms.into()).clamp(BEAT, BEAT_MAX);
         self.kind = WorkerKind::Native;
         self.pool.clone_from(&beat.pool);
         self.capacity = beat.capacity.min(CAPACITY_MAX);
@@ -451,7 +466,7 @@ impl Worker {
         (self.cpu_load, self.memory_load) = (percent(beat.cpu_load), percent(beat.memory_load));
         self.seen = now;
         self.lost = false;
-        is_new || serves_others || self.offer() != before
+        is_new || serves_others || was_silent || self.offer() != before
     }
 
     /// Takes the topics that it serves; whether they are others than before.
@@ -479,9 +494,31 @@ impl Worker {
         self.out.extract_if(.., is_gone).collect()
     }
 
-    const fn patience(&self, patience: &Patience) -> Duration {
+    /// Whether it has something that it should show in its beats.
+    fn is_busy(&self) -> bool {
+        self.out.values().any(|out| out.current || out.shown)
+    }
+
+    /// Since when nothing was heard that should have been. One that rests has until its next beat, unless it was given something.
+    fn silent_since(&self) -> Timestamp {
+        if self.rests > BEAT && self.is_busy() { self.seen.max(self.busy_since) } else { self.seen }
+    }
+
+    /// Whether it has been silent for no longer than it said. Who has not may be gone, and is given nothing more before it is heard.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.kind != WorkerKind::Native || now.since(self.seen) <= self.rests * 3 / 2 + BEAT
+    }
+
+    /// How long a native worker that holds nothing may be silent.
+    fn rest_patience(&self, patience: &Patience) -> Duration {
+        patience.native / 2 + self.rests * 5 / 2
+    }
+
+    fn patience(&self, patience: &Patience) -> Duration {
         match self.kind {
-            WorkerKind::Native => patience.native,
+            WorkerKind::Native if self.is_busy() => patience.native,
+            WorkerKind::Native => self.rest_patience(patience),
             WorkerKind::Announced | WorkerKind::Silent | WorkerKind::Unspecified => patience.announced,
         }
     }
@@ -495,14 +532,21 @@ impl Worker {
         now: Timestamp,
         silence: &mut Silence,
     ) -> Vec<(AttemptKey, Out)> {
-        let seen = self.seen;
+        let (seen, rests) = (self.seen, self.rests > BEAT);
         let is_gone = |key: &AttemptKey, out: &mut Out| {
-            // A worker that has said nothing since has had nothing to show it in; perhaps it restarts just now.
-            if now.since(out.confirmed.max(heard_since)) <= patience.accept || seen <= out.confirmed {
+            let silent = seen <= out.confirmed;
+            // A worker that has said nothing since has had nothing to show it in; perhaps it restarts just now. One that rests would
+            // have said something if it had come.
+            let patience_is_over = match (silent, rests) {
+                (false, _) => now.since(out.confirmed.max(heard_since)) > patience.accept,
+                (true, true) => now.since(out.confirmed.max(heard_since)) > patience.accept / 2,
+                (true, false) => false,
+            };
+            if !patience_is_over {
                 return false;
             }
             if !out.current {
-                return true;
+                return !silent;
             }
             if out.sends >= patience.sends {
                 silence.unreachable.push((key.clone(), id.to_owned()));

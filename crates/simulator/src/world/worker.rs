@@ -159,6 +159,8 @@ impl Native {
     async fn live(self) {
         let Ok(jobs) = self.bus.subscribe(&subjects::worker_jobs(&self.id), None).await else { return };
         let Ok(cancels) = self.bus.subscribe(subjects::CANCEL, None).await else { return };
+        let Ok(calls) = self.bus.subscribe(subjects::CALL, None).await else { return };
+        let mut calls = calls.fuse();
         let mut jobs = jobs.fuse();
         let mut cancels = cancels.fuse();
         let mut running: BTreeMap<Attempt, Running> = BTreeMap::new();
@@ -182,10 +184,11 @@ impl Native {
                     self.held.send_modify(|held| { held.remove(&attempt); });
                     finished.insert(attempt, result);
                 }
+                message = calls.next() => if message.is_none() { return },
                 () = tokio::time::sleep_until(next_beat) => {
                     sequence += 1;
-                    next_beat = tokio::time::Instant::now() + Duration::from_secs(1);
-                    self.beat(sequence).await;
+                    let next = self.beat(sequence).await;
+                    next_beat = tokio::time::Instant::now() + next;
                     continue;
                 }
             }
@@ -194,7 +197,8 @@ impl Native {
         }
     }
 
-    async fn beat(&self, sequence: u64) {
+    /// Beats; tells when the next one is due.
+    async fn beat(&self, sequence: u64) -> Duration {
         let shown = self.held.borrow().clone();
         let held = shown.iter().map(|(job, attempt)| HeldAttempt {
             job_id: job.clone(),
@@ -209,10 +213,12 @@ impl Native {
             capacity: CAPACITY,
             held: held.collect(),
             prefetch: prefetches(&self.id),
+            next_ms: if shown.is_empty() { 3_000 } else { 1_000 },
             topics: SERVED.map(str::to_owned).to_vec(),
             ..WorkerBeat::default()
         };
         let _ = self.bus.publish(subjects::BEAT, Headers::new(), beat.encode_to_vec().into()).await;
+        Duration::from_millis(beat.next_ms.into())
     }
 
     fn receive(
