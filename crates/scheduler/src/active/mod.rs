@@ -5,6 +5,7 @@
 
 mod commit;
 mod desk;
+mod reading;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
     Bus, COMMIT_RETRY, Clock, Connection, Delivery, Headers, Judge, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
@@ -22,11 +22,11 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Beginning, Cell, Foreign};
+use crate::core::cell::{Beginning, Cell};
 use crate::core::job::{Hold, Job};
 use crate::core::transition::Event;
 use crate::core::workers::Workers;
-use crate::input::{Admit, Fetched, Input, Reported};
+use crate::input::{Admit, Input, Reported};
 use crate::library::Library;
 use crate::listen::Ears;
 use crate::observer::{Instruments, Observer};
@@ -263,29 +263,6 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         self.cell.next_timer().map_or(TURN, |at| at.since(now).clamp(Duration::from_millis(1), TURN))
     }
 
-    /// Deals with what has arrived, or sees to it that what it needs is read first.
-    fn handle(&mut self, input: Input, now: Timestamp) -> Result<(), Left> {
-        if self.must_wait(&input) {
-            self.parked.push(input);
-            return Ok(());
-        }
-        let needed = needed(&input, |id| self.cell.is_shelved(id) || self.cell.may_be_unread(id));
-        if needed.is_empty() {
-            return self.deal_with(input, now);
-        }
-        self.fetch(needed, Some(Box::new(input)));
-        Ok(())
-    }
-
-    /// Whether nothing can be said before all jobs are read.
-    fn must_wait(&self, input: &Input) -> bool {
-        match input {
-            Input::List { .. } => self.cell.is_loading(),
-            Input::Admit(admit) => admit.outcomes.iter().flatten().any(|prepared| !self.cell.can_judge(&prepared.job)),
-            _ => false,
-        }
-    }
-
     fn deal_with(&mut self, input: Input, now: Timestamp) -> Result<(), Left> {
         match input {
             Input::Admit(admit) => self.admits.push(admit),
@@ -357,52 +334,6 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         Ok(())
     }
 
-    /// Jobs were read that were not in memory; what needed them goes on.
-    fn fetched(&mut self, jobs: Vec<Fetched>, then: Option<Box<Input>>, now: Timestamp) -> Result<(), Left> {
-        let mut again = Vec::new();
-        for (id, found) in jobs {
-            match found {
-                Some((job, revision, class)) if self.cell.may_be_unread(&id) => self.cell.load_one(job, revision, class, now),
-                found => {
-                    let found = found.map(|(job, revision, _)| (job, revision));
-                    self.cell.fetched(&id, found, now).map_err(|Foreign| Left::Reload)?;
-                }
-            }
-            // It was shelved again while it was read.
-            if then.is_some() && self.cell.is_shelved(&id) {
-                again.push(id);
-            }
-        }
-        match then {
-            Some(input) if again.is_empty() => self.deal_with(*input, now),
-            Some(input) => {
-                self.fetch(again, Some(input));
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// All jobs are in the cell: what waited for that goes on.
-    fn all_loaded(&mut self, now: Timestamp) -> Result<(), Left> {
-        self.cell.end_loading();
-        let Ports { records, clock, .. } = self.ports.clone();
-        self.tasks.spawn(takeover::cancelled_parents(records, clock, self.cell.absent_parents(), self.inputs.clone()));
-        std::mem::take(&mut self.parked).into_iter().try_for_each(|input| self.handle(input, now))
-    }
-
-    /// Has those shelved jobs read with which something is to happen.
-    fn fetch_wanted(&mut self) {
-        let wanted = self.cell.take_wanted();
-        for ids in wanted.chunks(UNITS_MAX) {
-            self.fetch(ids.to_vec(), None);
-        }
-    }
-
-    fn fetch(&mut self, ids: Vec<JobId>, then: Option<Box<Input>>) {
-        self.tasks.spawn(tasks::fetch(self.ports.clone(), ids, then, self.inputs.clone()));
-    }
-
     fn reported(&mut self, mut reported: Reported, now: Timestamp) {
         let Reported { job: id, report, delivery, checked, received } = &mut reported;
         report.attempt = report.attempt.or_else(|| self.cell.workers().attempt_of(&report.worker_id, id));
@@ -445,15 +376,5 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 tracing::debug!(%error, "a delivery was not settled and comes again");
             }
         }
-    }
-}
-
-/// The jobs that an input speaks of and that must be read first.
-fn needed(input: &Input, must_be_read: impl Fn(&JobId) -> bool) -> Vec<JobId> {
-    let read_first = |id: &str| JobId::parse(id).ok().filter(&must_be_read);
-    match input {
-        Input::Cancel { items, .. } => items.iter().filter_map(|item| read_first(&item.job_id)).collect(),
-        Input::Explain { request, .. } => read_first(&request.job_id).into_iter().collect(),
-        _ => Vec::new(),
     }
 }

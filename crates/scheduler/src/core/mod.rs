@@ -3,7 +3,7 @@
 //! - [`job`] is what a job is, and its packed form.
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
-//! - [`queue`], with [`line`](self::line) and [`lane`], and [`workers`] and [`place`] say who runs what next.
+//! - [`line`](mod@line) is where a job waits; [`queue`], [`workers`] and [`place`] say who runs what next.
 //! - [`roll`] lists who is live, in memory or on the shelf.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
 //! - [`fact`] is what happened, for those who measure.

@@ -9,6 +9,7 @@
 //! - `hearing`: what workers say and do not say;
 //! - `family`: jobs that end with their parents;
 //! - `holding`: pauses and drains;
+//! - `writing`: what must be committed, and what follows once it is durable;
 //! - `shelving`: which jobs are in memory, and which only in the store;
 //! - `loading`: after a takeover, jobs that are still being read;
 //! - `explain`: why a job is where it is.
@@ -20,6 +21,7 @@ mod holding;
 mod loading;
 mod placing;
 mod shelving;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,12 +29,11 @@ use std::time::Duration;
 
 use busbar_protocol::busbar::{HoldsDocument, JobState};
 use busbar_protocol::ids::JobId;
-use busbar_protocol::ports::{CommitId, Unit};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicTable;
 
 use super::bounds::Bounds;
-use super::commit::{self, Birth, Change, Demand, Retention};
+use super::commit::Retention;
 use super::fact::{self, Fact};
 use super::flow::{Charge, Flow, Refusal};
 use super::holds::Holds;
@@ -321,13 +322,6 @@ impl Cell {
         self.flow.admit(&charge, self.topics.resolve(&job.topic), now)
     }
 
-    /// The unit of a job that is not in the cell yet; once it is committed, [`Cell::insert`] takes the job in.
-    pub fn admission(&mut self, job: &Job, passed: &[JobState], birth: &Birth) -> (Unit, Vec<Demand>) {
-        let id = self.next_commit();
-        let change = Change { job, revision: 0, passed, epoch: self.epoch, id };
-        commit::birth(&change, birth, &self.settings.retention)
-    }
-
     /// Takes in a job that stands in the store at this revision.
     pub fn insert(&mut self, mut job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
         if job.end().is_some() || self.is_live(&job.id) {
@@ -426,58 +420,9 @@ impl Cell {
         self.reindex(id, now);
     }
 
-    /// The units of everything that changed since the last call.
-    pub fn take_units(&mut self) -> Vec<(JobId, Unit)> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut units = Vec::with_capacity(dirty.len());
-        for id in dirty {
-            let commit_id = self.next_commit();
-            let Some(entry) = self.jobs.get_mut(&id) else { continue };
-            let passed = std::mem::take(&mut entry.passed);
-            let change = Change { job: &entry.job, revision: entry.revision, passed: &passed, epoch: self.epoch, id: commit_id };
-            let unit = commit::unit(&change, &self.settings.retention);
-            entry.revision += 1;
-            units.push((id, unit));
-        }
-        units
-    }
-
-    /// A job's last change is durable: if it has ended, it leaves; if it waits behind many others, it leaves memory.
-    pub fn committed(&mut self, id: &JobId) {
-        let Some(entry) = self.jobs.get(id) else { return };
-        if entry.job.end().is_none() {
-            return self.shelve_if_too_much(id);
-        }
-        let state = entry.job.state.tag();
-        self.count_down(state);
-        if let Some(entry) = self.jobs.remove(id) {
-            self.roll.leave(entry.seat);
-            self.flow.live(&entry.charge, entry.of_key(), false);
-            self.leave_family(&entry.job);
-        }
-        if let Some(loading) = &mut self.loading {
-            loading.ended(id.clone());
-        }
-    }
-
     /// What has happened to jobs since the last call.
     pub fn take_facts(&mut self) -> Vec<Fact> {
         std::mem::take(&mut self.facts)
-    }
-
-    /// What must be sent, now that everything is durable. A command whose attempt is over by now is left out.
-    pub fn take_orders(&mut self) -> Vec<Order> {
-        let mut orders = std::mem::take(&mut self.orders);
-        orders.retain(|order| match order.command {
-            Command::Dispatch => self.job(&order.job).is_some_and(|job| job.hold().is_some()),
-            Command::Stop { .. } => true,
-        });
-        orders
-    }
-
-    fn next_commit(&mut self) -> CommitId {
-        self.commits += 1;
-        CommitId::of_term(self.epoch, self.term, self.commits)
     }
 
     /// Brings slots, counters and what must be written in step with a job that has just changed.
