@@ -864,7 +864,7 @@ pub struct Gate {
 pub struct WorkerVerdict {
     #[prost(string, tag = "1")]
     pub worker_id: ::prost::alloc::string::String,
-    /// free, full, lost, draining, blocked, pool, topic, requires, label, region, type.
+    /// free, full, silent, lost, draining, blocked, pool, topic, requires, label, region, type.
     #[prost(string, tag = "2")]
     pub verdict: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -2335,7 +2335,7 @@ pub struct JobGate {
 pub struct JobGateWorker {
     #[prost(string, tag = "1")]
     pub worker_id: ::prost::alloc::string::String,
-    /// free, full, lost, draining, blocked, pool, topic, requires, label, region, type.
+    /// free, full, silent, lost, draining, blocked, pool, topic, requires, label, region, type.
     #[prost(string, tag = "2")]
     pub verdict: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
