@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use busbar_protocol::busbar::{LimitsDocument, TopicDocument, TopicDocuments};
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Records, StoreError};
+use busbar_protocol::ports::{CommitId, Records, StoreError};
 use busbar_protocol::prost::Message as _;
 use busbar_rules::schema::Schema;
 use busbar_rules::topics::TopicTable;
+use bytes::Bytes;
 
 use crate::core::bounds::Bounds;
 
@@ -29,6 +30,8 @@ pub(crate) async fn bounds<R: Records>(records: &R) -> Result<Bounds, StoreError
 pub(crate) struct Library {
     /// The documents.
     pub topics: TopicTable,
+    /// The commit that wrote the record they were read from; none where there is no record.
+    commit: Option<CommitId>,
     inputs: BTreeMap<String, Schema>,
     outputs: BTreeMap<String, Schema>,
 }
@@ -44,7 +47,14 @@ impl Library {
         let Some(stored) = stored else { return Ok(Arc::new(Self::default())) };
         let corrupt = |detail: String| StoreError::Corrupt { key: key.clone(), detail };
         let documents = TopicDocuments::decode(stored.value).map_err(|error| corrupt(error.to_string()))?;
-        Self::new(documents.topics).map(Arc::new).map_err(corrupt)
+        let library = Self::new(documents.topics).map_err(corrupt)?;
+        Ok(Arc::new(Self { commit: Some(stored.commit), ..library }))
+    }
+
+    /// Which record it was read from, as [`busbar_protocol::busbar::SchedulerStatus`] tells it.
+    #[must_use]
+    pub(crate) fn commit(&self) -> Bytes {
+        self.commit.map(|commit| Bytes::copy_from_slice(&commit.0)).unwrap_or_default()
     }
 
     /// Compiles documents.

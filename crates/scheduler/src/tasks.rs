@@ -156,7 +156,8 @@ pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
     let (records, clock) = (ports.records.clone(), ports.clock.clone());
     tasks.spawn(async move {
         // The commits and not the revisions: a record that was removed and written anew begins with revision 1 again.
-        let mut known: [Option<CommitId>; 2] = [None; 2];
+        // Nothing is known at first, not even that there is no record: one that stood when the term began may be gone by now.
+        let mut known: [Option<Option<CommitId>>; 2] = [None; 2];
         loop {
             tokio::select! {
                 biased;
@@ -166,7 +167,7 @@ pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
             let Ok(stored) = records.read(vec![keys::TOPICS.to_owned(), keys::LIMITS.to_owned()]).await else { continue };
             let found: Vec<Option<CommitId>> = stored.into_iter().map(|stored| stored.map(|stored| stored.commit)).collect();
             for (index, found) in
-                found.into_iter().enumerate().filter(|(index, found)| *found != known[*index]).collect::<Vec<_>>()
+                found.into_iter().enumerate().filter(|(index, found)| Some(*found) != known[*index]).collect::<Vec<_>>()
             {
                 let input = match index {
                     0 => Library::load(&records).await.map(Input::Topics),
@@ -174,7 +175,7 @@ pub(crate) async fn watch_config<B: Bus, R: Records, C: Clock, J: Judge>(
                 };
                 match input {
                     Ok(input) => {
-                        known[index] = found;
+                        known[index] = Some(found);
                         if inputs.send(input).await.is_err() {
                             return;
                         }

@@ -10,9 +10,12 @@
 //! Everything that can be asked is asked before anything is changed. Then the record says what is to be, and every step after it
 //! follows from the record alone and may be done again: whoever holds `lock:packs` and finds a pack that is not at rest goes on
 //! with it, and takes it back where it turns out to be impossible. The lease's epoch guards every change of a record.
+//!
+//! Whoever is answered may rely on it at once: the answer waits until the scheduler works with the topics that stand there now.
 
 mod ask;
 mod drive;
+mod in_force;
 mod lease;
 mod records;
 
@@ -100,25 +103,32 @@ impl<B: Bus, R: Records> Packs<B, R> {
     /// Installs a pack, or says what that would mean. Once begun, it does not end with the caller.
     pub(crate) async fn install(&self, upload: Upload, how: Install, by: String) -> Result<PackReply, Problem> {
         let world = Arc::clone(&self.world);
-        to_its_end(async move {
+        let reply = to_its_end(async move {
             let held = Held::take(&world.records, world.lease_ttl, PATIENCE).await?;
             let installed = world.install(&held, &upload, how, &by).await;
             held.release().await;
             installed
         })
-        .await
+        .await?;
+        // Also where nothing was to do: somebody asks again because the first answer was lost.
+        if reply.outcome != PackOutcome::Planned {
+            self.world.await_in_force(&reply.id).await;
+        }
+        Ok(reply)
     }
 
     /// Takes a pack away. Once begun, it does not end with the caller.
     pub(crate) async fn uninstall(&self, pack_id: String) -> Result<PackReply, Problem> {
         let world = Arc::clone(&self.world);
-        to_its_end(async move {
+        let reply = to_its_end(async move {
             let held = Held::take(&world.records, world.lease_ttl, PATIENCE).await?;
             let uninstalled = world.uninstall(&held, &pack_id).await;
             held.release().await;
             uninstalled
         })
-        .await
+        .await?;
+        self.world.await_in_force(&reply.id).await;
+        Ok(reply)
     }
 
     /// All packs, by id.

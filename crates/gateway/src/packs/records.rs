@@ -6,6 +6,7 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Guard, IndexRange, Records, StoreError, Stored, Write};
 use busbar_protocol::prost::{DecodeError, Message as _};
+use bytes::Bytes;
 
 use crate::core::pack::Installed;
 use crate::error::of_store;
@@ -64,6 +65,12 @@ pub(super) async fn topics<R: Records>(records: &R) -> Result<Topics, StoreError
     let Some(stored) = stored else { return Ok(Topics::default()) };
     let decoded = TopicDocuments::decode(stored.value).map_err(|error| corrupt(keys::TOPICS, &error))?;
     Ok(Topics { documents: decoded.topics, revision: stored.revision })
+}
+
+/// The commit that wrote the topics, as a scheduler tells it: empty where there are none.
+pub(super) async fn topics_commit<R: Records>(records: &R) -> Result<Bytes, StoreError> {
+    let stored = records.read(vec![keys::TOPICS.to_owned()]).await?.into_iter().next().flatten();
+    Ok(stored.map(|stored| Bytes::copy_from_slice(&stored.commit.0)).unwrap_or_default())
 }
 
 impl Topics {

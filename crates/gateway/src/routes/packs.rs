@@ -78,7 +78,8 @@ pub(crate) async fn show<B: Bus, R: Records>(
 
 /// Install a pack.
 ///
-/// The body is the archive, a `.tgz` of at most 64 MiB. It is applied whole or not at all. Needs the role admin or operator.
+/// The body is the archive, a `.tgz` of at most 64 MiB. It is applied whole or not at all. The answer comes when the active
+/// scheduler has it in force, or after 5 s without word of that. Needs the role admin or operator.
 #[utoipa::path(
     post,
     path = "/api/v1/packs",
@@ -116,7 +117,8 @@ pub(crate) async fn install<B: Bus, R: Records>(
 
 /// Uninstall a pack.
 ///
-/// With everything that it brought, unless jobs of its topics or runs of its workflows go on. Needs the role admin or operator.
+/// With everything that it brought, unless jobs of its topics or runs of its workflows go on. The answer comes when the active
+/// scheduler works without its topics, or after 5 s without word of that. Needs the role admin or operator.
 #[utoipa::path(
     delete,
     path = "/api/v1/packs/{id}",

@@ -708,6 +708,9 @@ pub struct SchedulerStatus {
     /// Live jobs are still being read after a takeover.
     #[prost(bool, tag = "6")]
     pub loading: bool,
+    /// Which topics are in force: the commit that wrote the record `cfg:topics` as it was read last; empty where there was none.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub topics_commit: ::prost::bytes::Bytes,
 }
 /// `busbar.scheduler.pause`: sets and lifts, and answers with all that is paused afterwards. Nothing to set or lift only asks.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -111,6 +111,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 snapshot: self.cell.snapshot().to_owned(),
                 started_ms: self.started.millis(),
                 loading: self.cell.is_loading(),
+                topics_commit: self.library.commit(),
             }),
             problem: None,
         }

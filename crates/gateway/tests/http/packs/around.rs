@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use busbar_bus::NatsBus;
 use busbar_protocol::busbar::{
     BundleAction, DefineReply, DefineRequest, JobRecord, ListReply, ListRequest, Problem, PublishBundleReply,
-    PublishBundleRequest, RemoveReply, RemoveRequest,
+    PublishBundleRequest, RemoveReply, RemoveRequest, SchedulerStatus, WorkersReply,
 };
-use busbar_protocol::ports::{Bus as _, Headers, Message};
+use busbar_protocol::ports::{Bus as _, Headers, Message, Records as _};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::subjects;
+use busbar_protocol::{keys, subjects};
 use busbar_rules::TopicPattern;
+use busbar_store::Store;
+use bytes::Bytes;
 use futures::StreamExt as _;
 
 /// What the other services hold.
@@ -29,16 +31,37 @@ pub(super) struct Held {
     pub(super) false_friend: Option<String>,
 }
 
+/// Which topics the scheduler says it has in force.
+#[derive(Clone, Debug, Default)]
+pub(super) enum InForce {
+    /// What stands in the store.
+    #[default]
+    Newest,
+    /// What this commit wrote, whatever stands there.
+    Still(Bytes),
+    /// It says nothing at all.
+    Untold,
+}
+
+/// What the scheduler says, and how often it was asked.
+#[derive(Debug, Default)]
+struct Asked {
+    in_force: InForce,
+    times: u32,
+}
+
 /// The stand-in. All clones are the same one.
 #[derive(Clone)]
 pub(super) struct Around {
     bus: NatsBus,
+    store: Store,
     held: Arc<Mutex<Held>>,
+    asked: Arc<Mutex<Asked>>,
 }
 
 impl Around {
-    pub(super) async fn start(bus: &NatsBus, subjects: &[&'static str]) -> Self {
-        let around = Self { bus: bus.clone(), held: Arc::default() };
+    pub(super) async fn start(bus: &NatsBus, store: &Store, subjects: &[&'static str]) -> Self {
+        let around = Self { bus: bus.clone(), store: store.clone(), held: Arc::default(), asked: Arc::default() };
         for subject in subjects {
             let mut asked = bus.subscribe(subject, None).await.expect("subscribed");
             let own = around.clone();
@@ -55,12 +78,32 @@ impl Around {
         self.held.lock().expect("not poisoned")
     }
 
+    /// From now on the scheduler says this, and counts anew how often it is asked.
+    pub(super) fn say(&self, in_force: InForce) {
+        *self.asked.lock().expect("not poisoned") = Asked { in_force, times: 0 };
+    }
+
+    /// How often the scheduler was asked since it says what it says.
+    pub(super) fn times_asked(&self) -> u32 {
+        self.asked.lock().expect("not poisoned").times
+    }
+
+    /// The commit that wrote the topics as they stand, as a scheduler tells it.
+    pub(super) async fn topics_commit(&self) -> Bytes {
+        let stored = self.store.read(vec![keys::TOPICS.to_owned()]).await.expect("read").remove(0);
+        stored.map(|stored| Bytes::copy_from_slice(&stored.commit.0)).unwrap_or_default()
+    }
+
     async fn answer(&self, message: Message) {
         let payload = message.payload.clone();
         let reply = match message.subject.as_str() {
             subjects::KERNEL_PUBLISH => self.publish(PublishBundleRequest::decode(payload).expect("ours")).encode_to_vec(),
             subjects::ENGINE_DEFINE => self.define(DefineRequest::decode(payload).expect("ours")).encode_to_vec(),
             subjects::ENGINE_REMOVE => self.remove(&RemoveRequest::decode(payload).expect("ours")).encode_to_vec(),
+            subjects::SCHEDULER_WORKERS => match self.status().await {
+                Some(reply) => reply.encode_to_vec(),
+                None => return,
+            },
             _ => self.list(&ListRequest::decode(payload).expect("ours")).encode_to_vec(),
         };
         self.bus.publish(&message.reply.expect("a request"), Headers::new(), reply.into()).await.expect("published");
@@ -113,6 +156,21 @@ impl Around {
             assert_eq!(pack_id, request.pack_id);
         }
         RemoveReply { problem: refused }
+    }
+
+    async fn status(&self) -> Option<WorkersReply> {
+        let in_force = {
+            let mut asked = self.asked.lock().expect("not poisoned");
+            asked.times += 1;
+            asked.in_force.clone()
+        };
+        let topics_commit = match in_force {
+            InForce::Newest => self.topics_commit().await,
+            InForce::Still(commit) => commit,
+            InForce::Untold => return None,
+        };
+        let scheduler = SchedulerStatus { topics_commit, ..SchedulerStatus::default() };
+        Some(WorkersReply { scheduler: Some(scheduler), ..WorkersReply::default() })
     }
 
     fn list(&self, request: &ListRequest) -> ListReply {

@@ -4,6 +4,7 @@ mod around;
 mod concurrency;
 mod deaths;
 mod dump;
+mod in_force;
 mod install;
 mod mortal;
 mod refusals;

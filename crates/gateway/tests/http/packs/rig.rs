@@ -23,7 +23,13 @@ use crate::support::{Reply, key, request, until};
 
 /// How long a dead gateway's lease is respected.
 const LEASE_MS: u64 = 300;
-const ALL: &[&str] = &[subjects::KERNEL_PUBLISH, subjects::ENGINE_DEFINE, subjects::ENGINE_REMOVE, subjects::SCHEDULER_LIST];
+const ALL: &[&str] = &[
+    subjects::KERNEL_PUBLISH,
+    subjects::ENGINE_DEFINE,
+    subjects::ENGINE_REMOVE,
+    subjects::SCHEDULER_LIST,
+    subjects::SCHEDULER_WORKERS,
+];
 
 pub(super) struct Rig {
     pub(super) bus: NatsBus,
@@ -55,7 +61,7 @@ impl Rig {
         let bus = NatsBus::connect(BusConfig::new(stack.nats.url(), "packs-test")).await.expect("a bus");
         let store = Store::connect(StoreConfig::new(stack.redis.url())).await.expect("a store");
         let blobs = Blobs::open(&busbar_blobs::url_of(&stack.temp_dir().expect("temporary").join("blobs"))).expect("blobs");
-        let around = Around::start(&bus, answered).await;
+        let around = Around::start(&bus, &store, answered).await;
         let key = key(&store, "acme", Role::Admin).await;
         Self { bus, store, blobs, around, key, stack }
     }
