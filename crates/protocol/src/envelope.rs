@@ -7,8 +7,8 @@
 //! dropped by a published SDK.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message as _;
-use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
+use prost::{DecodeError, Message as _};
 
 use crate::cap::bus_packet::Payload;
 use crate::cap::{AlertSeverity, BusPacket, ErrorCode, JobPriority, JobRequest, JobStatus};
@@ -26,6 +26,9 @@ const BUDGET_TOKENS_MAX: i64 = 10_000_000_000;
 
 /// The field number of `BusPacket.job_request`.
 const JOB_REQUEST_FIELD: u32 = 10;
+
+/// The field number of `JobRequest.context_ref`.
+const CONTEXT_REF_FIELD: u32 = 20;
 
 /// A packet that was understood and keeps the rules.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,6 +130,34 @@ pub fn patch_request(request: &[u8], patch: &JobRequest) -> Bytes {
     bytes.put_slice(request);
     patch.encode_raw(&mut bytes);
     bytes.freeze()
+}
+
+/// Takes the reference to an input out of a job request: whoever executes the job prefers it to the context pointer, and a patch can
+/// only add to it. Every other field stays as it came, also those that we do not know.
+#[must_use]
+pub fn without_context_ref(request: &[u8]) -> Bytes {
+    let mut kept = BytesMut::with_capacity(request.len());
+    let mut rest = request;
+    while !rest.is_empty() {
+        let from_here = rest;
+        match pass_field(&mut rest) {
+            Ok(CONTEXT_REF_FIELD) => {}
+            Ok(_) => kept.put_slice(&from_here[..from_here.len() - rest.len()]),
+            // What is no protobuf holds no reference either.
+            Err(_) => {
+                kept.put_slice(from_here);
+                break;
+            }
+        }
+    }
+    kept.freeze()
+}
+
+/// Moves behind the next field, and says which it was.
+fn pass_field(rest: &mut &[u8]) -> Result<u32, DecodeError> {
+    let (number, wire_type) = decode_key(rest)?;
+    skip_field(wire_type, number, rest, DecodeContext::default())?;
+    Ok(number)
 }
 
 fn header(trace_id: &str, sender_id: &str, now: Timestamp) -> BusPacket {
@@ -265,7 +296,7 @@ fn raw_field(packet: &Bytes, wanted: u32) -> Result<Bytes, PacketError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cap::{DispatchIdentity, Heartbeat, JobResult};
+    use crate::cap::{Compensation, DispatchIdentity, Heartbeat, JobResult, ResourceRef};
 
     fn now() -> Timestamp {
         Timestamp::from_millis(1_700_000_000_123)
@@ -298,6 +329,23 @@ mod tests {
         let Payload::JobRequest(seen) = decoded.payload else { panic!("a request") };
         assert_eq!((seen.topic.as_str(), seen.dispatch), ("job.echo", Some(dispatch)));
         assert!(decoded.raw_payload.windows(3).any(|w| w == b"new"));
+    }
+
+    #[test]
+    fn only_the_reference_to_the_input_is_taken_out() {
+        let reference = ResourceRef { uri: "blob:sha256:0".into(), size_bytes: 1, ..ResourceRef::default() };
+        let compensation = Compensation { context_ref: Some(reference.clone()), ..Compensation::default() };
+        let kept = JobRequest { context_ptr: "redis://ctx:a".into(), compensation: Some(compensation), ..request() };
+        let mut raw = JobRequest { context_ref: Some(reference.clone()), ..kept.clone() }.encode_to_vec();
+        // Field 999, which no version of ours knows, and the reference once more: protobuf merges the two.
+        encode_key(999, WireType::Varint, &mut raw);
+        encode_varint(3, &mut raw);
+        let raw = patch_request(&raw, &JobRequest { context_ref: Some(reference), ..JobRequest::default() });
+        let without = without_context_ref(&raw);
+        assert_eq!(JobRequest::decode(without.clone()), Ok(kept.clone()));
+        assert_eq!(without.len(), kept.encoded_len() + 3, "what is unknown stays");
+        assert_eq!(without_context_ref(&without), without);
+        assert_eq!(without_context_ref(b"\xff"), &b"\xff"[..]);
     }
 
     #[test]

@@ -58,23 +58,33 @@ pub(crate) async fn prepare<R: Records>(item: &RedriveItem, letter: Letter, reco
         return Err(intake::problem(Code::DeadLetterRedriven, detail));
     }
     let id = JobId::parse(item.new_job_id.clone()).map_err(|error| intake::problem(Code::JobIdInvalid, error.to_string()))?;
-    let plan = dead.plan.clone().unwrap_or_default();
-    let input_bytes = if item.edited_input_bytes > 0 { item.edited_input_bytes } else { plan.input_bytes };
-    if item.edited_input_bytes == 0 && plan.input_bytes > 0 {
+    let kept_bytes = dead.plan.as_ref().map_or(0, |plan| plan.input_bytes);
+    if item.edited_input_bytes == 0 && kept_bytes > 0 {
         copy_input(&dead.job_id, id.as_str(), records).await?;
     }
+    let item = submission(item, dead, &id);
+    Ok(Again { letter, item })
+}
+
+/// What the dead job was submitted with, as another job. Another input takes the place of a blob too: the worker would prefer the
+/// reference to it.
+fn submission(item: &RedriveItem, dead: &DeadLetter, id: &JobId) -> AdmitItem {
+    let plan = dead.plan.clone().unwrap_or_default();
+    let (request, input_bytes) = match item.edited_input_bytes {
+        0 => (dead.request.clone(), plan.input_bytes),
+        edited => (envelope::without_context_ref(&dead.request), edited),
+    };
     let context_ptr = if input_bytes > 0 { Pointer::Redis(keys::context(id.as_str())).to_string() } else { String::new() };
     let patch = JobRequest { job_id: id.to_string(), context_ptr, ..JobRequest::default() };
-    let item = AdmitItem {
-        request: envelope::patch_request(&dead.request, &patch),
+    AdmitItem {
+        request: envelope::patch_request(&request, &patch),
         tenant_id: dead.tenant_id.clone(),
         trace_id: dead.trace_id.clone(),
         traceparent: String::new(),
         max_attempts: plan.max_attempts,
         input_bytes,
         options: Some(options(&plan, item.not_before_ms)),
-    };
-    Ok(Again { letter, item })
+    }
 }
 
 /// The options of the dead job, but for what belonged to that time.
@@ -120,5 +130,46 @@ pub(crate) async fn discard<R: Records>(letter: &Letter, epoch: u64, records: &R
             }
         },
         Err(error) => Err(intake::problem(Code::StoreUnavailable, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use busbar_protocol::cap::ResourceRef;
+
+    use super::*;
+
+    /// The request that tries a job again, and the bytes of its input.
+    fn again(request: &JobRequest, input_bytes: u64, edited_input_bytes: u64) -> (JobRequest, u64) {
+        let plan = JobPlan { input_bytes, ..JobPlan::default() };
+        let dead = DeadLetter { request: request.encode_to_vec().into(), plan: Some(plan), ..DeadLetter::default() };
+        let item = RedriveItem { edited_input_bytes, ..RedriveItem::default() };
+        let item = submission(&item, &dead, &JobId::parse("new").expect("a good id"));
+        (JobRequest::decode(item.request).expect("a request"), item.input_bytes)
+    }
+
+    fn old() -> JobRequest {
+        JobRequest { job_id: "old".into(), topic: "job.echo".into(), ..JobRequest::default() }
+    }
+
+    fn blob() -> ResourceRef {
+        ResourceRef { resolver_id: "busbar.blobs".into(), uri: "blob:sha256:0".into(), size_bytes: 9, ..ResourceRef::default() }
+    }
+
+    #[test]
+    fn an_input_that_was_a_blob_stays_one_until_it_is_edited() {
+        let large = JobRequest { context_ref: Some(blob()), ..old() };
+        let same = JobRequest { job_id: "new".into(), ..large.clone() };
+        assert_eq!(again(&large, 0, 0), (same, 0));
+        let edited = JobRequest { job_id: "new".into(), context_ptr: "redis://ctx:new".into(), ..old() };
+        assert_eq!(again(&large, 0, 5), (edited, 5), "the worker would prefer the blob");
+    }
+
+    #[test]
+    fn an_input_in_the_context_moves_to_that_of_the_new_job() {
+        let small = JobRequest { context_ptr: "redis://ctx:old".into(), ..old() };
+        let moved = JobRequest { job_id: "new".into(), context_ptr: "redis://ctx:new".into(), ..old() };
+        assert_eq!(again(&small, 3, 0), (moved.clone(), 3));
+        assert_eq!(again(&small, 3, 5), (moved, 5));
     }
 }
