@@ -50,7 +50,7 @@ pub fn verdict(job: &Job, answer: &PolicyCheckResponse, now: Timestamp) -> Verdi
             constraints: packed(answer.constraints.as_ref()),
             decided_ms: now.millis(),
         },
-        redacted_request: redacted(job, answer),
+        redacted_request: redacted(&job.request, &answer.redacted_context_ptr),
         run_ms_max,
         attempts_max,
         limits: run_ms_max.map(|most| tightened(&job.plan.limits, most)),
@@ -68,11 +68,12 @@ fn packed(constraints: Option<&PolicyConstraints>) -> bytes::Bytes {
     constraints.map(|c| c.encode_to_vec().into()).unwrap_or_default()
 }
 
-/// The request with its payload replaced, where the kernel gave one in place of it.
-fn redacted(job: &Job, answer: &PolicyCheckResponse) -> Option<bytes::Bytes> {
-    Pointer::parse(&answer.redacted_context_ptr).ok()?;
-    let patch = JobRequest { context_ptr: answer.redacted_context_ptr.clone(), ..JobRequest::default() };
-    Some(envelope::patch_request(&job.request, &patch))
+/// The request with its payload replaced, where the kernel gave one in place of it. A reference to a blob goes: the worker would
+/// prefer what the kernel did not want it to see.
+fn redacted(request: &[u8], context_ptr: &str) -> Option<bytes::Bytes> {
+    Pointer::parse(context_ptr).ok()?;
+    let patch = JobRequest { context_ptr: context_ptr.to_owned(), ..JobRequest::default() };
+    Some(envelope::patch_request(&envelope::without_context_ref(request), &patch))
 }
 
 /// The sandbox limits with the wall clock bound to what the decision allows; a decision can only lower a limit.
@@ -81,4 +82,21 @@ fn tightened(limits: &str, run_ms_max: u64) -> String {
     let wall = all.entry("wall_ms".to_owned()).or_insert(run_ms_max);
     *wall = run_ms_max.min(*wall);
     serde_json::to_string(&all).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use busbar_protocol::cap::ResourceRef;
+
+    use super::*;
+
+    #[test]
+    fn what_is_redacted_cannot_be_found_by_its_reference() {
+        let blob = ResourceRef { resolver_id: "busbar.blobs".into(), uri: "blob:sha256:0".into(), ..ResourceRef::default() };
+        let request = JobRequest { job_id: "a".into(), context_ref: Some(blob), ..JobRequest::default() };
+        let instead = |context_ptr: &str| redacted(&request.encode_to_vec(), context_ptr);
+        let seen = JobRequest { context_ptr: "redis://ctx:a.redacted".into(), context_ref: None, ..request.clone() };
+        assert_eq!(instead("redis://ctx:a.redacted").map(|bytes| JobRequest::decode(bytes).expect("a request")), Some(seen));
+        assert_eq!(instead(""), None);
+    }
 }
