@@ -22,7 +22,7 @@ use futures::TryStreamExt as _;
 use serde::Deserialize;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::{bad_path, bad_query};
+use super::{bad_query, id_in};
 use crate::app::{App, Caller, Shared};
 use crate::core::role::Need;
 use crate::error::{Refusal, internal, of_store};
@@ -105,7 +105,7 @@ pub(crate) async fn download<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(artifact_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let artifact_id = id_in(id)?;
     let unknown = || Problem::new(Code::ArtifactNotFound, "no artifact with this identifier is known here");
     ids::check(&artifact_id).map_err(|_| unknown())?;
     let stored = app.records.read(vec![keys::artifact(&artifact_id)]).await?.into_iter().next().flatten();

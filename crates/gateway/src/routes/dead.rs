@@ -6,17 +6,40 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use busbar_api::{
-    BODY_BYTES_MAX, DeadLetterDetail, DeadLetterList, Problem, RedriveManyReply, RedriveManyRequest, RedriveReply, RedriveRequest,
+    BODY_BYTES_MAX, DeadLetterDetail, DeadLetterList, RedriveManyReply, RedriveManyRequest, RedriveReply, RedriveRequest,
 };
 use busbar_protocol::ports::{Bus, Records};
 use serde::Deserialize;
 
-use super::{bad_path, bad_query, optional, optional_up_to};
-use crate::app::{App, Caller, Shared};
+use super::{bad_query, id_in, optional, optional_up_to};
+use crate::app::{Caller, Shared};
 use crate::core::dead::{Filter, Meant};
 use crate::core::role::Need;
 use crate::error::Refusal;
 use crate::ops::{dead, redrive, scan};
+
+/// What a list is refused with.
+const LIST_CODES: &[&str] = &["field_invalid", "topic_invalid", "cursor_invalid"];
+/// What trying one job again is refused with.
+const AGAIN_CODES: &[&str] = &[
+    "dead_letter_not_found",
+    "dead_letter_redriven",
+    "not_found",
+    "body_invalid",
+    "field_invalid",
+    "payload_too_large",
+    "unknown_topic",
+    "input_invalid",
+    "payload_missing",
+    "job_duplicate",
+    "parent_cancelled",
+    "key_busy",
+    "backlog_full",
+    "rate_exceeded",
+    "memory_short",
+    "scheduler_unavailable",
+    "bus_unavailable",
+];
 
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -49,39 +72,11 @@ pub(crate) struct DeadQuery {
     operation_id = "listDeadLetters",
     params(DeadQuery),
     responses((status = 200, description = "One page.", body = DeadLetterList)),
-    extensions(("x-busbar-codes" = json!(["field_invalid", "topic_invalid", "cursor_invalid"]))),
+    extensions(("x-busbar-codes" = json!(LIST_CODES))),
 )]
 pub(crate) async fn list<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     caller: Caller,
-    query: Result<Query<DeadQuery>, QueryRejection>,
-) -> Result<Json<DeadLetterList>, Refusal> {
-    read_page(&app, &caller, query).await
-}
-
-/// List dead letters, under the path that users of Cordum know.
-///
-/// The same as `GET /api/v1/dlq`.
-#[utoipa::path(
-    get,
-    path = "/api/v1/dlq/page",
-    tag = "dead letters",
-    operation_id = "listDeadLettersPage",
-    params(DeadQuery),
-    responses((status = 200, description = "One page.", body = DeadLetterList)),
-    extensions(("x-busbar-codes" = json!(["field_invalid", "topic_invalid", "cursor_invalid"]))),
-)]
-pub(crate) async fn page<B: Bus, R: Records>(
-    State(app): State<Shared<B, R>>,
-    caller: Caller,
-    query: Result<Query<DeadQuery>, QueryRejection>,
-) -> Result<Json<DeadLetterList>, Refusal> {
-    read_page(&app, &caller, query).await
-}
-
-async fn read_page<B: Bus, R: Records>(
-    app: &App<B, R>,
-    caller: &Caller,
     query: Result<Query<DeadQuery>, QueryRejection>,
 ) -> Result<Json<DeadLetterList>, Refusal> {
     caller.require(Need::ReadJobs)?;
@@ -94,7 +89,27 @@ async fn read_page<B: Bus, R: Records>(
         redriven: query.redriven,
     })?;
     let (limit, after) = (scan::limit(query.limit)?, scan::after(query.cursor.as_deref())?);
-    Ok(Json(dead::list(app, caller.tenant_id(), &filter, limit, after.as_ref()).await?))
+    Ok(Json(dead::list(&app, caller.tenant_id(), &filter, limit, after.as_ref()).await?))
+}
+
+/// List dead letters, under the path that users of Cordum know.
+///
+/// The same as `GET /api/v1/dlq`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dlq/page",
+    tag = "dead letters",
+    operation_id = "listDeadLettersPage",
+    params(DeadQuery),
+    responses((status = 200, description = "One page.", body = DeadLetterList)),
+    extensions(("x-busbar-codes" = json!(LIST_CODES))),
+)]
+pub(crate) async fn page<B: Bus, R: Records>(
+    app: State<Shared<B, R>>,
+    caller: Caller,
+    query: Result<Query<DeadQuery>, QueryRejection>,
+) -> Result<Json<DeadLetterList>, Refusal> {
+    list(app, caller, query).await
 }
 
 /// Look at a dead letter.
@@ -115,7 +130,7 @@ pub(crate) async fn show<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DeadLetterDetail>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    Ok(Json(dead::get(&app, caller.tenant_id(), &job_id(id)?).await?))
+    Ok(Json(dead::get(&app, caller.tenant_id(), &id_in(id)?).await?))
 }
 
 /// Try a dead job again.
@@ -130,11 +145,7 @@ pub(crate) async fn show<B: Bus, R: Records>(
     params(("job_id" = String, Path, description = "The dead job.")),
     request_body(content = Option<RedriveRequest>, example = json!({"input": {"hello": "again"}})),
     responses((status = 202, description = "The new job is on disk.", body = RedriveReply)),
-    extensions(("x-busbar-codes" = json!([
-        "dead_letter_not_found", "dead_letter_redriven", "not_found", "body_invalid", "field_invalid", "payload_too_large",
-        "unknown_topic", "input_invalid", "payload_missing", "job_duplicate", "parent_cancelled", "key_busy", "backlog_full",
-        "rate_exceeded", "memory_short", "scheduler_unavailable", "bus_unavailable"
-    ]))),
+    extensions(("x-busbar-codes" = json!(AGAIN_CODES))),
 )]
 pub(crate) async fn again<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
@@ -143,7 +154,10 @@ pub(crate) async fn again<B: Bus, R: Records>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<RedriveReply>), Refusal> {
-    try_again(&app, &caller, id, &headers, body).await
+    caller.require(Need::WriteJobs)?;
+    let job_id = id_in(id)?;
+    let request: RedriveRequest = optional_up_to(BODY_BYTES_MAX, &headers, body).await?;
+    Ok((StatusCode::ACCEPTED, Json(redrive::one(&app, &caller, job_id, request).await?)))
 }
 
 /// Try a dead job again, under the path that users of Cordum know.
@@ -157,33 +171,16 @@ pub(crate) async fn again<B: Bus, R: Records>(
     params(("job_id" = String, Path, description = "The dead job.")),
     request_body(content = Option<RedriveRequest>, example = json!({})),
     responses((status = 202, description = "The new job is on disk.", body = RedriveReply)),
-    extensions(("x-busbar-codes" = json!([
-        "dead_letter_not_found", "dead_letter_redriven", "not_found", "body_invalid", "field_invalid", "payload_too_large",
-        "unknown_topic", "input_invalid", "payload_missing", "job_duplicate", "parent_cancelled", "key_busy", "backlog_full",
-        "rate_exceeded", "memory_short", "scheduler_unavailable", "bus_unavailable"
-    ]))),
+    extensions(("x-busbar-codes" = json!(AGAIN_CODES))),
 )]
 pub(crate) async fn retry<B: Bus, R: Records>(
-    State(app): State<Shared<B, R>>,
+    app: State<Shared<B, R>>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<RedriveReply>), Refusal> {
-    try_again(&app, &caller, id, &headers, body).await
-}
-
-async fn try_again<B: Bus, R: Records>(
-    app: &App<B, R>,
-    caller: &Caller,
-    id: Result<Path<String>, PathRejection>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<RedriveReply>), Refusal> {
-    caller.require(Need::WriteJobs)?;
-    let job_id = job_id(id)?;
-    let request: RedriveRequest = optional_up_to(BODY_BYTES_MAX, headers, body).await?;
-    Ok((StatusCode::ACCEPTED, Json(redrive::one(app, caller, job_id, request).await?)))
+    again(app, caller, id, headers, body).await
 }
 
 /// Try many dead jobs again.
@@ -234,11 +231,6 @@ pub(crate) async fn discard<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
     caller.require(Need::WriteJobs)?;
-    dead::discard(&app, &caller, job_id(id)?).await?;
+    dead::discard(&app, &caller, id_in(id)?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn job_id(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(id) = id.map_err(|rejection| bad_path(&rejection))?;
-    Ok(id)
 }

@@ -13,7 +13,7 @@ use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus, Records};
 use serde::Deserialize;
 
-use super::{bad_path, bad_query, optional, results};
+use super::{bad_query, id_in, optional, results};
 use crate::app::{Caller, Shared};
 use crate::core::role::Need;
 use crate::core::wait;
@@ -59,7 +59,7 @@ pub(crate) async fn get<B: Bus, R: Records>(
     query: Result<Query<GetQuery>, QueryRejection>,
 ) -> Result<Json<JobView>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let job_id = id_in(id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let waited = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait::parse)?;
     Ok(Json(ops::jobs::get(&app, caller.tenant_id(), &job_id, waited).await?))
@@ -84,7 +84,7 @@ pub(crate) async fn explain<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ExplainView>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let job_id = id_in(id)?;
     Ok(Json(ops::explain::explain(&app, caller.tenant_id(), &job_id).await?))
 }
 
@@ -113,7 +113,7 @@ pub(crate) async fn cancel<B: Bus, R: Records>(
     body: Body,
 ) -> Result<Json<CancelReply>, Refusal> {
     caller.require(Need::WriteJobs)?;
-    let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let job_id = id_in(id)?;
     let request: CancelRequest = optional(&headers, body).await?;
     Ok(Json(ops::jobs::cancel(&app, &caller, job_id, request.reason).await?))
 }
@@ -137,7 +137,7 @@ pub(crate) async fn logs<B: Bus, R: Records>(
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Json<LogsView>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let job_id = id_in(id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let record = read_job(&app, caller.tenant_id(), &job_id).await?;
     let first = record.attempt.saturating_sub(LOGGED_ATTEMPTS_MAX - 1).max(1);
@@ -170,7 +170,7 @@ pub(crate) async fn result<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(job_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let job_id = id_in(id)?;
     let record = read_job(&app, caller.tenant_id(), &job_id).await?;
     Ok(results::whole(&app, &record).await?)
 }

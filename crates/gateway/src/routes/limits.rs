@@ -9,7 +9,7 @@ use busbar_api::{LimitsChange, LimitsRequest, LimitsView, Problem, TenantLimits,
 use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{Bus, Records};
 
-use super::{bad_path, optional};
+use super::{id_in, optional};
 use crate::app::{Caller, Shared};
 use crate::body;
 use crate::core::role::Need;
@@ -110,7 +110,7 @@ pub(crate) async fn set_tenant<B: Bus, R: Records>(
     body: Body,
 ) -> Result<Tagged<LimitsChange>, Refusal> {
     caller.require(Need::Operate)?;
-    let (name, expected) = (name(id)?, if_match(&headers)?);
+    let (name, expected) = (id_in(id)?, if_match(&headers)?);
     let row: TenantLimits = optional(&headers, body).await?;
     let row = TenantLimits { tenant_id: same("tenant_id", &row.tenant_id, name)?, ..row };
     let revision = ops::limits::change(&app, expected, |document| limits::put_tenant(document, &row)).await?;
@@ -139,7 +139,7 @@ pub(crate) async fn unset_tenant<B: Bus, R: Records>(
     headers: HeaderMap,
 ) -> Result<Tagged<LimitsChange>, Refusal> {
     caller.require(Need::Operate)?;
-    let (name, expected) = (name(id)?, if_match(&headers)?);
+    let (name, expected) = (id_in(id)?, if_match(&headers)?);
     let edit = |document: &mut _| {
         limits::remove_tenant(document, &name);
         Ok(())
@@ -175,7 +175,7 @@ pub(crate) async fn set_topic<B: Bus, R: Records>(
     body: Body,
 ) -> Result<Tagged<LimitsChange>, Refusal> {
     caller.require(Need::Operate)?;
-    let (name, expected) = (name(pattern)?, if_match(&headers)?);
+    let (name, expected) = (id_in(pattern)?, if_match(&headers)?);
     let row: TopicLimits = optional(&headers, body).await?;
     let row = TopicLimits { topic: same("topic", &row.topic, name)?, ..row };
     let revision = ops::limits::change(&app, expected, |document| limits::put_topic(document, &row)).await?;
@@ -204,7 +204,7 @@ pub(crate) async fn unset_topic<B: Bus, R: Records>(
     headers: HeaderMap,
 ) -> Result<Tagged<LimitsChange>, Refusal> {
     caller.require(Need::Operate)?;
-    let (name, expected) = (name(pattern)?, if_match(&headers)?);
+    let (name, expected) = (id_in(pattern)?, if_match(&headers)?);
     let edit = |document: &mut _| {
         limits::remove_topic(document, &name);
         Ok(())
@@ -226,11 +226,6 @@ fn same(member: &str, in_row: &str, in_path: String) -> Result<String, Problem> 
         return Ok(in_path);
     }
     Err(invalid(&format!("{member}: the path names another one")))
-}
-
-fn name(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
-    Ok(name)
 }
 
 fn invalid(detail: &str) -> Problem {

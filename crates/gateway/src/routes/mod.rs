@@ -18,6 +18,7 @@ pub(crate) mod workflows;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::HeaderMap;
 use axum::middleware;
@@ -100,6 +101,11 @@ fn bad_query(rejection: &QueryRejection) -> Problem {
 /// A path whose identifier cannot be read.
 fn bad_path(rejection: &PathRejection) -> Problem {
     Problem::new(Code::NotFound, rejection.body_text())
+}
+
+/// The identifier, or the name, that a path ends with or leads through.
+fn id_in(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(id)| id).map_err(|rejection| bad_path(&rejection))
 }
 
 /// How large a body may be that only says how something shall be done.

@@ -15,7 +15,7 @@ use busbar_protocol::ports::{Bus, Records};
 use busbar_rules::pack::{UPLOAD_BYTES_MAX, is_pack_id};
 use serde::Deserialize;
 
-use super::{bad_path, bad_query};
+use super::{bad_query, id_in};
 use crate::app::{Caller, Shared};
 use crate::body;
 use crate::core::pack::{Installed, kind};
@@ -141,7 +141,7 @@ pub(crate) async fn uninstall<B: Bus, R: Records>(
 }
 
 fn pack_id(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let id = id_in(id)?;
     if is_pack_id(&id) {
         return Ok(id);
     }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::workflows::read;
-use super::{bad_path, bad_query};
+use super::{bad_query, id_in};
 use crate::app::{App, Caller, Shared};
 use crate::core::page::{self, Part, Place};
 use crate::core::role::Need;
@@ -122,7 +122,7 @@ pub(crate) async fn list_of<B: Bus, R: Records>(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<RunList>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(workflow_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let workflow_id = id_in(id)?;
     check_workflow_id(&workflow_id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     if query.workflow_id.is_some() {
@@ -188,7 +188,7 @@ pub(crate) async fn get<B: Bus, R: Records>(
     query: Result<Query<GetQuery>, QueryRejection>,
 ) -> Result<Json<RunView>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(run_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let run_id = id_in(id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let patience = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait::parse)?;
     let record = wait_for_end(&app, caller.tenant_id(), &run_id, patience).await?;
@@ -256,7 +256,7 @@ pub(crate) async fn get_timeline<B: Bus, R: Records>(
     query: Result<Query<TimelineQuery>, QueryRejection>,
 ) -> Result<Json<Timeline>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(run_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let run_id = id_in(id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let limit = query.limit.unwrap_or(TIMELINE_ENTRIES_DEFAULT);
     if !(1..=TIMELINE_ENTRIES_MAX).contains(&limit) {
@@ -308,7 +308,7 @@ pub(crate) async fn cancel<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<RunCancelReply>, Refusal> {
     caller.require(Need::WriteJobs)?;
-    let Path(run_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let run_id = id_in(id)?;
     check_run_id(&run_id)?;
     let question = RunCancelRequest {
         run_id: run_id.clone(),
@@ -342,7 +342,7 @@ pub(crate) async fn input<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(run_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let run_id = id_in(id)?;
     read_run(&app, caller.tenant_id(), &run_id).await?;
     Ok(json(payload(&app, keys::run_input(&run_id)).await?, "the input")?)
 }
@@ -363,7 +363,7 @@ pub(crate) async fn output<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(run_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let run_id = id_in(id)?;
     let record = read_run(&app, caller.tenant_id(), &run_id).await?;
     if record.output_bytes == 0 {
         let state = RunState::from_protocol(record.state()).map_or("UNKNOWN", RunState::as_str);

@@ -28,7 +28,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::workflows::read;
-use super::{bad_path, bad_query};
+use super::{bad_query, id_in};
 use crate::admit::take_back;
 use crate::app::{App, Caller, Shared};
 use crate::body;
@@ -89,7 +89,7 @@ pub(crate) async fn start<B: Bus, R: Records>(
     body: Body,
 ) -> Result<Response, Refusal> {
     caller.require(Need::WriteJobs)?;
-    let Path(workflow_id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let workflow_id = id_in(id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     check_workflow_id(&workflow_id)?;
     let input = input(&body::read(&headers, body, INPUT_BYTES_MAX).await?)?;

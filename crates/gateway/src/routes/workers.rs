@@ -11,8 +11,9 @@ use busbar_api::{
     DrainList, DrainRequest, DrainView, PauseList, PauseRequest, PauseScope, PauseView, Problem, WorkerList, WorkerView,
 };
 use busbar_protocol::ports::{Bus, Records};
+use serde::de::DeserializeOwned;
 
-use super::{bad_path, cell, optional};
+use super::{cell, id_in, optional};
 use crate::app::{Caller, Shared};
 use crate::core::role::Need;
 use crate::core::view;
@@ -66,9 +67,7 @@ pub(crate) async fn drain<B: Bus, R: Records>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<DrainView>, Refusal> {
-    caller.require(Need::Operate)?;
-    let worker_id = worker_id(id)?;
-    let request: DrainRequest = optional(&headers, body).await?;
+    let (worker_id, request): (_, DrainRequest) = wish(&caller, id, &headers, body).await?;
     Ok(Json(holds::drain(&app, &caller, &worker_id, &request).await?))
 }
 
@@ -92,7 +91,7 @@ pub(crate) async fn undrain<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DrainList>, Refusal> {
     caller.require(Need::Operate)?;
-    Ok(Json(DrainList { items: holds::undrain(&app, &worker_id(id)?).await? }))
+    Ok(Json(DrainList { items: holds::undrain(&app, &id_in(id)?).await? }))
 }
 
 /// Block a worker.
@@ -119,9 +118,7 @@ pub(crate) async fn block<B: Bus, R: Records>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<PauseView>, Refusal> {
-    caller.require(Need::Operate)?;
-    let worker_id = worker_id(id)?;
-    let request: PauseRequest = optional(&headers, body).await?;
+    let (worker_id, request): (_, PauseRequest) = wish(&caller, id, &headers, body).await?;
     Ok(Json(holds::pause(&app, &caller, PauseScope::Worker, &worker_id, &request).await?))
 }
 
@@ -145,10 +142,16 @@ pub(crate) async fn unblock<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<PauseList>, Refusal> {
     caller.require(Need::Operate)?;
-    Ok(Json(PauseList { items: holds::resume(&app, PauseScope::Worker, &worker_id(id)?).await? }))
+    Ok(Json(PauseList { items: holds::resume(&app, PauseScope::Worker, &id_in(id)?).await? }))
 }
 
-fn worker_id(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(id) = id.map_err(|rejection| bad_path(&rejection))?;
-    Ok(id)
+/// Which worker an operator means, and what is wished for it.
+async fn wish<T: DeserializeOwned + Default>(
+    caller: &Caller,
+    id: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(String, T), Problem> {
+    caller.require(Need::Operate)?;
+    Ok((id_in(id)?, optional(headers, body).await?))
 }

@@ -15,7 +15,7 @@ use busbar_protocol::prost::Message;
 use busbar_protocol::{keys, subjects};
 use serde::Deserialize;
 
-use super::{bad_path, bad_query};
+use super::{bad_query, id_in};
 use crate::app::{App, Caller, Shared};
 use crate::body;
 use crate::core::page::{self, Part, Place};
@@ -157,7 +157,7 @@ pub(crate) async fn get<B: Bus, R: Records>(
     query: Result<Query<GetQuery>, QueryRejection>,
 ) -> Result<Json<WorkflowView>, Refusal> {
     caller.require(Need::ReadJobs)?;
-    let Path(id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let id = id_in(id)?;
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let head = find(&app, caller.tenant_id(), &id).await?;
     let number = query.version.unwrap_or(head.newest);
@@ -203,7 +203,7 @@ pub(crate) async fn remove<B: Bus, R: Records>(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
     caller.require(Need::WriteJobs)?;
-    let Path(id) = id.map_err(|rejection| bad_path(&rejection))?;
+    let id = id_in(id)?;
     check_workflow_id(&id)?;
     let question = RemoveRequest { workflow_id: id, tenant_id: caller.tenant_id().to_owned(), ..RemoveRequest::default() };
     let reply: RemoveReply = app.ask(subjects::ENGINE_REMOVE, &question, PATIENCE).await?;
