@@ -91,7 +91,7 @@ pub(crate) fn run(command: DlqCommand, client: &Client, output: &Output) -> Resu
     match command {
         DlqCommand::List(args) => list(&args, client, output),
         DlqCommand::Show(args) => {
-            let letter: DeadLetterDetail = client.get(&path(&args.job_id))?;
+            let letter: DeadLetterDetail = client.get(&of_job(&args.job_id))?;
             output.show(&letter, || words(&letter))
         }
         DlqCommand::Redrive(args) => match args.job_id.clone() {
@@ -99,14 +99,15 @@ pub(crate) fn run(command: DlqCommand, client: &Client, output: &Output) -> Resu
             None => redrive_all(args, client, output),
         },
         DlqCommand::Discard(args) => {
-            client.delete(&path(&args.job_id))?;
+            client.delete(&of_job(&args.job_id))?;
             output.show(&serde_json::json!({"discarded": args.job_id}), || format!("{} is thrown away", args.job_id))
         }
     }
 }
 
-fn path(job_id: &str) -> String {
-    format!("/api/v1/dlq/{}", encode(job_id))
+/// The path that can name every job: below `/api/v1/dlq`, two names mean something else.
+fn of_job(job_id: &str) -> String {
+    format!("/api/v1/jobs/{}/dead-letter", encode(job_id))
 }
 
 fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -191,7 +192,7 @@ fn words(detail: &DeadLetterDetail) -> String {
 fn redrive(job_id: &str, args: RedriveArgs, client: &Client, output: &Output) -> Result<(), Failure> {
     let given = |file: String| job::input(&if file == "-" { file } else { format!("@{file}") });
     let request = RedriveRequest { input: args.input.map(given).transpose()?, not_before: args.not_before };
-    let reply: RedriveReply = client.post(&format!("{}/redrive", path(job_id)), &request)?;
+    let reply: RedriveReply = client.post(&format!("/api/v1/dlq/{}/redrive", encode(job_id)), &request)?;
     output.show(&reply, || format!("{job_id} is tried again as {}  {}", reply.job.job_id, reply.job.state))
 }
 

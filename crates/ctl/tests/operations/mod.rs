@@ -33,13 +33,13 @@ pub(crate) fn answer(method: &str, path: &str, query: &str, body: &[u8]) -> Opti
             assert!(query.contains("reason_code=worker_lost&redriven=false"), "{query}");
             (200, json!({"items": [letter("d1")], "next_cursor": "c1"}))
         }
-        ("GET", ["dlq", id]) => (200, whole(id)),
+        ("GET", ["jobs", id, "dead-letter"]) => (200, whole(id)),
         ("POST", ["dlq", "redrive"]) => (202, redriven(&body())),
         ("POST", ["dlq", id, "redrive"]) => {
             let new = if body()["input"].is_null() { format!("{id}.d1") } else { "edited".to_owned() };
             (202, json!({"redrive_of": id, "job": {"job_id": new, "trace_id": "t", "state": "SCHEDULED"}}))
         }
-        ("DELETE", ["dlq", _]) => (204, Value::Null),
+        ("DELETE", ["jobs", _, "dead-letter"]) => (204, Value::Null),
         ("GET", ["limits"]) => (200, limits()),
         ("PUT", ["limits"]) => (200, json!({"revision": 8, "tenants": body()["tenants"], "topics": []})),
         ("PUT", ["limits", "tenants", "acme"]) => {

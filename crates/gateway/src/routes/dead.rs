@@ -20,6 +20,11 @@ use crate::ops::{dead, redrive, scan};
 
 /// What a list is refused with.
 const LIST_CODES: &[&str] = &["field_invalid", "topic_invalid", "cursor_invalid"];
+/// What a look at one is refused with.
+const SHOW_CODES: &[&str] = &["dead_letter_not_found", "not_found"];
+/// What throwing one away is refused with.
+const DISCARD_CODES: &[&str] =
+    &["dead_letter_not_found", "not_found", "memory_short", "scheduler_unavailable", "bus_unavailable"];
 /// What trying one job again is refused with.
 const AGAIN_CODES: &[&str] = &[
     "dead_letter_not_found",
@@ -122,7 +127,7 @@ pub(crate) async fn page<B: Bus, R: Records>(
     operation_id = "getDeadLetter",
     params(("job_id" = String, Path, description = "The dead job.")),
     responses((status = 200, description = "The letter.", body = DeadLetterDetail)),
-    extensions(("x-busbar-codes" = json!(["dead_letter_not_found", "not_found"]))),
+    extensions(("x-busbar-codes" = json!(SHOW_CODES))),
 )]
 pub(crate) async fn show<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
@@ -131,6 +136,27 @@ pub(crate) async fn show<B: Bus, R: Records>(
 ) -> Result<Json<DeadLetterDetail>, Refusal> {
     caller.require(Need::ReadJobs)?;
     Ok(Json(dead::get(&app, caller.tenant_id(), &id_in(id)?).await?))
+}
+
+/// Look at the dead letter of a job.
+///
+/// The same as `GET /api/v1/dlq/{job_id}`, but for every job: that path cannot name the jobs `page` and `redrive`, which only
+/// programs on the bus can call so.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/dead-letter",
+    tag = "dead letters",
+    operation_id = "getDeadLetterOfJob",
+    params(("id" = String, Path, description = "The dead job.")),
+    responses((status = 200, description = "The letter.", body = DeadLetterDetail)),
+    extensions(("x-busbar-codes" = json!(SHOW_CODES))),
+)]
+pub(crate) async fn show_of_job<B: Bus, R: Records>(
+    app: State<Shared<B, R>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<DeadLetterDetail>, Refusal> {
+    show(app, caller, id).await
 }
 
 /// Try a dead job again.
@@ -221,9 +247,7 @@ pub(crate) async fn again_many<B: Bus, R: Records>(
     operation_id = "discardDeadLetter",
     params(("job_id" = String, Path, description = "The dead job.")),
     responses((status = 204, description = "It is gone.")),
-    extensions(("x-busbar-codes" = json!([
-        "dead_letter_not_found", "not_found", "memory_short", "scheduler_unavailable", "bus_unavailable"
-    ]))),
+    extensions(("x-busbar-codes" = json!(DISCARD_CODES))),
 )]
 pub(crate) async fn discard<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
@@ -233,4 +257,24 @@ pub(crate) async fn discard<B: Bus, R: Records>(
     caller.require(Need::WriteJobs)?;
     dead::discard(&app, &caller, id_in(id)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Throw the dead letter of a job away.
+///
+/// The same as `DELETE /api/v1/dlq/{job_id}`, but for every job. Needs the role admin, operator or submitter.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/jobs/{id}/dead-letter",
+    tag = "dead letters",
+    operation_id = "discardDeadLetterOfJob",
+    params(("id" = String, Path, description = "The dead job.")),
+    responses((status = 204, description = "It is gone.")),
+    extensions(("x-busbar-codes" = json!(DISCARD_CODES))),
+)]
+pub(crate) async fn discard_of_job<B: Bus, R: Records>(
+    app: State<Shared<B, R>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Refusal> {
+    discard(app, caller, id).await
 }

@@ -50,6 +50,7 @@ pub(crate) fn router<B: Bus, R: Records>(
         .route("/api/v1/jobs/batch", post(submit::batch::<B, R>))
         .route("/api/v1/jobs/{id}", get(jobs::get::<B, R>))
         .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel::<B, R>))
+        .route("/api/v1/jobs/{id}/dead-letter", get(dead::show_of_job::<B, R>).delete(dead::discard_of_job::<B, R>))
         .route("/api/v1/jobs/{id}/explain", get(jobs::explain::<B, R>))
         .route("/api/v1/jobs/{id}/logs", get(jobs::logs::<B, R>))
         .route("/api/v1/jobs/{id}/result", get(jobs::result::<B, R>))

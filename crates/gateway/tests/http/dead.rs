@@ -129,6 +129,23 @@ async fn a_dead_job_is_tried_again_once() {
     fixture.end().await;
 }
 
+/// Programs on the bus may call their jobs as paths are called.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_are_called_like_paths_have_dead_letters_too() {
+    let fixture = Fixture::start().await;
+    let scheduler = Scheduler::start(&fixture).await;
+    for job_id in ["page", "redrive"] {
+        scheduler.bury(job_id, "job.echo", "worker_lost", THEN).await;
+        let path = format!("/api/v1/jobs/{job_id}/dead-letter");
+        assert_eq!(fixture.get(&path).await.json()["letter"]["job_id"], job_id);
+        let again = fixture.ask("POST", &format!("/api/v1/dlq/{job_id}/redrive"), "").await.json();
+        assert_eq!(again["job"]["job_id"], format!("{job_id}.d1"));
+        assert_eq!(fixture.ask("DELETE", &path, "").await.status, 204);
+        fixture.get(&path).await.refused(404, "dead_letter_not_found");
+    }
+    fixture.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_that_was_edited_in_vain_is_taken_away() {
     let fixture = Fixture::start().await;
