@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use busbar_protocol::busbar::{
     CancelItem, DrainRequest, ExplainRequest, JobRecord, ListRequest, PauseRequest, Problem, WorkerBeat,
@@ -54,8 +54,8 @@ pub(crate) enum Input {
     Fetched { jobs: Vec<Fetched>, then: Option<Box<Input>> },
     /// A page of live jobs was read for somebody who wants to see them.
     Listed { jobs: Vec<JobRecord>, reply: String },
-    /// A page of live jobs was read after the takeover; the next one may come when that is taken in.
-    Loaded { jobs: Vec<Loaded>, next: oneshot::Sender<()> },
+    /// A page of live jobs was read after the takeover; another one may come when this is taken in.
+    Loaded { jobs: Vec<Loaded>, place: OwnedSemaphorePermit },
     /// All live jobs were read.
     AllLoaded,
     /// Live jobs cannot be read.

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt as _, stream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use busbar_protocol::busbar::{HoldsDocument, JobState};
 use busbar_protocol::keys;
@@ -26,6 +27,8 @@ use crate::intake;
 
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
 const PAGES_AHEAD: usize = 4;
+/// How many pages wait for the loop at most. It takes them in between its turns, which last the longer the more there is to do.
+const PAGES_READY: usize = 16;
 
 /// How far the index of live jobs was read: up to this score, of which these members were seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,15 +82,16 @@ pub(crate) async fn go_on<B: Bus, R: Records, C: Clock, J: Judge>(
     from: Option<Place>,
     inputs: mpsc::Sender<Input>,
 ) {
+    let places = Arc::new(Semaphore::new(PAGES_READY));
     let mut from = from;
     while from.is_some() {
         let mut pages = pin!(pages(&ports.records, page, from.clone()));
         loop {
             match pages.try_next().await {
                 Ok(Some(Page { jobs, next, .. })) => {
-                    let (sender, taken) = oneshot::channel();
                     from = next;
-                    if inputs.send(Input::Loaded { jobs, next: sender }).await.is_err() || taken.await.is_err() {
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                    if inputs.send(Input::Loaded { jobs, place }).await.is_err() {
                         return;
                     }
                 }

@@ -307,10 +307,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 }
             }
             Input::Fetched { jobs, then } => return self.fetched(jobs, then, now),
-            Input::Loaded { jobs, next } => {
+            Input::Loaded { jobs, place } => {
                 self.cell.load(jobs, now);
-                // Who reads may have ended with everybody else.
-                let _ = next.send(());
+                drop(place);
             }
             Input::AllLoaded => return self.all_loaded(now),
             Input::Unreadable => return Err(Left::Reload),

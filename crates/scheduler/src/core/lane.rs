@@ -63,6 +63,11 @@ impl Lane {
         self.whole.insert(seat)
     }
 
+    /// Adds one that is shelved; false, if it is here.
+    pub(super) fn add_shelved(&mut self, seat: Seat) -> bool {
+        self.shelved.insert(seat)
+    }
+
     /// One leaves memory; false, if it is not one of those.
     pub(super) fn shelve(&mut self, seat: Seat) -> bool {
         self.whole.remove(&seat) && self.shelved.insert(seat)

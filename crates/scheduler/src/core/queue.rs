@@ -90,7 +90,7 @@ pub struct WholeRoom {
 
 impl Default for WholeRoom {
     fn default() -> Self {
-        Self { cell: 16_384, lane: 4_096 }
+        Self { cell: 8_192, lane: 4_096 }
     }
 }
 
@@ -161,15 +161,28 @@ impl Queue {
 
     /// Adds a job to its lane. Adding it twice changes nothing. `market` is the pool in which its class asks for workers.
     pub fn add(&mut self, spot: &Spot, market: &str) {
-        if !self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add(spot.seat)) {
-            return;
+        if self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add(spot.seat)) {
+            self.whole += 1;
+            self.came(spot);
         }
-        self.whole += 1;
+    }
+
+    /// Adds a job that is shelved.
+    pub fn add_shelved(&mut self, spot: &Spot, market: &str) {
+        if self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add_shelved(spot.seat)) {
+            self.came(spot);
+        }
+    }
+
+    fn came(&mut self, spot: &Spot) {
         self.len += 1;
         if let Some(class) = self.classes.get_mut(&spot.line.class) {
             class.len += 1;
         }
-        self.relist(&spot.line);
+        // Whoever comes behind others changes nothing about when their lane goes.
+        if self.lane(&spot.line).is_some_and(|lane| lane.first() == Some(spot.seat)) {
+            self.relist(&spot.line);
+        }
     }
 
     /// A job leaves memory, and keeps its place.
@@ -187,23 +200,26 @@ impl Queue {
         }
     }
 
-    /// Whether a job that waits and is in memory should not be: too many are, or others before it are not.
+    /// Whether one more of a line should not be in memory: enough are, or others of it are not.
     #[must_use]
-    pub fn is_too_much(&self, spot: &Spot) -> bool {
-        self.lane(&spot.line)
-            .is_some_and(|lane| self.whole > self.room.cell || lane.whole() > self.room.lane || lane.has_shelved())
+    pub fn is_crowded(&self, line: &Line) -> bool {
+        let lane = self.lane(line);
+        self.whole >= self.room.cell || lane.is_some_and(|lane| lane.whole() >= self.room.lane || lane.has_shelved())
     }
 
     /// Takes a job out, if it is there.
     pub fn remove(&mut self, spot: &Spot) {
         let Some(lane) = self.lane_mut(&spot.line) else { return };
+        let was_first = lane.first() == Some(spot.seat);
         let Some(was_whole) = lane.remove(spot.seat) else { return };
         self.whole -= usize::from(was_whole);
         self.len -= 1;
         if let Some(class) = self.classes.get_mut(&spot.line.class) {
             class.len -= 1;
         }
-        self.relist(&spot.line);
+        if was_first {
+            self.relist(&spot.line);
+        }
     }
 
     /// Whether a job is here and in memory.

@@ -11,6 +11,7 @@ use busbar_protocol::ids::{JobId, PackedJobId};
 use busbar_protocol::time::Timestamp;
 use hashbrown::HashTable;
 
+use super::job::Job;
 use super::line::{Line, Seat};
 
 /// What stays in memory of a shelved job.
@@ -19,15 +20,35 @@ pub struct Shelved {
     name: PackedJobId,
     /// Its line: class, priority, tenant.
     pub line: Arc<Line>,
-    /// When time alone will do something with it.
-    pub wakes: Option<Timestamp>,
-    /// The revision that stands in the store.
-    pub revision: u64,
+    /// When time alone will do something with it; 0, if it will not.
+    wakes: Timestamp,
+    /// The revision that stands in the store: nobody writes a job four billion times.
+    revision: u32,
     /// Its state.
     pub state: JobState,
 }
 
 impl Shelved {
+    /// What stays of a job.
+    #[must_use]
+    pub fn new(job: &Job, revision: u64, line: Arc<Line>, wakes: Option<Timestamp>) -> Self {
+        let (name, state) = (PackedJobId::from(&job.id), job.state.tag());
+        let revision = u32::try_from(revision).unwrap_or(u32::MAX);
+        Self { name, line, wakes: wakes.unwrap_or_default(), revision, state }
+    }
+
+    /// When time alone will do something with it.
+    #[must_use]
+    pub fn wakes(&self) -> Option<Timestamp> {
+        (self.wakes > Timestamp::default()).then_some(self.wakes)
+    }
+
+    /// The revision that stands in the store.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.into()
+    }
+
     /// Its name.
     #[must_use]
     pub fn id(&self) -> JobId {
@@ -77,14 +98,18 @@ impl Roll {
         self.by_seat.is_empty()
     }
 
-    /// Gives a seat to a job that has come into memory.
-    pub fn seat(&mut self, id: JobId, came: Timestamp) -> Seat {
+    /// A seat for a job that came then.
+    #[must_use]
+    pub fn free_seat(&self, came: Timestamp) -> Seat {
         let first = Seat::first_of(came);
         // The end of the millisecond is as good as never reached; the next seat is free then, too.
-        let last = self.by_seat.range(first..Seat::first_of(came.after_millis(1))).next_back().map(|(seat, _)| *seat);
-        let seat = last.map_or(first, Seat::next);
+        let last = self.by_seat.range(first..Seat::first_of(came.after_millis(1))).next_back();
+        last.map_or(first, |(seat, _)| seat.next())
+    }
+
+    /// A job has come into memory.
+    pub fn add(&mut self, seat: Seat, id: JobId) {
         self.by_seat.insert(seat, Listed::Whole(id));
-        seat
     }
 
     /// A job has ended.
@@ -93,11 +118,10 @@ impl Roll {
         self.by_seat.remove(&seat);
     }
 
-    /// A job leaves memory.
-    pub fn shelve(&mut self, seat: Seat, id: &JobId, line: Arc<Line>, wakes: Option<Timestamp>, revision: u64, state: JobState) {
-        let name = PackedJobId::from(id);
-        let hash = self.hasher.hash_one(&name);
-        self.by_seat.insert(seat, Listed::Shelved(Shelved { name, line, wakes, revision, state }));
+    /// A job leaves memory, or does not even come into it.
+    pub fn shelve(&mut self, seat: Seat, shelved: Shelved) {
+        let hash = self.hasher.hash_one(&shelved.name);
+        self.by_seat.insert(seat, Listed::Shelved(shelved));
         let Self { by_seat, shelf, hasher } = self;
         shelf.insert_unique(hash, seat, |seat| hash_of(by_seat, hasher, *seat));
     }
@@ -161,14 +185,23 @@ mod tests {
         let line = Arc::new(Line { class: Arc::new(Class::default()), rank: Rank::Batch, tenant: "t".into() });
         let came = Timestamp::from_millis(7);
         let ids: Vec<JobId> = (0..1_000).map(|_| JobId::generate()).collect();
-        let seats: Vec<Seat> = ids.iter().map(|id| roll.seat(id.clone(), came)).collect();
+        let mut seat = |id: &JobId| {
+            let seat = roll.free_seat(came);
+            roll.add(seat, id.clone());
+            seat
+        };
+        let seats: Vec<Seat> = ids.iter().map(&mut seat).collect();
         assert!(seats.is_sorted_by(|a, b| a < b));
         for (id, seat) in ids.iter().zip(&seats) {
-            roll.shelve(*seat, id, Arc::clone(&line), None, 3, JobState::Scheduled);
+            let name = PackedJobId::from(id);
+            roll.shelve(
+                *seat,
+                Shelved { name, line: Arc::clone(&line), wakes: Timestamp::default(), revision: 3, state: JobState::Scheduled },
+            );
         }
         for (id, seat) in ids.iter().zip(&seats) {
             assert_eq!(
-                roll.shelved(id).map(|(seat, shelved)| (seat, shelved.id(), shelved.revision)),
+                roll.shelved(id).map(|(seat, shelved)| (seat, shelved.id(), shelved.revision())),
                 Some((*seat, id.clone(), 3))
             );
             roll.unshelve(*seat, id.clone());
@@ -181,6 +214,6 @@ mod tests {
 
     #[test]
     fn what_stays_of_a_shelved_job_is_small() {
-        assert!(size_of::<Listed>() <= 64, "{}", size_of::<Listed>());
+        assert!(size_of::<Listed>() <= 48, "{}", size_of::<Listed>());
     }
 }

@@ -344,10 +344,13 @@ impl Cell {
         self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
         *self.live.entry(job.state.tag()).or_default() += 1;
         self.join_family(&job, now);
-        let seat = self.roll.seat(id.clone(), job.created);
+        let seat = self.roll.free_seat(job.created);
+        if self.goes_to_shelf(&job, &line, now) {
+            return self.shelve(&job, revision, Spot { line, seat }, now);
+        }
+        self.roll.add(seat, id.clone());
         self.jobs.insert(id.clone(), Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false });
         self.reindex(&id, now);
-        self.shelve_if_too_much(&id);
     }
 
     /// Sends an attempt again whose first sending is in doubt: our predecessor died about when it went out to a queue group, and

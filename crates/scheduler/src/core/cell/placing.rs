@@ -216,7 +216,7 @@ impl Cell {
 }
 
 /// The pool in which a class competes: the one that it asks for, or the first of its topic.
-fn market<'a>(class: &'a Class, document: Option<&'a TopicDocument>) -> &'a str {
+pub(super) fn market<'a>(class: &'a Class, document: Option<&'a TopicDocument>) -> &'a str {
     let Some(document) = document else { return "" };
     let wanted = class.pool.as_deref().filter(|wanted| document.pools.iter().any(|pool| pool == wanted));
     wanted.or(document.pools.first().map(String::as_str)).unwrap_or("")

@@ -17,7 +17,8 @@ use busbar_protocol::time::Timestamp;
 use super::super::flow::Charge;
 use super::super::job::{Job, State};
 use super::super::line::{Line, Spot};
-use super::super::roll::Listed;
+use super::super::roll::{Listed, Shelved};
+use super::placing::market;
 use super::{Cell, Entry};
 
 /// Who waits for longer than this before anything happens with it need not be in memory meanwhile.
@@ -137,7 +138,7 @@ impl Cell {
     /// [`Foreign`], when it is not what we wrote last.
     pub fn fetched(&mut self, id: &JobId, found: Option<(Job, u64)>, now: Timestamp) -> Result<(), Foreign> {
         let Some((seat, shelved)) = self.roll.shelved(id) else { return Ok(()) };
-        let (line, wakes, written) = (Arc::clone(&shelved.line), shelved.wakes, shelved.revision);
+        let (line, wakes, written) = (Arc::clone(&shelved.line), shelved.wakes(), shelved.revision());
         let (job, revision) = found.filter(|(job, _)| job.end().is_none()).ok_or(Foreign)?;
         if revision > written {
             return Err(Foreign);
@@ -162,13 +163,14 @@ impl Cell {
 
     /// Takes a job out of memory, if it can and should be.
     pub(super) fn shelve_if_too_much(&mut self, id: &JobId) {
-        let Some(entry) = self.jobs.get(id).filter(|entry| can_be_shelved(entry) && !self.dirty.contains(id)) else { return };
-        let (spot, crowded) = (entry.spot(), self.jobs.len() > CROWDED * self.settings.whole.cell);
-        let undecided = self.undecided.contains(id);
-        let far = entry.timer.is_none_or(|at| at.since(entry.job.updated) > SOON);
-        let in_line = self.queue.has(&spot);
-        let too_much = if in_line { self.queue.is_too_much(&spot) } else { crowded || (far && !undecided) };
-        if !too_much {
+        let Some(entry) = self.jobs.get(id).filter(|entry| is_at_rest(entry) && !self.dirty.contains(id)) else { return };
+        let spot = entry.spot();
+        let too_much = if self.queue.has(&spot) {
+            self.queue.is_crowded(&spot.line)
+        } else {
+            self.is_crowded() || (is_far(entry.timer, &entry.job) && !self.undecided.contains(id))
+        };
+        if !too_much || !can_be_shelved(&entry.job) {
             return;
         }
         let Some(entry) = self.jobs.remove(id) else { return };
@@ -176,20 +178,74 @@ impl Cell {
         if self.undecided.remove(id) {
             self.undecided_shelved.insert(spot.seat);
         }
-        self.roll.shelve(spot.seat, id, spot.line, entry.timer, entry.revision, entry.job.state.tag());
+        self.roll.shelve(spot.seat, Shelved::new(&entry.job, entry.revision, spot.line, entry.timer));
+    }
+
+    /// Whether a job that comes need not come into memory.
+    pub(super) fn goes_to_shelf(&self, job: &Job, line: &Line, now: Timestamp) -> bool {
+        can_be_shelved(job)
+            && match waits_for(job, now) {
+                WaitsFor::Worker => self.queue.is_crowded(line),
+                WaitsFor::Decision => self.is_crowded(),
+                WaitsFor::Time => self.is_crowded() || is_far(job.wakes_at(now), job),
+            }
+    }
+
+    /// Puts a job on the shelf that has not been in memory.
+    pub(super) fn shelve(&mut self, job: &Job, revision: u64, spot: Spot, now: Timestamp) {
+        match waits_for(job, now) {
+            WaitsFor::Worker => {
+                let market = market(&spot.line.class, self.topics.resolve(&job.topic)).to_owned();
+                self.queue.add_shelved(&spot, &market);
+                self.fresh = true;
+            }
+            WaitsFor::Decision => {
+                self.undecided_shelved.insert(spot.seat);
+            }
+            WaitsFor::Time => {}
+        }
+        let wakes = job.wakes_at(now);
+        self.timers.extend(wakes.map(|at| (at, spot.seat)));
+        self.roll.shelve(spot.seat, Shelved::new(job, revision, spot.line, wakes));
+    }
+
+    /// Whether there are so many jobs in memory that no more should be than must.
+    fn is_crowded(&self) -> bool {
+        self.jobs.len() > CROWDED * self.settings.whole.cell
     }
 }
 
-/// Whether a job waits, all of it is written, and nobody else's fate hangs on it.
-fn can_be_shelved(entry: &Entry) -> bool {
-    let waits = match entry.job.state {
+/// What a job waits for that no worker has.
+enum WaitsFor {
+    Worker,
+    Decision,
+    Time,
+}
+
+/// Whether the last decision still holds is seen when the job is fetched.
+fn waits_for(job: &Job, now: Timestamp) -> WaitsFor {
+    match job.state {
+        State::Scheduled { not_before, .. } if not_before <= now.max(job.updated) => WaitsFor::Worker,
+        State::Pending { not_before } if not_before <= now => WaitsFor::Decision,
+        _ => WaitsFor::Time,
+    }
+}
+
+/// Whether nothing will happen with it by itself for a while.
+fn is_far(wakes: Option<Timestamp>, job: &Job) -> bool {
+    wakes.is_none_or(|at| at.since(job.updated) > SOON)
+}
+
+/// Whether all of it is written, and nobody was asked about it.
+const fn is_at_rest(entry: &Entry) -> bool {
+    entry.passed.is_empty() && !entry.asked
+}
+
+/// Whether a job waits, and nobody else's fate hangs on it.
+fn can_be_shelved(job: &Job) -> bool {
+    let waits = match job.state {
         State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => true,
         State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => false,
     };
-    waits
-        && !entry.asked
-        && entry.passed.is_empty()
-        && entry.job.cancel.is_none()
-        && entry.charge.key.is_none()
-        && entry.job.parent_job_id.is_empty()
+    waits && job.cancel.is_none() && job.plan.concurrency_key.is_empty() && job.parent_job_id.is_empty()
 }
