@@ -163,7 +163,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         }
     }
 
-    /// Word from a queue group: NATS answers with status 503 when nobody is there.
+    /// Word of a dispatch: NATS answers with status 503 when nobody is there.
     async fn hear_word(&self, message: &Message) {
         if message.headers.get("Status").map(String::as_str) != Some("503") {
             return;

@@ -93,14 +93,17 @@ async fn dispatch<B: Bus>(bus: &B, sending: Sending<'_>, now: Timestamp) -> Resu
     let packet = dispatch_packet(job, worker_id, now);
     let mut headers = traced(traceparent);
     // Only a native worker tells its starts apart.
-    let start = job.hold().filter(|hold| hold.kind == WorkerKind::Native).map(|hold| hold.incarnation.clone());
-    headers.extend(start.filter(|start| !start.is_empty()).map(|start| (INCARNATION.to_owned(), start)));
-    if worker_id.is_empty() {
-        // The reply subject names the attempt, so that word of an empty queue group finds its way back.
-        let reply = format!("{inbox}.{}.{}", job.attempt, hex_name(job.id.as_str()));
-        return bus.publish_with_reply(&job.topic, &reply, headers, packet).await;
+    let native = job.hold().filter(|hold| hold.kind == WorkerKind::Native);
+    let start = native.map(|hold| hold.incarnation.clone()).filter(|start| !start.is_empty());
+    headers.extend(start.map(|start| (INCARNATION.to_owned(), start)));
+    let subject = if worker_id.is_empty() { job.topic.clone() } else { subjects::worker_jobs(worker_id) };
+    // An announced worker may answer whoever wants an answer.
+    if native.is_none() && !worker_id.is_empty() {
+        return bus.publish(&subject, headers, packet).await;
     }
-    bus.publish(&subjects::worker_jobs(worker_id), headers, packet).await
+    // The reply subject names the attempt, so that word that nobody is there finds its way back.
+    let reply = format!("{inbox}.{}.{}", job.attempt, hex_name(job.id.as_str()));
+    bus.publish_with_reply(&subject, &reply, headers, packet).await
 }
 
 /// The attempt that a reply subject made by [`dispatch`] names.

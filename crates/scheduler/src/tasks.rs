@@ -87,6 +87,17 @@ pub(crate) async fn fetch<B: Bus, R: Records, C: Clock, J: Judge>(
     let _ = inputs.send(Input::Fetched { jobs, then }).await;
 }
 
+/// The same, a little later: what was read was not yet what was written last.
+pub(crate) async fn fetch_again<B: Bus, R: Records, C: Clock, J: Judge>(
+    ports: Ports<B, R, C, J>,
+    ids: Vec<JobId>,
+    then: Option<Box<Input>>,
+    inputs: mpsc::Sender<Input>,
+) {
+    ports.clock.sleep(READ_RETRY).await;
+    fetch(ports, ids, then, inputs).await;
+}
+
 /// Reads the jobs of a page that are not in memory. Those that are not any more what was asked for are left out.
 pub(crate) async fn complete<B: Bus, R: Records, C: Clock, J: Judge>(
     ports: Ports<B, R, C, J>,

@@ -256,3 +256,19 @@ fn one_that_rests_shows_at_once_what_it_is_given_or_is_sent_it_again_and_then_lo
     workers.silence(&Patience::default(), T0, at(9));
     assert_eq!(slots(&workers), 0, "it never came");
 }
+
+#[test]
+fn what_nobody_heard_never_came_and_its_worker_is_given_nothing_before_it_is_heard() {
+    let mut workers = resting();
+    let is_fresh = |workers: &Workers| workers.get("w").is_some_and(|worker| worker.is_fresh(at(1)));
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("a"), charge(), at(1));
+    assert!(is_fresh(&workers));
+    assert!(workers.never_came("w", &key("a")));
+    assert_eq!((slots(&workers), workers.take_released().len(), is_fresh(&workers)), (0, 1, false));
+    workers.beat(&beat("start-1", 2, &[]), at(1));
+    assert!(is_fresh(&workers) && workers.take_room_came());
+
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("b"), charge(), at(1));
+    workers.beat(&beat("start-1", 3, &["b"]), at(1));
+    assert!(!workers.never_came("w", &key("b")), "it has it, and was away for a moment when it was sent again");
+}

@@ -7,7 +7,7 @@ use busbar_protocol::time::Timestamp;
 
 use super::{Left, Term};
 use crate::Ports;
-use crate::core::cell::Foreign;
+use crate::core::cell::Misread;
 use crate::input::{Fetched, Input};
 use crate::{takeover, tasks};
 
@@ -39,26 +39,25 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     pub(super) fn fetched(&mut self, jobs: Vec<Fetched>, then: Option<Box<Input>>, now: Timestamp) -> Result<(), Left> {
         let mut again = Vec::new();
         for (id, found) in jobs {
-            match found {
-                Some((job, revision, class)) if self.cell.may_be_unread(&id) => self.cell.load_one(job, revision, class, now),
-                found => {
-                    let found = found.map(|(job, revision, _)| (job, revision));
-                    self.cell.fetched(&id, found, now).map_err(|Foreign| Left::Reload)?;
+            let fetched = match found {
+                Some((job, revision, class)) if self.cell.may_be_unread(&id) => {
+                    self.cell.load_one(job, revision, class, now);
+                    Ok(())
                 }
-            }
-            // It was shelved again while it was read.
-            if then.is_some() && self.cell.is_shelved(&id) {
-                again.push(id);
+                found => self.cell.fetched(&id, found.map(|(job, revision, _)| (job, revision)), now),
+            };
+            match fetched {
+                Ok(()) => {}
+                Err(Misread::Early) => again.push(id),
+                Err(Misread::Foreign) => return Err(Left::Reload),
             }
         }
         match then {
-            Some(input) if again.is_empty() => self.deal_with(*input, now),
-            Some(input) => {
-                self.fetch(again, Some(input));
-                Ok(())
-            }
-            None => Ok(()),
+            Some(input) if again.is_empty() => return self.deal_with(*input, now),
+            None if again.is_empty() => {}
+            then => drop(self.tasks.spawn(tasks::fetch_again(self.ports.clone(), again, then, self.inputs.clone()))),
         }
+        Ok(())
     }
 
     /// All jobs are in the cell: what waited for that goes on.

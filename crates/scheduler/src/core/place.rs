@@ -285,7 +285,8 @@ fn verdict(
         return (2, "lost", "it was not heard any more".to_owned());
     }
     if !worker.is_fresh(now) {
-        return (2, "silent", format!("it was last heard {} s ago and should have been since", now.since(worker.seen).as_secs()));
+        let seconds = now.since(worker.seen).as_secs();
+        return (2, "silent", format!("it was last heard {seconds} s ago, and does not listen or should have been heard since"));
     }
     if let Some(pause) = holds.worker(id, now).or_else(|| holds.pool(&worker.pool, now)) {
         return (1, "blocked", pause.reason.clone());

@@ -106,6 +106,8 @@ pub struct Worker {
     busy_since: Timestamp,
     /// It was not heard for too long.
     pub lost: bool,
+    /// Nobody listened when something was sent to it, and it was not heard since.
+    absent: bool,
     /// It said good-bye then, and its last results may still be on their way.
     left: Option<Timestamp>,
     /// Several processes answer to its id, so that none of them can be addressed.
@@ -314,6 +316,18 @@ impl Workers {
         }
     }
 
+    /// Nobody listened where a worker should, when an attempt was sent to it: whether that was the only sending, so that the attempt
+    /// cannot have come. It is free of it then, and nothing more is sent there before it is heard.
+    pub fn never_came(&mut self, id: &str, key: &AttemptKey) -> bool {
+        let Some(worker) = self.by_id.get_mut(id) else { return false };
+        worker.absent = true;
+        let sent_once = worker.out.get(key).is_some_and(|out| out.sends == 1 && !out.shown);
+        if sent_once {
+            release(worker.out.remove_entry(key), &mut self.released);
+        }
+        sent_once
+    }
+
     /// The attempt is no longer the present one of its job; the slot stays taken until the worker says otherwise.
     pub fn abandon(&mut self, id: &str, key: &AttemptKey) {
         let Some(worker) = self.by_id.get_mut(id) else { return };
@@ -433,6 +447,7 @@ impl Worker {
             rests: BEAT,
             busy_since: now,
             lost: false,
+            absent: false,
             left: None,
             shared: false,
             elder: None,
@@ -465,7 +480,7 @@ impl Worker {
         self.worker_type.clone_from(&beat.worker_type);
         (self.cpu_load, self.memory_load) = (percent(beat.cpu_load), percent(beat.memory_load));
         self.seen = now;
-        self.lost = false;
+        (self.lost, self.absent) = (false, false);
         is_new || serves_others || was_silent || self.offer() != before
     }
 
@@ -507,7 +522,7 @@ impl Worker {
     /// Whether it has been silent for no longer than it said. Who has not may be gone, and is given nothing more before it is heard.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.kind != WorkerKind::Native || now.since(self.seen) <= self.rests * 3 / 2 + BEAT
+        self.kind != WorkerKind::Native || (!self.absent && now.since(self.seen) <= self.rests * 3 / 2 + BEAT)
     }
 
     /// How long a native worker that holds nothing may be silent.

@@ -60,6 +60,9 @@ impl<P: Bus> Bus for Sabotaged<P> {
     }
 
     async fn publish_with_reply(&self, subject: &str, reply: &str, headers: Headers, payload: Bytes) -> Result<(), BusError> {
+        if self.has(Plant::DispatchDoubled) {
+            self.double(subject, &headers, &payload).await;
+        }
         self.port.publish_with_reply(subject, reply, headers, payload).await
     }
 

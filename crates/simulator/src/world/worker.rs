@@ -213,7 +213,7 @@ impl Native {
             capacity: CAPACITY,
             held: held.collect(),
             prefetch: prefetches(&self.id),
-            next_ms: if shown.is_empty() { 3_000 } else { 1_000 },
+            next_ms: if shown.is_empty() { 10_000 } else { 1_000 },
             topics: SERVED.map(str::to_owned).to_vec(),
             ..WorkerBeat::default()
         };

@@ -57,14 +57,22 @@ impl Cell {
         self.hear(&shake.component_id, heard, now);
     }
 
-    /// A queue group had nobody: the attempt did not happen, and the topic rests a little.
+    /// Nobody heard a dispatch: the attempt did not happen. Of a queue group, the topic rests a little; a worker is given nothing
+    /// more before it is heard again.
     pub fn nobody_there(&mut self, id: &JobId, attempt: u32, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
-        let topic = Arc::clone(&entry.charge.topic);
-        let until = now.after(REST);
-        self.resting.insert(Arc::clone(&topic), until);
-        self.alarms.insert((until, Alarm::Rested(topic)));
-        let message = "nobody listens on the topic".to_owned();
+        let worker_id = entry.job.hold().map(|hold| hold.worker_id.clone()).unwrap_or_default();
+        let message = if worker_id.is_empty() {
+            let topic = Arc::clone(&entry.charge.topic);
+            let until = now.after(REST);
+            self.resting.insert(Arc::clone(&topic), until);
+            self.alarms.insert((until, Alarm::Rested(topic)));
+            "nobody listens on the topic".to_owned()
+        } else if self.workers.never_came(&worker_id, &(id.clone(), attempt)) {
+            format!("worker {worker_id} does not listen any more")
+        } else {
+            return;
+        };
         let event = Event::AttemptOver { attempt, code: Code::WorkerUnreachable, message, unreached: true };
         let _ = self.apply(id, &event, now);
     }

@@ -49,7 +49,7 @@ use loading::Loading;
 use placing::Alarm;
 
 pub use loading::Loaded;
-pub use shelving::{Foreign, Known};
+pub use shelving::{Known, Misread};
 
 /// A worker's first sign of work is written with the next change, or after this time.
 const RUNNING_WRITTEN_AFTER: Duration = Duration::from_secs(1);

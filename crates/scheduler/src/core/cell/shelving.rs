@@ -5,6 +5,7 @@
 //! says whom it wants back, the shell reads them. What belongs to others and is named by them, children and jobs with a
 //! concurrency key, stays.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +27,14 @@ const SOON: Duration = Duration::from_secs(10);
 /// So many times the jobs that may wait whole are in memory at most, for whatever reason.
 const CROWDED: usize = 4;
 
-/// The store holds something that we did not write: somebody else is active.
+/// What was read of a shelved job is not what was written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign;
+pub enum Misread {
+    /// It was read before that, and must be read again: the job was in memory in the meantime.
+    Early,
+    /// We did not write it: somebody else is active.
+    Foreign,
+}
 
 /// A live job, as far as it is known without reading it.
 #[derive(Clone, Debug)]
@@ -135,18 +141,15 @@ impl Cell {
     /// A shelved job was read. What is in memory already stays as it is there.
     ///
     /// # Errors
-    /// [`Foreign`], when it is not what we wrote last.
-    pub fn fetched(&mut self, id: &JobId, found: Option<(Job, u64)>, now: Timestamp) -> Result<(), Foreign> {
+    /// [`Misread`], when it is not what we wrote last; the job stays on the shelf.
+    pub fn fetched(&mut self, id: &JobId, found: Option<(Job, u64)>, now: Timestamp) -> Result<(), Misread> {
         let Some((seat, shelved)) = self.roll.shelved(id) else { return Ok(()) };
         let (line, wakes, written) = (Arc::clone(&shelved.line), shelved.wakes(), shelved.revision());
-        let (job, revision) = found.filter(|(job, _)| job.end().is_none()).ok_or(Foreign)?;
-        if revision > written {
-            return Err(Foreign);
-        }
-        // It was read before it was written last: it has been here in the meantime, and was shelved again.
-        if revision < written {
-            self.wanted.insert(seat);
-            return Ok(());
+        let (job, revision) = found.filter(|(job, _)| job.end().is_none()).ok_or(Misread::Foreign)?;
+        match revision.cmp(&written) {
+            Ordering::Less => return Err(Misread::Early),
+            Ordering::Greater => return Err(Misread::Foreign),
+            Ordering::Equal => {}
         }
         self.roll.unshelve(seat, id.clone());
         if let Some(at) = wakes {
