@@ -136,3 +136,15 @@ fn a_page_that_was_read_before_a_job_ended_does_not_bring_it_back() {
     assert!(scene.cell.can_judge(&scheduled("d", "counted", at(T0), |_| ())));
     assert_eq!(scene.turn(1), ["b", "c"]);
 }
+
+#[test]
+fn what_is_read_before_its_turn_is_there_for_whoever_asked_however_many_wait() {
+    let mut scene = Scene::crowd(20);
+    scene.cell.begin_loading(2);
+    let class = Arc::new(Class { topic: "job.a".to_owned(), ..Class::default() });
+    let [asked, other] = ["asked", "other"].map(|name| scheduled(name, "acme", at(T0), |_| ()));
+    scene.cell.load_one(asked.clone(), 1, Arc::clone(&class), at(T0));
+    assert!(scene.cell.job(&id("asked")).is_some());
+    scene.cell.load(vec![(asked, 1, Arc::clone(&class)), (other, 1, class)], at(T0));
+    assert!(scene.cell.job(&id("asked")).is_some() && scene.is_shelved("other"));
+}

@@ -58,14 +58,16 @@ impl Cell {
         let Some(loading) = &mut self.loading else { return };
         loading.ahead = loading.ahead.saturating_sub(jobs.len());
         for (job, revision, class) in jobs {
-            self.load_one(job, revision, class, now);
+            if self.may_be_unread(&job.id) {
+                self.insert(job, revision, class, now);
+            }
         }
     }
 
-    /// A job was read before its turn, because somebody asked for it.
+    /// A job was read before its turn, because something is to happen with it: it comes into memory.
     pub fn load_one(&mut self, job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
         if self.may_be_unread(&job.id) {
-            self.insert(job, revision, class, now);
+            self.take_in(job, revision, class, false, now);
         }
     }
 

@@ -322,8 +322,12 @@ impl Cell {
         self.flow.admit(&charge, self.topics.resolve(&job.topic), now)
     }
 
-    /// Takes in a job that stands in the store at this revision.
-    pub fn insert(&mut self, mut job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
+    /// Takes in a job that stands in the store at this revision: into memory, or where many wait before it onto the shelf.
+    pub fn insert(&mut self, job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
+        self.take_in(job, revision, class, true, now);
+    }
+
+    fn take_in(&mut self, mut job: Job, revision: u64, class: Arc<Class>, may_shelve: bool, now: Timestamp) {
         if job.end().is_some() || self.is_live(&job.id) {
             return;
         }
@@ -345,7 +349,7 @@ impl Cell {
         *self.live.entry(job.state.tag()).or_default() += 1;
         self.join_family(&job, now);
         let seat = self.roll.free_seat(job.created);
-        if self.goes_to_shelf(&job, &line, now) {
+        if may_shelve && self.goes_to_shelf(&job, &line, now) {
             return self.shelve(&job, revision, Spot { line, seat }, now);
         }
         self.roll.add(seat, id.clone());
