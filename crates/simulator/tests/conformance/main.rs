@@ -59,7 +59,8 @@ async fn the_model_and_redis_agree() {
     }
     compare::everything(&pair.model, &pair.store, &redis, seed).await;
     let [applied, already, conflicts, failed, refused] = pair.answers;
-    assert!(applied > batches, "seed {seed}: hardly anything was applied");
+    // A key of the wrong kind refuses whatever meets it until it is deleted, which in some seeds takes long.
+    assert!(applied > batches / 4, "seed {seed}: hardly anything was applied");
     for (rare, what) in [(already, "already"), (conflicts, "conflict"), (failed, "guard failed"), (refused, "refused")] {
         assert!(batches < 1000 || rare > 0, "seed {seed}: no answer was {what}");
     }
