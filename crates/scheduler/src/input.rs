@@ -16,6 +16,7 @@ use busbar_protocol::time::Timestamp;
 use crate::admission::Verdict;
 use crate::core::bounds::Bounds;
 use crate::core::cell::Loaded;
+use crate::core::job::Job;
 use crate::core::transition::{self, Report};
 use crate::intake::Prepared;
 use crate::library::Library;
@@ -75,7 +76,7 @@ pub(crate) enum Input {
 }
 
 /// A job and what stands in the store of it, if there is anything.
-pub(crate) type Fetched = (JobId, Option<Loaded>);
+pub(crate) type Fetched = (JobId, Option<(Job, u64)>);
 
 /// A job of a page that somebody wants to see.
 pub(crate) enum Shown {

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use busbar_protocol::busbar::{HoldsDocument, JobState};
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Bus, COMMIT_RETRY, Clock, IndexEntry, IndexRange, Judge, Records, StoreError, Stored, UNITS_MAX};
+use busbar_protocol::ports::{Bus, COMMIT_RETRY, Clock, IndexEntry, IndexRange, Judge, Records, StoreError, Stored};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
@@ -23,7 +23,7 @@ use crate::config::SchedulerConfig;
 use crate::core::cell::{Cell, Loaded};
 use crate::core::job::Job;
 use crate::input::Input;
-use crate::intake;
+use crate::{intake, tasks};
 
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
 const PAGES_AHEAD: usize = 4;
@@ -146,27 +146,28 @@ fn entries<R: Records>(
         let mut entries = records.index(keys::INDEX_LIVE, range).await?;
         let is_last = (entries.len() as u64) < limit;
         let Some(end) = entries.last().map(|entry| entry.score) else { return Ok(None) };
-        let of_end = entries.iter().filter(|entry| entry.score == end).map(|entry| entry.member.clone());
-        let then: BTreeSet<String> = of_end.collect();
         entries.retain(|entry| Some(entry.score) != score || !seen.contains(&entry.member));
-        if score == Some(end) {
-            seen.extend(then);
-        } else {
-            seen = then;
+        if score != Some(end) {
+            seen.clear();
         }
+        seen.extend(entries.iter().filter(|entry| entry.score == end).map(|entry| entry.member.clone()));
         let next = (!is_last).then_some(Place { score: Some(end), seen });
         Ok(Some(((entries, next.clone()), next)))
     })
 }
 
-/// A job from its record; none, if it has ended.
-pub(crate) fn loaded(job_id: &str, stored: &Stored) -> Result<Option<Loaded>, StoreError> {
+/// A job from its record, with its revision; none, if it has ended.
+pub(crate) fn live(job_id: &str, stored: &Stored) -> Result<Option<(Job, u64)>, StoreError> {
     let job = Job::decode(&stored.value).map_err(|detail| StoreError::Corrupt { key: keys::job(job_id), detail })?;
-    if job.end().is_some() {
-        return Ok(None);
-    }
-    let class = intake::class_of(&job);
-    Ok(Some((job, stored.revision, class)))
+    Ok(job.end().is_none().then_some((job, stored.revision)))
+}
+
+fn loaded(job_id: &str, stored: &Stored) -> Result<Option<Loaded>, StoreError> {
+    let with_class = |(job, revision)| {
+        let class = intake::class_of(&job);
+        (job, revision, class)
+    };
+    Ok(live(job_id, stored)?.map(with_class))
 }
 
 /// What is paused and what drains, with the revision of that record.
@@ -184,22 +185,13 @@ pub(crate) async fn cancelled_parents<R: Records, C: Clock>(
     parents: Vec<String>,
     inputs: mpsc::Sender<Input>,
 ) {
-    for parents in parents.chunks(UNITS_MAX) {
-        let stored = loop {
-            match records.read(parents.iter().map(|parent| keys::job(parent)).collect()).await {
-                Ok(stored) => break stored,
-                Err(_) => clock.sleep(COMMIT_RETRY).await,
-            }
-        };
-        let cancelled = parents.iter().zip(stored).filter(|(_, stored)| {
-            let job = stored.as_ref().and_then(|stored| Job::decode(&stored.value).ok());
-            job.is_some_and(|job| job.state.tag() == JobState::Cancelled)
-        });
-        let cancelled: Vec<String> = cancelled.map(|(parent, _)| parent.clone()).collect();
-        if !cancelled.is_empty() && inputs.send(Input::CancelledParents(cancelled)).await.is_err() {
-            return;
-        }
-    }
+    let stored = tasks::stored(&records, &clock, parents.iter().map(String::as_str)).await;
+    let is_cancelled = |stored: Option<Stored>| {
+        let job = stored.and_then(|stored| Job::decode(&stored.value).ok());
+        job.is_some_and(|job| job.state.tag() == JobState::Cancelled)
+    };
+    let cancelled = parents.into_iter().zip(stored).filter_map(|(parent, stored)| is_cancelled(stored).then_some(parent));
+    let _ = inputs.send(Input::CancelledParents(cancelled.collect())).await;
 }
 
 /// From when on a sending of our predecessor is in doubt: shortly before the last thing that it wrote to the log.

@@ -74,17 +74,13 @@ pub(crate) async fn fetch<B: Bus, R: Records, C: Clock, J: Judge>(
     then: Option<Box<Input>>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let mut jobs = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(UNITS_MAX) {
-        let stored = stored(&ports, ids).await;
-        let found = ids.iter().zip(stored).map(|(id, stored)| {
-            let loaded = stored.map(|stored| takeover::loaded(id.as_str(), &stored)).transpose();
-            let loaded = loaded.inspect_err(|error| tracing::error!(job_id = %id, %error, "a job cannot be read"));
-            (id.clone(), loaded.ok().flatten().flatten())
-        });
-        jobs.extend(found);
-    }
-    let _ = inputs.send(Input::Fetched { jobs, then }).await;
+    let stored = stored(&ports.records, &ports.clock, ids.iter().map(JobId::as_str)).await;
+    let jobs = ids.into_iter().zip(stored).map(|(id, stored)| {
+        let live = stored.map(|stored| takeover::live(id.as_str(), &stored)).transpose();
+        let live = live.inspect_err(|error| tracing::error!(job_id = %id, %error, "a job cannot be read"));
+        (id, live.ok().flatten().flatten())
+    });
+    let _ = inputs.send(Input::Fetched { jobs: jobs.collect(), then }).await;
 }
 
 /// The same, a little later: what was read was not yet what was written last.
@@ -106,13 +102,8 @@ pub(crate) async fn complete<B: Bus, R: Records, C: Clock, J: Judge>(
     reply: String,
     inputs: mpsc::Sender<Input>,
 ) {
-    let ids: Vec<JobId> =
-        page.iter().filter_map(|shown| if let Shown::Shelved(id) = shown { Some(id.clone()) } else { None }).collect();
-    let mut found = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(UNITS_MAX) {
-        found.extend(stored(&ports, ids).await);
-    }
-    let mut found = found.into_iter();
+    let shelved = page.iter().filter_map(|shown| if let Shown::Shelved(id) = shown { Some(id.as_str()) } else { None });
+    let mut found = stored(&ports.records, &ports.clock, shelved).await.into_iter();
     let fits = |job: &Job| job.end().is_none() && (state == JobState::Unspecified || job.state.tag() == state);
     let jobs = page.into_iter().filter_map(|shown| match shown {
         Shown::Whole(record) => Some(*record),
@@ -124,16 +115,22 @@ pub(crate) async fn complete<B: Bus, R: Records, C: Clock, J: Judge>(
     let _ = inputs.send(Input::Listed { jobs: jobs.collect(), reply }).await;
 }
 
-async fn stored<B: Bus, R: Records, C: Clock, J: Judge>(ports: &Ports<B, R, C, J>, ids: &[JobId]) -> Vec<Option<Stored>> {
-    loop {
-        match ports.records.read(ids.iter().map(|id| keys::job(id.as_str())).collect()).await {
-            Ok(stored) => return stored,
-            Err(error) => {
-                tracing::debug!(%error, "jobs cannot be read for now");
-                ports.clock.sleep(READ_RETRY).await;
+/// The records of jobs, in their order; asked for until the store answers.
+pub(crate) async fn stored<R: Records, C: Clock>(records: &R, clock: &C, ids: impl Iterator<Item = &str>) -> Vec<Option<Stored>> {
+    let keys: Vec<String> = ids.map(keys::job).collect();
+    let mut found = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(UNITS_MAX) {
+        loop {
+            match records.read(keys.to_vec()).await {
+                Ok(stored) => break found.extend(stored),
+                Err(error) => {
+                    tracing::debug!(%error, "jobs cannot be read for now");
+                    clock.sleep(READ_RETRY).await;
+                }
             }
         }
     }
+    found
 }
 
 /// Asks all native workers to beat soon: those that rest would say only in some seconds that they are there. Nobody keeps the

@@ -9,7 +9,7 @@ use super::{Left, Term};
 use crate::Ports;
 use crate::core::cell::Misread;
 use crate::input::{Fetched, Input};
-use crate::{takeover, tasks};
+use crate::{intake, takeover, tasks};
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     /// Deals with what has arrived, or sees to it that what it needs is read first.
@@ -40,11 +40,12 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         let mut again = Vec::new();
         for (id, found) in jobs {
             let fetched = match found {
-                Some((job, revision, class)) if self.cell.may_be_unread(&id) => {
+                Some((job, revision)) if self.cell.may_be_unread(&id) => {
+                    let class = intake::class_of(&job);
                     self.cell.load_one(job, revision, class, now);
                     Ok(())
                 }
-                found => self.cell.fetched(&id, found.map(|(job, revision, _)| (job, revision)), now),
+                found => self.cell.fetched(&id, found, now),
             };
             match fetched {
                 Ok(()) => {}
