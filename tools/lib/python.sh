@@ -21,3 +21,12 @@ python_packages() {
   fi
   printf '%s\n' "$folder"
 }
+
+# python_newest PACKAGE FOLDER: installs the newest published version of a package and of what it needs into FOLDER, and says which.
+python_newest() {
+  have python3 || apt_install python3
+  have_pip || apt_install python3-pip
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary=:all: --target "$2" "$1" >&2 ||
+    die 3 "$1 cannot be had from PyPI"
+  say "$(PYTHONPATH=$2 python3 -m pip show "$1" 2>/dev/null | grep -E '^(Name|Version)' | tr '\n' ' ')"
+}

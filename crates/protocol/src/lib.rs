@@ -3,11 +3,14 @@
 //! - [`cap`] is the CAP v2 wire (package `cordum.agent.v1`), [`busbar`] our own messages (package `busbar.v1`), [`cordum_api`] the
 //!   calls that users of Cordum know (package `cordum.v1`); all are generated from `proto/` by `cargo xtask protos` and committed.
 //! - [`envelope`] decodes, checks and builds the packets that CAP puts on the bus.
+//! - [`canonical`] and [`signing`] make and check CAP's signatures, byte for byte as the published SDKs do; [`schema`] and [`wire`] are
+//!   what they read packets with.
 //! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`pause_hint`], [`time`] and [`trace`] are the names and
 //!   values that travel in them.
 //! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
 //!   production and inside the simulator.
 
+pub mod canonical;
 pub mod codes;
 pub mod envelope;
 pub mod ids;
@@ -16,10 +19,13 @@ pub mod limits;
 pub mod pause_hint;
 pub mod pointers;
 pub mod ports;
+pub mod schema;
+pub mod signing;
 mod states;
 pub mod subjects;
 pub mod time;
 pub mod trace;
+pub mod wire;
 
 mod generated {
     //! Code made from `proto/`; the modules mirror the packages because the code refers to itself by those paths.

@@ -6,6 +6,7 @@ mod deploy;
 mod openapi;
 mod packs;
 mod protos;
+mod schema;
 
 use std::process::ExitCode;
 

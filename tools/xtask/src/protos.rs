@@ -4,6 +4,9 @@ use std::error::Error;
 use std::path::Path;
 
 use protox::prost::Message as _;
+use protox::prost_reflect::DescriptorPool;
+
+use crate::schema;
 
 /// Every file of the contract, CAP's first.
 const FILES: &[&str] = &[
@@ -61,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes one file per package into `messages`, the gRPC stubs of the same names into `services`, and beside these
+/// Writes one file per package into `messages`, with the table of CAP's messages beside them, the gRPC stubs of the same names into `services`, and beside these
 /// `reflected.bin`, the descriptors that reflection tells.
 ///
 /// # Errors
@@ -76,6 +79,8 @@ fn generate(proto: &Path, messages: &Path, services: &Path) -> Result<(), Box<dy
         .bytes(["."])
         .out_dir(messages)
         .compile_fds(descriptors.clone())?;
+    let pool = DescriptorPool::from_file_descriptor_set(descriptors.clone())?;
+    std::fs::write(messages.join("cap_schema.rs"), schema::table(&pool)?)?;
     tonic_prost_build::configure()
         .build_transport(false)
         .extern_path(".cordum.agent.v1", "::busbar_protocol::cap")
