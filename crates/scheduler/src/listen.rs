@@ -2,9 +2,10 @@
 //!
 //! Whatever cannot be understood is told on `sys.alert` and dropped; nothing that arrives can hurt anything else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,13 +30,14 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::core::commit::Letter;
+use crate::core::complaints::Complaints;
 use crate::core::job::ResultPlace;
 use crate::core::transition::{Limits, Report, Reported as Outcome};
 use crate::input::{Admit, Input, Origin, Reported};
 use crate::intake;
 use crate::library::Library;
 use crate::observer::Instruments;
-use crate::perform;
+use crate::perform::{self, Refused};
 use crate::redrive;
 
 /// The most submissions or results of one pull.
@@ -56,6 +58,7 @@ pub(crate) struct Ears<B, R, C, J> {
     pub inbox: String,
     pub instruments: Instruments,
     pub epoch: u64,
+    pub complaints: Mutex<Complaints>,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
@@ -126,23 +129,29 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 Err(error) => self.answer(&reply, &ExplainReply { problem: malformed(&error), ..ExplainReply::default() }).await,
             },
             (subjects::SCHEDULER_WORKERS, Some(reply)) => self.send(Input::Workers { reply }).await,
-            (subjects::BEAT, _) => match WorkerBeat::decode(message.payload) {
+            (subjects::BEAT, _) => match WorkerBeat::decode(message.payload.clone()) {
                 Ok(beat) if subjects::is_addressable(&beat.worker_id) => self.send(Input::Beat(beat)).await,
-                Ok(_) => self.complain(subject, &PacketError::Rule { field: "worker_id", rule: "must be one token" }).await,
-                Err(error) => self.complain(subject, &PacketError::Malformed { detail: error.to_string() }).await,
+                Ok(_) => {
+                    let error = PacketError::Rule { field: "worker_id", rule: "must be one token" };
+                    self.complain(subject, &error, &message.payload).await;
+                }
+                Err(error) => {
+                    let error = PacketError::Malformed { detail: error.to_string() };
+                    self.complain(subject, &error, &message.payload).await;
+                }
             },
             (_, _) => match envelope::decode(&message.payload) {
-                Ok(decoded) => self.hear_packet(decoded).await,
-                Err(error) => self.complain(subject, &error).await,
+                Ok(decoded) => self.hear_packet(subject, decoded, &message.payload).await,
+                Err(error) => self.complain(subject, &error, &message.payload).await,
             },
         }
     }
 
-    async fn hear_packet(&self, decoded: Decoded) {
+    async fn hear_packet(&self, subject: &'static str, decoded: Decoded, bytes: &Bytes) {
         let sender = decoded.packet.sender_id;
-        match decoded.payload {
-            Payload::Heartbeat(beat) => self.send(Input::Heartbeat(beat)).await,
-            Payload::JobProgress(progress) => {
+        match (subject, decoded.payload) {
+            (subjects::HEARTBEAT, Payload::Heartbeat(beat)) => self.send(Input::Heartbeat(beat)).await,
+            (subjects::PROGRESS, Payload::JobProgress(progress)) => {
                 let attempt = progress.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok());
                 let JobProgress { job_id, percent, .. } = progress;
                 if let Ok(job) = JobId::parse(job_id) {
@@ -150,7 +159,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 }
             }
             // What we broadcast ourselves comes back to us.
-            Payload::JobCancel(cancel) if sender != subjects::SCHEDULER_SENDER => {
+            (subjects::CANCEL, Payload::JobCancel(_)) if sender == subjects::SCHEDULER_SENDER => {}
+            (subjects::CANCEL, Payload::JobCancel(cancel)) => {
                 let item = CancelItem {
                     job_id: cancel.job_id,
                     tenant_id: String::new(),
@@ -159,7 +169,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 };
                 self.send(Input::Cancel { items: vec![item], reply: None }).await;
             }
-            _ => {}
+            (_, _) => self.complain(subject, &PacketError::UnknownPayload, bytes).await,
         }
     }
 
@@ -175,10 +185,18 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         }
     }
 
-    async fn complain(&self, subject: &str, error: &PacketError) {
+    /// Every packet that is not taken is counted; operators are told of each kind, but not of each packet.
+    async fn complain(&self, subject: &'static str, error: &PacketError, bytes: &Bytes) {
         tracing::debug!(subject, %error, "a message was not taken");
         self.instruments.meters.packet_refused(error.code());
-        perform::alert(&self.ports.bus, subject, error, self.ports.clock.now()).await;
+        let now = self.ports.clock.now();
+        let told = {
+            let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+            complaints.hear(subject, error.cap_code(), now)
+        };
+        if let Some(kept_back) = told {
+            perform::alert(&self.ports.bus, &Refused { subject, error, bytes, kept_back }, now).await;
+        }
     }
 
     async fn answer<M: busbar_protocol::prost::Message>(&self, reply: &str, message: &M) {
@@ -364,7 +382,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                     kept.push(delivery);
                 }
                 Err(error) => {
-                    self.complain(subjects::SUBMIT, &error).await;
+                    self.complain(subjects::SUBMIT, &error, &delivery.message.payload).await;
                     self.settle(&delivery, Settlement::Term).await;
                 }
             }
@@ -391,13 +409,13 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         let decoded = match envelope::decode(&delivery.message.payload) {
             Ok(decoded) => decoded,
             Err(error) => {
-                self.complain(subjects::RESULT, &error).await;
+                self.complain(subjects::RESULT, &error, &delivery.message.payload).await;
                 return self.settle(&delivery, Settlement::Term).await;
             }
         };
         let sender = decoded.packet.sender_id;
         let Payload::JobResult(result) = decoded.payload else {
-            self.complain(subjects::RESULT, &PacketError::UnknownPayload).await;
+            self.complain(subjects::RESULT, &PacketError::UnknownPayload, &delivery.message.payload).await;
             return self.settle(&delivery, Settlement::Term).await;
         };
         // Our own announcements pass through the stream that captures the subject.
@@ -414,11 +432,13 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
     }
 
     async fn take_handshake(&self, delivery: Delivery) {
-        if let Ok(decoded) = envelope::decode(&delivery.message.payload)
-            && let Payload::Handshake(shake) = decoded.payload
-        {
-            let sent = decoded.packet.created_at.as_ref().map(Timestamp::from_proto).unwrap_or_default();
-            self.send(Input::Handshake(shake, sent)).await;
+        match envelope::decode(&delivery.message.payload) {
+            Ok(Decoded { packet, payload: Payload::Handshake(shake), .. }) => {
+                let sent = packet.created_at.as_ref().map(Timestamp::from_proto).unwrap_or_default();
+                self.send(Input::Handshake(shake, sent)).await;
+            }
+            Ok(_) => self.complain(subjects::HANDSHAKE, &PacketError::UnknownPayload, &delivery.message.payload).await,
+            Err(error) => self.complain(subjects::HANDSHAKE, &error, &delivery.message.payload).await,
         }
         self.settle(&delivery, Settlement::Ack).await;
     }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use busbar_protocol::busbar::WorkerKind;
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{AlertSeverity, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
+use busbar_protocol::cap::{AlertSeverity, BusPacket, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
 use busbar_protocol::envelope::{self, PacketError};
 use busbar_protocol::ports::{Bus, BusError, Headers, INCARNATION, TRACEPARENT};
+use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
@@ -127,28 +128,80 @@ fn unhex_name(text: &str) -> Option<String> {
     String::from_utf8(pairs.collect::<Option<Vec<u8>>>()?).ok()
 }
 
-/// Tells operators of a packet that could not be taken.
-pub(crate) async fn alert<B: Bus>(bus: &B, subject: &str, error: &PacketError, now: Timestamp) {
+/// A packet that was not taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused<'a> {
+    /// Where it came.
+    pub subject: &'a str,
+    /// Why it was not taken.
+    pub error: &'a PacketError,
+    /// The packet.
+    pub bytes: &'a Bytes,
+    /// Of how many others of its kind nobody was told.
+    pub kept_back: u64,
+}
+
+/// The longest text of a stranger that an alert repeats, in characters.
+const TOLD_CHARS_MAX: usize = 128;
+
+/// The packet that tells operators of one that was not taken: complete in the older form of CAP's alerts and in the newer one.
+#[must_use]
+pub(crate) fn alert_packet(refused: &Refused<'_>, now: Timestamp) -> Bytes {
+    let Refused { subject, error, bytes, kept_back } = *refused;
+    // What can be read of it may help to find the sender. Nobody has checked it.
+    let read = BusPacket::decode(bytes.clone()).unwrap_or_default();
+    let told = |text: &str| text.chars().take(TOLD_CHARS_MAX).collect::<String>();
+    let details = [
+        ("subject", subject.to_owned()),
+        ("bytes", bytes.len().to_string()),
+        ("kept_back", kept_back.to_string()),
+        ("claimed_sender", told(&read.sender_id)),
+    ];
     let alert = SystemAlert {
         severity: AlertSeverity::Warning.into(),
         error_code_enum: error.cap_code().into(),
-        message: format!("a packet on {subject} was not taken: {error}"),
+        message: format!("a packet on {subject} was not taken: {}", told(&error.to_string())),
         source_component: subjects::SCHEDULER_SENDER.to_owned(),
         level: "WARNING".to_owned(),
         component: subjects::SCHEDULER_SENDER.to_owned(),
         code: error.code().to_string(),
-        ..SystemAlert::default()
+        details: details
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        trace_id: told(&read.trace_id),
     };
     let trace = busbar_protocol::ids::generate_trace();
-    let packet = envelope::packet(&trace, subjects::SCHEDULER_SENDER, now, Payload::Alert(alert));
-    if let Err(error) = bus.publish(subjects::ALERT, Headers::new(), packet).await {
+    envelope::packet(&trace, subjects::SCHEDULER_SENDER, now, Payload::Alert(alert))
+}
+
+/// Tells operators of a packet that was not taken.
+pub(crate) async fn alert<B: Bus>(bus: &B, refused: &Refused<'_>, now: Timestamp) {
+    if let Err(error) = bus.publish(subjects::ALERT, Headers::new(), alert_packet(refused, now)).await {
         tracing::debug!(%error, "an alert was not sent");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use busbar_protocol::cap::ErrorCode;
+
     use super::*;
+
+    #[test]
+    fn an_alert_repeats_little_of_what_strangers_say() {
+        let strange = BusPacket { sender_id: "x".repeat(1_000), protocol_version: 2, ..BusPacket::default() };
+        let error = PacketError::Malformed { detail: "y".repeat(1_000) };
+        let bytes = strange.encode_to_vec().into();
+        let refused = Refused { subject: subjects::RESULT, error: &error, bytes: &bytes, kept_back: 7 };
+        let told = envelope::decode(&alert_packet(&refused, Timestamp::from_millis(1))).expect("a good packet");
+        let Payload::Alert(alert) = told.payload else { panic!("an alert") };
+        assert_eq!(alert.error_code_enum(), ErrorCode::ProtocolMalformedPacket);
+        assert_eq!(alert.details["claimed_sender"], "x".repeat(TOLD_CHARS_MAX));
+        assert_eq!((alert.details["kept_back"].as_str(), alert.details["subject"].as_str()), ("7", subjects::RESULT));
+        assert!(alert.message.len() < 250, "{}", alert.message);
+    }
 
     #[test]
     fn reply_subjects_name_their_attempt() {

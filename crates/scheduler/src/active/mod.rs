@@ -113,6 +113,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         inbox: inbox.clone(),
         instruments: instruments.clone(),
         epoch,
+        complaints: std::sync::Mutex::default(),
     };
     Arc::new(ears).start(&mut tasks).await?;
     tasks.spawn(tasks::call_workers(ports.bus.clone(), ports.clock.clone()));

@@ -6,6 +6,7 @@
 //! - [`line`](mod@line) is where a job waits; [`queue`], [`workers`] and [`place`] say who runs what next.
 //! - [`roll`] lists who is live, in memory or on the shelf.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
+//! - [`complaints`] says of which bad packets operators are told.
 //! - [`fact`] is what happened, for those who measure.
 //! - [`cell`] holds all of it together: everything that the active scheduler knows.
 
@@ -13,6 +14,7 @@ pub mod bounds;
 pub mod bucket;
 pub mod cell;
 pub mod commit;
+pub mod complaints;
 pub mod fact;
 pub mod flow;
 pub mod holds;
