@@ -10,6 +10,9 @@ pub const DEFAULT_TENANT: &str = "default";
 /// The longest identifier that is taken from outside, in bytes.
 pub const ID_BYTES_MAX: usize = 128;
 
+/// What the published CAP SDKs call a worker whose author gave it no name: several may live at once.
+pub const SDK_DEFAULT_WORKERS: [&str; 2] = ["cap-runtime", "cap-worker"];
+
 /// An identifier from outside that does not have the form `^[A-Za-z0-9][A-Za-z0-9:._@\-\[\]]{0,127}$`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -185,6 +185,17 @@ fn an_announced_worker_serves_exactly_the_topics_that_it_named() {
 }
 
 #[test]
+fn workers_with_the_default_id_of_an_sdk_are_reached_as_a_group() {
+    let mut scene = Scene::new().job("j", Rank::Batch, 1, Class::default());
+    let shake =
+        Handshake { component_id: "cap-runtime".to_owned(), ready_topics: vec!["job.a".to_owned()], ..Handshake::default() };
+    let heartbeat = Heartbeat { worker_id: "cap-runtime".to_owned(), max_parallel_jobs: 1, ..Heartbeat::default() };
+    scene.workers.handshake(&shake, NOW, NOW);
+    scene.workers.heartbeat(&heartbeat, NOW);
+    assert_eq!(scene.placed(), pairs(&[("j", "")]), "each process with this id would get what is sent to it");
+}
+
+#[test]
 fn a_queue_group_is_bounded_and_rests_when_nobody_was_there() {
     let mut scene = Scene::new();
     scene.document.queue_in_flight_max = 2;

@@ -21,6 +21,7 @@ mod lifecycle;
 mod packs;
 mod roles;
 mod runs;
+mod sdk_python;
 mod support;
 mod telemetry;
 mod two_workers;

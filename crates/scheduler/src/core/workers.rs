@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use busbar_protocol::busbar::{WorkerBeat, WorkerKind, WorkerView};
 use busbar_protocol::cap::{Handshake, Heartbeat};
-use busbar_protocol::ids::JobId;
+use busbar_protocol::ids::{JobId, SDK_DEFAULT_WORKERS};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicPattern;
 
@@ -256,7 +256,7 @@ impl Workers {
     /// A CAP heartbeat.
     pub fn heartbeat(&mut self, beat: &Heartbeat, now: Timestamp) {
         let Self { by_id, released, room_came } = self;
-        let worker = by_id.entry(beat.worker_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Announced, now));
+        let worker = by_id.entry(beat.worker_id.clone()).or_insert_with(|| Worker::announced(&beat.worker_id, now));
         (worker.cpu_load, worker.memory_load) = (percent(beat.cpu_load), percent(beat.memory_load));
         if worker.kind == WorkerKind::Native {
             return;
@@ -279,7 +279,7 @@ impl Workers {
         let Self { by_id, released, room_came } = self;
         let fresh = now.since(sent) < Duration::from_secs(30);
         let known = by_id.contains_key(&shake.component_id);
-        let worker = by_id.entry(shake.component_id.clone()).or_insert_with(|| Worker::new(WorkerKind::Announced, sent));
+        let worker = by_id.entry(shake.component_id.clone()).or_insert_with(|| Worker::announced(&shake.component_id, sent));
         if worker.kind == WorkerKind::Native {
             return Heard::default();
         }
@@ -455,6 +455,12 @@ impl Worker {
         }
     }
 
+    /// One that announces itself. An SDK's default name belongs to nobody: each process that has it would get what is sent to it, so
+    /// they are reached through the queue groups of their topics.
+    fn announced(id: &str, now: Timestamp) -> Self {
+        Self { shared: SDK_DEFAULT_WORKERS.contains(&id), ..Self::new(WorkerKind::Announced, now) }
+    }
+
     /// Incarnations are identifiers of version 7, whose order is that of time: a late beat of an earlier start is no restart.
     fn is_older_start(&self, incarnation: &str) -> bool {
         self.kind == WorkerKind::Native && !self.incarnation.is_empty() && *incarnation < *self.incarnation
@@ -577,7 +583,9 @@ impl Worker {
     fn view(&self, id: &str, patience: &Patience, holds: &Holds, now: Timestamp) -> WorkerView {
         let stale = now.since(self.seen) > self.patience(patience) / 2;
         let blocked = holds.worker(id, now).map(|pause| pause.reason.clone());
-        let blocked = blocked.or_else(|| self.shared.then(|| "two processes share this id".to_owned()));
+        // Processes that share a default name are reached all the same, as a group.
+        let stuck = self.shared && self.kind == WorkerKind::Native;
+        let blocked = blocked.or_else(|| stuck.then(|| "two processes share this id".to_owned()));
         let drains = holds.drain_of(id).map(|drain| drain.reason.clone());
         let status = match (self.lost, &blocked, self.draining || drains.is_some(), stale) {
             (true, _, _, _) => "lost",

@@ -1,6 +1,7 @@
 //! What the tests share: stacks that really run, a client, a worker that counts, and waiting for states.
 
 mod breaker;
+mod cap_sdk;
 mod client;
 mod collector;
 mod dev;
@@ -19,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use breaker::{Breaker, WORK, chaos_pack};
+pub(crate) use cap_sdk::{CapSdk, cap_pack, executions};
 pub(crate) use client::Client;
 pub(crate) use collector::{Collector, Span, tree};
 pub(crate) use dev::{Dev, DevOptions, Endpoints, program};

@@ -41,6 +41,14 @@ impl Wire {
         });
     }
 
+    /// Publishes any bytes and returns when they have arrived at the server.
+    pub(crate) fn shout(&self, subject: &str, bytes: &'static [u8]) {
+        self.runtime.block_on(async {
+            self.bus.publish(subject, Headers::new(), Bytes::from_static(bytes)).await.unwrap();
+            self.bus.round_trip().await.unwrap();
+        });
+    }
+
     /// What a worker says when an attempt has ended.
     pub(crate) fn tell_result(&self, result: JobResult) {
         let sender = result.worker_id.clone();
