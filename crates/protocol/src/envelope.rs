@@ -33,7 +33,7 @@ const CONTEXT_REF_FIELD: u32 = 20;
 /// A packet that was understood and keeps the rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// The packet as we understand it.
+    /// The packet as we understand it, without its payload.
     pub packet: BusPacket,
     /// The payload as we understand it.
     pub payload: Payload,
@@ -95,9 +95,9 @@ impl PacketError {
 /// # Errors
 /// [`PacketError`] says which rule it breaks.
 pub fn decode(bytes: &Bytes) -> Result<Decoded, PacketError> {
-    let packet = BusPacket::decode(bytes.clone()).map_err(|error| PacketError::Malformed { detail: error.to_string() })?;
+    let mut packet = BusPacket::decode(bytes.clone()).map_err(|error| PacketError::Malformed { detail: error.to_string() })?;
     check(&packet)?;
-    let payload = packet.payload.clone().ok_or(PacketError::UnknownPayload)?;
+    let payload = packet.payload.take().ok_or(PacketError::UnknownPayload)?;
     let raw_payload = raw_field(bytes, field_number(&payload))?;
     Ok(Decoded { packet, payload, raw_payload })
 }
@@ -266,7 +266,7 @@ const fn field_number(payload: &Payload) -> u32 {
 fn raw_field(packet: &Bytes, wanted: u32) -> Result<Bytes, PacketError> {
     let malformed = |detail: &str| PacketError::Malformed { detail: detail.to_owned() };
     let mut rest = packet.clone();
-    let mut found: Option<BytesMut> = None;
+    let mut found: Option<Bytes> = None;
     while !rest.is_empty() {
         let (number, wire) = decode_key(&mut rest).map_err(|error| malformed(&error.to_string()))?;
         let skip = match wire {
@@ -286,11 +286,16 @@ fn raw_field(packet: &Bytes, wanted: u32) -> Result<Bytes, PacketError> {
             return Err(malformed("a field ends beyond the packet"));
         }
         let value = rest.split_to(skip);
-        if number == wanted && wire == WireType::LengthDelimited {
-            found.get_or_insert_default().extend_from_slice(&value);
+        if number != wanted || wire != WireType::LengthDelimited {
+            continue;
         }
+        // Nearly always it stands once, and nothing is copied.
+        found = Some(match found {
+            None => value,
+            Some(before) => [before, value].concat().into(),
+        });
     }
-    Ok(found.unwrap_or_default().freeze())
+    Ok(found.unwrap_or_default())
 }
 
 #[cfg(test)]
