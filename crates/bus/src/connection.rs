@@ -9,6 +9,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::AccountErrorKind;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use busbar_protocol::ports::Connection;
+use busbar_protocol::subjects;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -227,6 +228,9 @@ async fn options(config: &BusConfig, addresses: &[ServerAddr], health: Arc<Healt
     if let Some((certificate, key)) = &config.tls.client_files {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
+    if let Some(prefix) = inbox_prefix(&config.login, addresses) {
+        options = options.custom_inbox_prefix(prefix);
+    }
     Ok(options
         .name(&config.name)
         .max_reconnects(None)
@@ -263,6 +267,17 @@ fn with_login_of_url(options: ConnectOptions, addresses: &[ServerAddr]) -> Conne
         Some((token, None)) => options.token(token),
         Some((user, Some(password))) => options.user_and_password(user, password.to_owned()),
     }
+}
+
+/// Where answers to us come, so that the server can keep them from others: below a name of our own, if the login has a user whose
+/// name can be a part of a subject.
+fn inbox_prefix(login: &Login, addresses: &[ServerAddr]) -> Option<String> {
+    let user = match login {
+        Login::Anonymous => addresses.iter().find(|address| address.password().is_some())?.username()?,
+        Login::Password { user, .. } => user,
+        Login::CredentialsFile(_) | Login::NkeyFile(_) => return None,
+    };
+    subjects::is_addressable(user).then(|| format!("_INBOX_{user}"))
 }
 
 async fn read(path: &std::path::Path) -> Result<String, ConnectError> {
@@ -325,6 +340,15 @@ fn is_disabled(kind: &AccountErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_come_below_the_name_of_the_user() {
+        let of = |url: &str| inbox_prefix(&Login::Anonymous, &[url.parse().expect("an address")]);
+        assert_eq!(of("nats://gateway:secret@a:1"), Some("_INBOX_gateway".to_owned()));
+        for nameless in ["nats://a:1", "nats://token@a:1", "nats://a.b:secret@a:1"] {
+            assert_eq!(of(nameless), None, "{nameless}");
+        }
+    }
 
     #[test]
     fn the_first_attempts_follow_within_a_quarter_of_a_second_and_all_within_two() {

@@ -2,5 +2,6 @@
 
 mod core;
 mod faults;
+mod permissions;
 mod streams;
 mod support;

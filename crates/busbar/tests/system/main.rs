@@ -19,6 +19,7 @@ mod keys;
 mod kill;
 mod lifecycle;
 mod packs;
+mod permissions;
 mod roles;
 mod runs;
 mod sdk_python;

@@ -53,13 +53,25 @@ impl Roles {
     /// Starts so many of each, waits until they are ready, and installs the pack of the tests and further ones.
     pub(crate) fn start(schedulers: usize, gateways: usize, packs: &[PathBuf]) -> Self {
         let stack = Stack::start_temp().unwrap();
+        let nats = stack.nats.url();
+        Self::start_on(stack, &|_| nats.clone(), schedulers, gateways, packs)
+    }
+
+    /// The same, with the address of NATS that each role is told.
+    pub(crate) fn start_on(
+        stack: Stack,
+        nats: &dyn Fn(&str) -> String,
+        schedulers: usize,
+        gateways: usize,
+        packs: &[PathBuf],
+    ) -> Self {
         let dir = stack.temp_dir().unwrap().join("roles");
         write_test_pack(&dir.join("packs"));
         install_our_key(&stack.redis.url());
         let address = || format!("127.0.0.1:{}", free_port().unwrap());
         let (kernel_at, mut health) = (address(), vec![address()]);
         let to_kernel = format!("safety_kernel.addr={kernel_at}");
-        let start = |role: &str, settings: &[String]| start_role(role, &stack, &dir, settings);
+        let start = |role: &str, settings: &[String]| start_role(role, &nats(role), &stack, &dir, settings);
         let kernel = start("safety-kernel", &[to_kernel.clone(), format!("health.listen={}", health[0])]);
         let mut running = Vec::new();
         for _ in 0..schedulers {
@@ -71,7 +83,7 @@ impl Roles {
         for _ in 0..gateways {
             let (http, grpc) = (address(), address());
             doors.push(start("gateway", &[format!("http.listen={http}"), format!("grpc.listen={grpc}")]));
-            at.push(endpoints(&stack, &dir, &http, grpc));
+            at.push(endpoints(nats("application"), &stack, &dir, &http, grpc));
             health.push(http);
         }
         health.iter().for_each(|address| ready(address));
@@ -104,11 +116,11 @@ impl Roles {
     }
 }
 
-fn endpoints(stack: &Stack, dir: &Path, http: &str, grpc: String) -> Endpoints {
+fn endpoints(nats: String, stack: &Stack, dir: &Path, http: &str, grpc: String) -> Endpoints {
     Endpoints {
         http: format!("http://{http}"),
         grpc: Some(grpc),
-        nats: stack.nats.url(),
+        nats,
         redis: stack.redis.url(),
         blobs: blobs(dir),
         api_key: KEY.into(),
@@ -116,10 +128,10 @@ fn endpoints(stack: &Stack, dir: &Path, http: &str, grpc: String) -> Endpoints {
     }
 }
 
-fn start_role(role: &str, stack: &Stack, dir: &Path, settings: &[String]) -> RoleProcess {
+fn start_role(role: &str, nats: &str, stack: &Stack, dir: &Path, settings: &[String]) -> RoleProcess {
     let log = File::options().create(true).append(true).open(dir.join(format!("{role}.log"))).unwrap();
     let mut command = program();
-    command.arg(role).args(["--nats", &stack.nats.url(), "--redis", &stack.redis.url()]);
+    command.arg(role).args(["--nats", nats, "--redis", &stack.redis.url()]);
     command.args(["--blobs", &blobs(dir)]);
     for setting in settings {
         command.args(["--set", setting]);
