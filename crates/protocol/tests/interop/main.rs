@@ -3,6 +3,7 @@
 //! `tools/test interop` installs the SDK and says where in `BUSBAR_TEST_CAP_SDK`. `BUSBAR_TEST_PACKETS` is the number of packets for
 //! each message type and question, `BUSBAR_TEST_SEED` where they begin; `tools/interop --packets N --seed S` sets both.
 
+mod handshake;
 mod messages;
 mod peer;
 mod random;

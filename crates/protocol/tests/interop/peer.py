@@ -11,7 +11,7 @@ import struct
 import sys
 from datetime import datetime, timedelta, timezone
 
-from cap import packet_boundary, production_signing, trust_signing
+from cap import packet_boundary, production_signing, trust_signing, worker_trust
 from cap.pb.cordum.agent.v1 import (  # noqa: F401  They fill the pool of descriptors.
     alert_pb2,
     buspacket_pb2,
@@ -132,6 +132,56 @@ def production_verify(pem, data, _):
     return production_signing.verify_production_packet(data, trust).SerializeToString(deterministic=True)
 
 
+class Worker:
+    """The worker of the handshake that is going on."""
+
+
+def handshake_begin(pem, scheduler_pem, purpose):
+    """A worker's challenge request; the purpose is a digit."""
+    Worker.config = worker_trust.WorkerTrustConfig(
+        worker_id="w-1",
+        expected_agent_id="agent-1",
+        tenant_id="acme",
+        audience=worker_trust.WORKER_HANDSHAKE_AUDIENCE,
+        proof_key_id="k",
+        proof_private_key=key_of(pem),
+        expected_scheduler_id="busbar-scheduler",
+        scheduler_public_keys={"server-1": key_of(scheduler_pem)},
+        sdk_version="cap-python/v2",
+    )
+    options = worker_trust.WorkerHandshakeRequestOptions(
+        request_id="r-1",
+        trace_id="t-1",
+        purpose=int(purpose),
+        client_nonce=random.randbytes(32),
+        created_at=datetime.now(timezone.utc),
+    )
+    Worker.request = worker_trust.build_challenge_request(Worker.config, options)
+    return Worker.request.SerializeToString(deterministic=True)
+
+
+def handshake_answer(data, token, _):
+    """The worker's answer to a challenge, if it believes it."""
+    now = datetime.now(timezone.utc)
+    Worker.verified = worker_trust.verify_challenge(Worker.config, Worker.request, parse(data), now)
+    capability = handshake_pb2.Handshake(
+        component_id="w-1",
+        role=handshake_pb2.COMPONENT_ROLE_WORKER,
+        supported_versions=[1],
+        capabilities={"job.echo": True},
+        sdk_version="cap-python/v2",
+        ready_topics=["job.echo"],
+    )
+    Worker.answer = worker_trust.build_authenticate(Worker.config, Worker.verified, capability, token.decode(), now)
+    return Worker.answer.SerializeToString(deterministic=True)
+
+
+def handshake_end(data, _, __):
+    """The session that a result gives, if the worker believes it."""
+    now = datetime.now(timezone.utc)
+    return worker_trust.verify_result(Worker.config, Worker.verified, Worker.answer, parse(data), now).token.encode()
+
+
 NUMBERS = [0, 1, -1, 127, 128, 300, 2**31 - 1, -(2**31), 2**62, -(2**63)]
 
 
@@ -189,6 +239,9 @@ QUESTIONS = {
     b"u": trust_verify,
     b"p": production_sign,
     b"q": production_verify,
+    b"w": handshake_begin,
+    b"x": handshake_answer,
+    b"y": handshake_end,
 }
 
 
