@@ -159,11 +159,13 @@ pub(crate) struct SchedulerSection {
     pub(crate) lease_poll_ms: u64,
     /// The most live jobs that the cell takes.
     pub(crate) live_jobs_max: usize,
+    /// A file with the key (P-256, PKCS #8 in PEM) that signs what the scheduler says on CAP's subjects; none means unsigned.
+    pub(crate) signing_key_file: Option<PathBuf>,
 }
 
 impl Default for SchedulerSection {
     fn default() -> Self {
-        Self { lease_ttl_ms: 2_000, lease_poll_ms: 250, live_jobs_max: 1_000_000 }
+        Self { lease_ttl_ms: 2_000, lease_poll_ms: 250, live_jobs_max: 1_000_000, signing_key_file: None }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::cell::Settings;
+use crate::voice::Voice;
 
 /// The scheduler's settings; the defaults suit production.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct SchedulerConfig {
     pub load_page: u64,
     /// How many of the jobs that wait are read before the first is dispatched; the others follow while work goes on.
     pub load_first: usize,
+    /// How it speaks on CAP's subjects.
+    pub voice: Voice,
     /// What the core needs.
     pub settings: Settings,
 }
@@ -34,6 +37,7 @@ impl SchedulerConfig {
             live_jobs_max: 1_000_000,
             load_page: 512,
             load_first: 4_096,
+            voice: Voice::default(),
             settings: Settings::default(),
         }
     }

@@ -36,6 +36,8 @@ mod service;
 mod takeover;
 mod tasks;
 mod traces;
+mod voice;
 
 pub use config::SchedulerConfig;
 pub use service::{Ports, SchedulerError, run};
+pub use voice::Voice;

@@ -39,6 +39,7 @@ use crate::library::Library;
 use crate::observer::Instruments;
 use crate::perform::{self, Refused};
 use crate::redrive;
+use crate::voice::Voice;
 
 /// The most submissions or results of one pull.
 const PULL: usize = 256;
@@ -59,6 +60,7 @@ pub(crate) struct Ears<B, R, C, J> {
     pub instruments: Instruments,
     pub epoch: u64,
     pub complaints: Mutex<Complaints>,
+    pub voice: Voice,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
@@ -195,7 +197,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             complaints.hear(subject, error.cap_code(), now)
         };
         if let Some(kept_back) = told {
-            perform::alert(&self.ports.bus, &Refused { subject, error, bytes, kept_back }, now).await;
+            perform::alert(&self.ports.bus, &self.voice, &Refused { subject, error, bytes, kept_back }, now).await;
         }
     }
 

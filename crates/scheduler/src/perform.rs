@@ -17,6 +17,7 @@ use crate::core::cell::Order;
 use crate::core::job::Job;
 use crate::core::transition::Command;
 use crate::traces::Traces;
+use crate::voice::Voice;
 
 /// The identity of an attempt: the same for every sending of it.
 #[must_use]
@@ -45,11 +46,18 @@ pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, now: Timestamp) -> Byt
 
 /// Sends what a job's change demands. Failures are not handled here: an attempt that nobody got is sent again when its worker
 /// does not show it, and a stop that was lost leaves the worker to finish in vain.
-pub(crate) async fn send<B: Bus>(bus: &B, traces: &Traces, order: &Order, job: Option<&Job>, inbox: &str, now: Timestamp) {
+pub(crate) async fn send<B: Bus>(
+    (bus, voice): (&B, &Voice),
+    traces: &Traces,
+    order: &Order,
+    job: Option<&Job>,
+    inbox: &str,
+    now: Timestamp,
+) {
     let outcome = match (&order.command, job) {
         (Command::Dispatch, Some(job)) => {
             let sending = Sending { job, worker_id: &order.worker_id, inbox, traceparent: traces.of_dispatch(job) };
-            dispatch(bus, sending, now).await
+            dispatch(bus, voice, sending, now).await
         }
         (Command::Dispatch, None) => Ok(()),
         (Command::Stop { attempt, reason, requested_by }, _) => {
@@ -67,7 +75,7 @@ pub(crate) async fn send<B: Bus>(bus: &B, traces: &Traces, order: &Order, job: O
             let trace = job.map_or_else(|| order.job.to_string(), |job| job.trace_id.clone());
             let packet = envelope::packet(&trace, subjects::SCHEDULER_SENDER, now, Payload::JobCancel(cancel));
             let headers = job.map(|job| traced(job.traceparent.clone())).unwrap_or_default();
-            bus.publish(subjects::CANCEL, headers, packet).await
+            bus.publish(subjects::CANCEL, headers, voice.seal(packet)).await
         }
     };
     if let Err(error) = outcome {
@@ -89,12 +97,14 @@ fn traced(traceparent: String) -> Headers {
     named.into_iter().collect()
 }
 
-async fn dispatch<B: Bus>(bus: &B, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
+async fn dispatch<B: Bus>(bus: &B, voice: &Voice, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
     let Sending { job, worker_id, inbox, traceparent } = sending;
     let packet = dispatch_packet(job, worker_id, now);
     let mut headers = traced(traceparent);
     // Only a native worker tells its starts apart.
     let native = job.hold().filter(|hold| hold.kind == WorkerKind::Native);
+    // Native workers do not look at signatures, and get the most.
+    let packet = if native.is_some() { packet } else { voice.seal(packet) };
     let start = native.map(|hold| hold.incarnation.clone()).filter(|start| !start.is_empty());
     headers.extend(start.map(|start| (INCARNATION.to_owned(), start)));
     let subject = if worker_id.is_empty() { job.topic.clone() } else { subjects::worker_jobs(worker_id) };
@@ -177,8 +187,8 @@ pub(crate) fn alert_packet(refused: &Refused<'_>, now: Timestamp) -> Bytes {
 }
 
 /// Tells operators of a packet that was not taken.
-pub(crate) async fn alert<B: Bus>(bus: &B, refused: &Refused<'_>, now: Timestamp) {
-    if let Err(error) = bus.publish(subjects::ALERT, Headers::new(), alert_packet(refused, now)).await {
+pub(crate) async fn alert<B: Bus>(bus: &B, voice: &Voice, refused: &Refused<'_>, now: Timestamp) {
+    if let Err(error) = bus.publish(subjects::ALERT, Headers::new(), voice.seal(alert_packet(refused, now))).await {
         tracing::debug!(%error, "an alert was not sent");
     }
 }

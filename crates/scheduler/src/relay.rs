@@ -19,6 +19,7 @@ use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
 use crate::meters::Meters;
+use crate::voice::Voice;
 
 /// The log of jobs.
 pub(crate) const JOBS: RelayedLog =
@@ -28,6 +29,7 @@ pub(crate) const JOBS: RelayedLog =
 pub(crate) struct JobTeller<B> {
     pub(crate) bus: B,
     pub(crate) meters: Meters,
+    pub(crate) voice: Voice,
 }
 
 impl<B: Bus> Teller for JobTeller<B> {
@@ -61,6 +63,7 @@ impl<B: Bus> JobTeller<B> {
         let trace = if event.trace_id.is_empty() { &event.job_id } else { &event.trace_id };
         let result = Payload::JobResult(result_of(event));
         let packet = envelope::packet(trace, subjects::SCHEDULER_SENDER, Timestamp::from_millis(event.at_ms), result);
+        let packet = self.voice.seal(packet);
         if event.decided_here {
             self.bus.publish(subjects::RESULT, Headers::new(), packet.clone()).await?;
         }

@@ -1,10 +1,12 @@
 //! The scheduler.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use busbar_protocol::ports::Records as _;
+use busbar_protocol::signing::{KeyError, PrivateKey};
 use busbar_rpc::{KernelClient, KernelClientOptions};
-use busbar_scheduler::{Ports, SchedulerConfig};
+use busbar_scheduler::{Ports, SchedulerConfig, Voice};
 use busbar_service::TaskSet;
 use busbar_service::clock::SystemClock;
 use busbar_service::telemetry::Connections;
@@ -30,12 +32,38 @@ pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Res
     let watched =
         Watched { role: ROLE, connections: Connections::register(metrics, ROLE), fill: Some(Fill::register(metrics, ROLE)) };
     start_health(tasks, watched, config, kit, world).await?;
-    let config = settings(config);
+    let config = SchedulerConfig { voice: voice(config)?, ..settings(config) };
     tasks.spawn(
         ROLE,
         async move { busbar_scheduler::run(config, ports, telemetry, async move { shutdown.triggered().await }).await },
     );
     Ok(())
+}
+
+/// Why the key that signs cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum SigningKeyError {
+    #[error("scheduler.signing_key_file {} cannot be read", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("scheduler.signing_key_file {} holds no key", path.display())]
+    Key {
+        path: PathBuf,
+        #[source]
+        source: KeyError,
+    },
+}
+
+fn voice(config: &Config) -> Result<Voice, Failure> {
+    let Some(path) = &config.scheduler.signing_key_file else { return Ok(Voice::default()) };
+    let failed = Failure::start("the scheduler");
+    let key = std::fs::read_to_string(path).map_err(|source| SigningKeyError::Read { path: path.clone(), source });
+    let key =
+        key.and_then(|text| PrivateKey::from_pem(&text).map_err(|source| SigningKeyError::Key { path: path.clone(), source }));
+    key.map(Voice::signing).map_err(failed)
 }
 
 fn settings(config: &Config) -> SchedulerConfig {

@@ -3,8 +3,10 @@
 //! The processes stand in `interop/sdk.py`; `tools/test interop` installs the SDK and says where in `BUSBAR_TEST_CAP_SDK`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use busbar_api::{JobState, WorkerView};
+use busbar_protocol::signing::PrivateKey;
 use busbar_protocol::subjects;
 use serde_json::{Value, json};
 
@@ -77,6 +79,36 @@ fn named_agents_share_a_topic_and_may_die() {
     let _again = ["agent-1", "agent-2"].map(|id| CapSdk::agent(&dev, &format!("{id}-again"), "job.cap.named", Some(id)));
     let done = client.wait(&slow);
     assert_eq!((done.state, done.attempts), (JobState::Succeeded, 2), "{done:?}");
+}
+
+#[test]
+#[ignore = "needs the published CAP SDK: tools/test interop"]
+fn an_agent_that_knows_our_key_takes_what_we_sign_and_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let (secret, ours, other) = (temp.path().join("key.pem"), temp.path().join("public.pem"), temp.path().join("other.pem"));
+    let key = |byte| PrivateKey::from_secret(&[byte; 32]).unwrap();
+    fs::write(&secret, key(1).to_pem().unwrap()).unwrap();
+    fs::write(&ours, key(1).public().to_pem().unwrap()).unwrap();
+    fs::write(&other, key(2).public().to_pem().unwrap()).unwrap();
+    let set = format!("scheduler.signing_key_file={}", secret.display());
+    let dev =
+        Dev::start_with(DevOptions { packs: vec![cap_pack()], args: vec!["--set".to_owned(), set], ..DevOptions::default() });
+    let client = dev.client();
+    let listener = CapSdk::listener(&dev);
+    // One that was told another key hears every dispatch and takes none.
+    let deaf = CapSdk::distrustful(&dev, "job.cap.named", "deaf", &other);
+    client.until_online("deaf", 1);
+    let passed_over = submit(&client, "job.cap.named", &json!({"ms": 1}));
+    until("it was sent", || listener.heard().iter().any(|told| told["subject"] == "worker.deaf.jobs").then_some(()));
+    // The scheduler gives it ten seconds to answer: enough to do what it never did.
+    assert_eq!(client.post(&format!("/api/v1/jobs/{passed_over}/cancel"), &json!({})).status, 200);
+    assert_eq!(client.wait(&passed_over).state, JobState::Cancelled);
+    assert!(!Executions::read(&executions(&dev)).starts.contains_key(&passed_over));
+    drop(deaf);
+    let _agent = CapSdk::distrustful(&dev, "job.cap.named", "trusting", &ours);
+    client.until_online("trusting", 1);
+    let job = submit(&client, "job.cap.named", &json!({"ms": 1}));
+    assert_eq!(client.result(&job)["seen"], json!({"ms": 1}));
 }
 
 #[test]

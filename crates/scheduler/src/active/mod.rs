@@ -94,7 +94,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         bus: ports.bus.clone(),
         records: ports.records.clone(),
         clock: ports.clock.clone(),
-        teller: JobTeller { bus: ports.bus.clone(), meters: instruments.meters.clone() },
+        teller: JobTeller { bus: ports.bus.clone(), meters: instruments.meters.clone(), voice: config.voice.clone() },
         of: relay::JOBS,
         epoch,
         progress,
@@ -114,6 +114,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         instruments: instruments.clone(),
         epoch,
         complaints: std::sync::Mutex::default(),
+        voice: config.voice.clone(),
     };
     Arc::new(ears).start(&mut tasks).await?;
     tasks.spawn(tasks::call_workers(ports.bus.clone(), ports.clock.clone()));
@@ -369,7 +370,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
         }
         for order in self.cell.take_orders() {
-            perform::send(bus, &self.observer.instruments().traces, &order, self.cell.job(&order.job), &self.inbox, now).await;
+            let speaker = (bus, &self.config.voice);
+            let job = self.cell.job(&order.job);
+            perform::send(speaker, &self.observer.instruments().traces, &order, job, &self.inbox, now).await;
         }
         for (delivery, settlement) in self.settle.drain(..) {
             if let Err(error) = bus.settle(&delivery, settlement).await {

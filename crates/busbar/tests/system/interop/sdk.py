@@ -1,6 +1,7 @@
 """Workers, a client and a listener made of nothing but the published CAP SDK for Python.
 
     sdk.py agent NATS REDIS FILE TOPIC [ID]   an Agent with default settings, or with the given id, that serves one topic
+                                              with SCHEDULER_KEY it takes only what is signed by that key (a file in PEM)
     sdk.py plain NATS FILE TOPIC              run_worker with default settings
     sdk.py submit NATS REDIS TOPIC INPUT ID   submit_job straight to the bus
     sdk.py ttl REDIS KEY                      prints how many seconds a key has to live, or less than 0
@@ -11,6 +12,7 @@ Handlers append to FILE when they begin and when they end, and do what their inp
 
 import asyncio
 import json
+import os
 import sys
 
 import nats
@@ -20,6 +22,7 @@ from cap.pb.cordum.agent.v1 import job_pb2
 from cap.runtime import Agent
 from cap.validate import validate_bus_packet
 from cap.worker import run_worker
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf.json_format import MessageToDict
 
 # Whoever listens on a topic takes its jobs: the listener hears only one that has a worker too.
@@ -40,6 +43,9 @@ async def work(file, job_id, data):
 
 async def agent(nats_url, redis_url, file, topic, *worker_id):
     named = {"worker_id": worker_id[0]} if worker_id else {}
+    if "SCHEDULER_KEY" in os.environ:
+        with open(os.environ["SCHEDULER_KEY"], "rb") as pem:
+            named["public_keys"] = {"busbar-scheduler": load_pem_public_key(pem.read())}
     runtime = Agent(nats_url=nats_url, redis_url=redis_url, **named)
 
     @runtime.job(topic)

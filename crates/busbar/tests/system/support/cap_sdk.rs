@@ -35,9 +35,13 @@ fn command(args: &[&str]) -> Command {
 impl CapSdk {
     /// Starts one; `name` is that of the file with what it says. It is there when it has said so.
     pub(crate) fn start(dev: &Dev, name: &str, args: &[&str]) -> Self {
+        Self::spawn(dev, name, command(args))
+    }
+
+    fn spawn(dev: &Dev, name: &str, mut command: Command) -> Self {
         let out = dev.temp().join(format!("{name}.out"));
         let log = File::options().create(true).append(true).open(dev.temp().join("sdk.log")).unwrap();
-        let child = command(args).stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(log).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(log).spawn().unwrap();
         let mut sdk = Self { child, out };
         until("the SDK is ready", || {
             if let Some(status) = sdk.child.try_wait().unwrap() {
@@ -55,6 +59,15 @@ impl CapSdk {
         let mut args = vec!["agent", at.nats.as_str(), at.redis.as_str(), file.to_str().unwrap(), topic];
         args.extend(id);
         Self::start(dev, name, &args)
+    }
+
+    /// An `Agent` that takes only what the scheduler signed with the key whose public half stands in this file.
+    pub(crate) fn distrustful(dev: &Dev, topic: &str, id: &str, key: &Path) -> Self {
+        let file = executions(dev);
+        let at = &dev.endpoints;
+        let mut command = command(&["agent", &at.nats, &at.redis, file.to_str().unwrap(), topic, id]);
+        command.env("SCHEDULER_KEY", key);
+        Self::spawn(dev, id, command)
     }
 
     /// A `run_worker` with default settings.

@@ -1,0 +1,65 @@
+//! What the scheduler says on CAP's subjects: signed, where it has a key, so that workers and clients can tell it from others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use busbar_protocol::signing::{PrivateKey, packet};
+
+/// The scheduler's way to speak. Without a key it speaks unsigned.
+#[derive(Clone, Debug, Default)]
+pub struct Voice(Option<Arc<PrivateKey>>);
+
+impl PartialEq for Voice {
+    fn eq(&self, other: &Self) -> bool {
+        let public = |voice: &Self| voice.0.as_ref().map(|key| key.public());
+        public(self) == public(other)
+    }
+}
+
+impl Eq for Voice {}
+
+impl Voice {
+    /// Signs what it says with this key.
+    #[must_use]
+    pub fn signing(key: PrivateKey) -> Self {
+        Self(Some(Arc::new(key)))
+    }
+
+    /// The packet as it is published.
+    #[must_use]
+    pub(crate) fn seal(&self, unsigned: Bytes) -> Bytes {
+        let Some(key) = &self.0 else { return unsigned };
+        match packet::sign(&unsigned, key) {
+            Ok(signed) => signed,
+            // A request that our decoder takes can still be no protobuf for others: nobody else would read it, signed or not.
+            Err(error) => {
+                tracing::debug!(%error, "a packet cannot be signed");
+                unsigned
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use busbar_protocol::cap::bus_packet::Payload;
+    use busbar_protocol::cap::{BusPacket, JobCancel};
+    use busbar_protocol::envelope;
+    use busbar_protocol::prost::Message as _;
+    use busbar_protocol::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn with_a_key_it_signs_and_without_one_it_does_not() {
+        let cancel = JobCancel { job_id: "j".into(), requested_by: "t".into(), ..JobCancel::default() };
+        let unsigned = envelope::packet("t", "s", Timestamp::from_millis(1), Payload::JobCancel(cancel));
+        assert_eq!(Voice::default().seal(unsigned.clone()), unsigned);
+        let key = PrivateKey::from_secret(&[5; 32]).expect("a key");
+        let sealed = Voice::signing(key.clone()).seal(unsigned.clone());
+        assert_eq!(packet::verify(&sealed, &key.public()), Ok(()));
+        let read = BusPacket::decode(sealed).expect("a packet");
+        assert_eq!(BusPacket { signature: Bytes::new(), ..read }.encode_to_vec(), unsigned);
+    }
+}
