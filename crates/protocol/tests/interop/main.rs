@@ -11,6 +11,8 @@ mod random;
 use busbar_protocol::canonical::{Tree, canonical};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{BusPacket, IdentityBinding, SignatureMetadata};
+use busbar_protocol::envelope;
+use busbar_protocol::handshake as handshake_rules;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::schema::{self, Kind, MESSAGES, Shape};
 use busbar_protocol::signing::production::Expected;
@@ -46,6 +48,39 @@ fn every_message_of_the_table_is_tried() {
     let mut tried: Vec<_> = TYPES.iter().map(|(name, _)| *name).collect();
     tried.sort_unstable();
     assert_eq!(ours, tried);
+}
+
+/// Whatever comes, everything that reads it says yes or no.
+#[test]
+fn nothing_that_reads_packets_fails_on_bad_ones() {
+    let (packets, mut noise) = noise();
+    let key = PrivateKey::from_secret(&[3; 32]).expect("a key").public();
+    let mut taken = 0;
+    for number in 0..packets * 20 {
+        let mut bytes = match number % 4 {
+            0 => {
+                let length = noise.below(300);
+                noise.bytes(length)
+            }
+            1 => packet(&mut noise),
+            2 => production_packet(&mut noise, 11),
+            _ => random::message(&mut noise, schema::bus_packet(), Manners::Wild),
+        };
+        if noise.once_in(2) {
+            random::mutate(&mut noise, &mut bytes);
+        }
+        let bytes = bytes.into();
+        taken += u32::from(envelope::decode(&bytes).is_ok());
+        let _ = (handshake_rules::read_request(&bytes), handshake_rules::read_answer(&bytes));
+        let _ = (envelope::without_context_ref(&bytes), production::key_id(&bytes), trust::digest(&bytes));
+        assert!(ordinary::verify(&bytes, &key).is_err() && trust::verify(&bytes, &key).is_err(), "{number}: {bytes:02x?}");
+        let now = Timestamp::wall_clock();
+        let skew = std::time::Duration::from_secs(60);
+        let (audience, tenant_id, sender_id) = ("sys.job.result", "acme", "s");
+        let expected = Expected { audience, tenant_id, sender_id, key: ("k", &key), now, skew };
+        assert!(production::verify(&bytes, &expected).is_err(), "{number}: {bytes:02x?}");
+    }
+    eprintln!("{taken} of them keep the rules of the envelope");
 }
 
 #[test]
