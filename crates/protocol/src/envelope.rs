@@ -192,7 +192,14 @@ pub fn check(packet: &BusPacket) -> Result<(), PacketError> {
         }
         Payload::Heartbeat(beat) => require(beat.worker_id == packet.sender_id, "heartbeat.worker_id", "must equal sender_id"),
         Payload::Handshake(shake) => {
-            require(shake.component_id == packet.sender_id, "handshake.component_id", "must equal sender_id")
+            require(shake.component_id == packet.sender_id, "handshake.component_id", "must equal sender_id")?;
+            // The highest version that both sides speak is 1, or there is none.
+            match shake.supported_versions.iter().max() {
+                Some(highest) if !shake.supported_versions.contains(&PROTOCOL_VERSION) => {
+                    Err(PacketError::Version { found: *highest })
+                }
+                _ => Ok(()),
+            }
         }
         Payload::JobProgress(progress) => {
             require(!progress.job_id.is_empty(), "job_progress.job_id", "must not be empty")?;
@@ -301,7 +308,7 @@ fn raw_field(packet: &Bytes, wanted: u32) -> Result<Bytes, PacketError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cap::{Compensation, DispatchIdentity, Heartbeat, JobResult, ResourceRef};
+    use crate::cap::{Compensation, DispatchIdentity, Handshake, Heartbeat, JobResult, ResourceRef};
 
     fn now() -> Timestamp {
         Timestamp::from_millis(1_700_000_000_123)
@@ -370,6 +377,12 @@ mod tests {
         assert_eq!(rule(&with(Payload::JobRequest(no_topic))), "job_request.topic");
         let result = JobResult { job_id: "j".into(), status: 5, worker_id: "x".into(), ..JobResult::default() };
         assert_eq!(rule(&with(Payload::JobResult(result))), "job_result.worker_id");
+        let shake = |versions: &[i32]| {
+            let shake = Handshake { component_id: "s".into(), supported_versions: versions.into(), ..Handshake::default() };
+            check(&with(Payload::Handshake(shake)))
+        };
+        assert_eq!((shake(&[]), shake(&[1]), shake(&[3, 1])), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(shake(&[3, 2]), Err(PacketError::Version { found: 3 }));
         let beat = Heartbeat { worker_id: "x".into(), ..Heartbeat::default() };
         assert_eq!(rule(&with(Payload::Heartbeat(beat))), "heartbeat.worker_id");
     }

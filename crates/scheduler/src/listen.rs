@@ -163,11 +163,14 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             // What we broadcast ourselves comes back to us.
             (subjects::CANCEL, Payload::JobCancel(_)) if sender == subjects::SCHEDULER_SENDER => {}
             (subjects::CANCEL, Payload::JobCancel(cancel)) => {
+                // An attempt that is too large to be one of ours is over, or never was.
+                let attempt = cancel.dispatch.map_or(0, |dispatch| u32::try_from(dispatch.attempt).unwrap_or(u32::MAX));
                 let item = CancelItem {
                     job_id: cancel.job_id,
                     tenant_id: String::new(),
                     reason: cancel.reason,
                     requested_by: cancel.requested_by,
+                    attempt,
                 };
                 self.send(Input::Cancel { items: vec![item], reply: None }).await;
             }

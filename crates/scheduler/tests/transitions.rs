@@ -199,6 +199,16 @@ fn nothing_leaves_an_end() {
 }
 
 #[test]
+fn a_wish_that_names_an_attempt_means_it_only_while_it_is_out() {
+    let out = Job { attempt: 2, ..job(running()) };
+    assert!(out.is_meant(0) && out.is_meant(2));
+    assert!(!out.is_meant(1) && !out.is_meant(3));
+    let between = Job { attempt: 2, ..job(State::Scheduled { since: PAST, not_before: PAST }) };
+    assert!(between.is_meant(0));
+    assert!(!between.is_meant(2), "that attempt is over");
+}
+
+#[test]
 fn every_job_survives_its_packed_form() {
     for (name, job) in jobs() {
         assert_eq!(Job::decode(&job.encode()).as_ref(), Ok(&job), "{name}");

@@ -485,6 +485,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             tenant_id: run.head.tenant_id.clone(),
             reason: format!("run {run_id} is ending"),
             requested_by: busbar_protocol::subjects::ENGINE_QUEUE.to_owned(),
+            attempt: 0,
         })
     }
 

@@ -264,6 +264,7 @@ impl<B: Bus, R: Records> Client<B, R> {
             tenant_id: options.tenant.clone(),
             reason: reason.to_owned(),
             requested_by: options.name.clone(),
+            attempt: 0,
         };
         let request = CancelRequest { items: vec![item] }.encode_to_vec().into();
         let answer = self.inner.bus.request(subjects::SCHEDULER_CANCEL, Headers::new(), request, options.admit_within).await?;

@@ -144,6 +144,7 @@ impl Tenant {
             tenant_id: self.name.clone(),
             reason: "chance".to_owned(),
             requested_by: "chaos".to_owned(),
+            attempt: 0,
         };
         let body = Bytes::from(CancelRequest { items: vec![item] }.encode_to_vec());
         loop {

@@ -52,6 +52,7 @@ pub(crate) async fn cancel<B: Bus, R: Records>(
         tenant_id: caller.tenant_id().to_owned(),
         reason: reason.chars().take(REASON_CHARACTERS_MAX).collect(),
         requested_by: caller.name().to_owned(),
+        attempt: 0,
     };
     let question = busbar::CancelRequest { items: vec![item] };
     let reply: busbar::CancelReply = app.ask(subjects::SCHEDULER_CANCEL, &question, PATIENCE).await?;

@@ -576,6 +576,9 @@ pub struct CancelItem {
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub requested_by: ::prost::alloc::string::String,
+    /// Only while this attempt is out; 0 means the job, whatever its attempt.
+    #[prost(uint32, tag = "5")]
+    pub attempt: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CancelReply {

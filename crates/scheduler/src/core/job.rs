@@ -236,6 +236,12 @@ impl State {
 }
 
 impl Job {
+    /// Whether a wish that names an attempt means this job as it is: while that attempt is out. 0 names none, and always means it.
+    #[must_use]
+    pub fn is_meant(&self, attempt: u32) -> bool {
+        attempt == 0 || (self.hold().is_some() && self.attempt == attempt)
+    }
+
     /// Who has the present attempt.
     #[must_use]
     pub const fn hold(&self) -> Option<&Hold> {

@@ -3,13 +3,15 @@
 use std::thread;
 
 use busbar_api::{CancelReply, JobState, JobView};
-use busbar_protocol::busbar;
+use busbar_protocol::cap::bus_packet::Payload;
+use busbar_protocol::cap::{DispatchIdentity, JobCancel};
+use busbar_protocol::{busbar, subjects};
 use serde_json::json;
 
 use super::rest;
 use crate::support::{
-    Breaker, Client, Dev, DevOptions, Executions, Noise, Roles, SLEEP, Sleeper, Truth, WORK, chaos_pack, freeze, size, thaw,
-    until,
+    Breaker, Client, Dev, DevOptions, Executions, Noise, Roles, SLEEP, Sleeper, Truth, WORK, Wire, chaos_pack, freeze, size,
+    thaw, until,
 };
 
 const SEED: u64 = 0x5eed_ca4c;
@@ -67,6 +69,31 @@ fn a_job_is_cancelled_in_every_state() {
     let ends = rest(&client, &roles.truth(), &jobs);
     let succeeded = ends.values().filter(|states| states[..] == [busbar::JobState::Succeeded]).count();
     assert_eq!(succeeded, 1, "{ends:?}");
+}
+
+/// CAP lets a cancellation name the attempt that it means.
+#[test]
+fn a_cancellation_of_another_attempt_means_nothing() {
+    let dev = Dev::start();
+    let file = dev.temp().join("executions");
+    let _sleeper = Sleeper::start(&dev, "sleeper-1", 1, &file);
+    let client = dev.client();
+    let wire = Wire::connect(&dev.endpoints.nats);
+    let job = client.submit(SLEEP, &json!({"ms": 10_000}));
+    until("it is executed", || (Executions::read(&file).open == 1).then_some(()));
+    let cancel = |attempt: u64, reason: &str| {
+        let dispatch = DispatchIdentity { attempt, ..DispatchIdentity::default() };
+        let (job_id, reason, requested_by) = (job.clone(), reason.to_owned(), "a-client".to_owned());
+        let cancel = JobCancel { job_id, reason, requested_by, dispatch: Some(dispatch), ..JobCancel::default() };
+        wire.say(subjects::CANCEL, "a-client", Payload::JobCancel(cancel));
+    };
+    cancel(2, "another attempt");
+    cancel(u64::MAX, "no attempt at all");
+    cancel(1, "for this one");
+    let view = client.wait(&job);
+    assert_eq!(view.state, JobState::Cancelled, "{view:?}");
+    // Had one of the others counted, its reason would stand here: they came before, on the same connection.
+    assert!(!view.error_message.is_some_and(|why| why.contains("attempt")), "another cancellation counted");
 }
 
 /// Four clients cancel what just ends. Whatever they were told is so.
