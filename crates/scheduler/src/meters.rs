@@ -257,14 +257,15 @@ impl Board {
     fn look_at_workers(&mut self, cell: &Cell, patience: &Patience, now: Timestamp) {
         self.slots.values_mut().for_each(|count| *count = (0, 0));
         let mut by_status = STATUSES.map(|status| (status, 0));
-        for worker in cell.workers().view(patience, cell.holds(), now) {
-            if let Some((_, count)) = by_status.iter_mut().find(|(status, _)| *status == worker.status) {
+        for (id, worker) in cell.workers().iter() {
+            let (standing, _) = worker.standing(id, patience, cell.holds(), now);
+            if let Some((_, count)) = by_status.iter_mut().find(|(status, _)| *status == standing) {
                 *count += 1;
             }
-            if worker.status != "lost" {
+            if !worker.lost {
                 let (slots, used) = self.slots.entry(self.pools.name(&worker.pool).to_owned()).or_default();
                 *slots += i64::from(worker.capacity);
-                *used += i64::from(worker.in_flight);
+                *used += i64::try_from(worker.out.len()).unwrap_or(i64::MAX);
             }
         }
         by_status.iter().for_each(|(status, count)| self.meters.set(&self.meters.workers, "status", status, *count));

@@ -8,7 +8,6 @@
 //!  at the end of a drain ──► busbar.worker.beat with `leaving`
 //! ```
 
-use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use futures::{StreamExt as _, stream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::machine::Load;
 use super::run::Desk;
 use super::{BeatConnect, BoxError, WorkerError, WorkerOptions, refused};
 use crate::backoff::part_of;
@@ -194,7 +194,7 @@ impl<B: Bus> Sender<B> {
     }
 
     fn compose(&self, leaving: bool) -> WorkerBeat {
-        let (cpu_load, memory_load) = (cpu_load(), memory_load());
+        let load = Load::of_the_machine();
         let ledger = self.desk.ledger();
         let held = ledger.held().map(|(key, dispatch_id)| HeldAttempt {
             job_id: key.job_id.clone(),
@@ -206,21 +206,22 @@ impl<B: Bus> Sender<B> {
             draining: ledger.is_draining(),
             next_ms: millis(if ledger.held_count() == 0 { REST_EVERY } else { BEAT_EVERY }),
             held: held.collect(),
-            cpu_load,
-            memory_load,
+            cpu_load: load.processors,
+            memory_load: load.memory,
             leaving,
             ..self.about.clone()
         }
     }
 
     async fn heartbeat(&self) {
+        let load = Load::of_the_machine();
         let running = self.desk.ledger().running_count();
         let heartbeat = Heartbeat {
             worker_id: self.about.worker_id.clone(),
             region: self.about.region.clone(),
             r#type: self.about.worker_type.clone(),
-            cpu_load: cpu_load(),
-            memory_load: memory_load(),
+            cpu_load: load.processors,
+            memory_load: load.memory,
             active_jobs: i32::try_from(running).unwrap_or(i32::MAX),
             capabilities: self.about.capabilities.clone(),
             pool: self.about.pool.clone(),
@@ -254,37 +255,4 @@ impl<B: Bus> Sender<B> {
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// The load of the machine in percent of its processors; 0 where it is not known.
-fn cpu_load() -> f32 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f32 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
-    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (load / processors as f32 * 100.0).min(100.0)
-}
-
-/// The memory of the machine that is in use, in percent; 0 where it is not known.
-fn memory_load() -> f32 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let of = |name: &str| -> Option<f32> {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        rest.split_whitespace().next()?.parse().ok()
-    };
-    match (of("MemTotal:"), of("MemAvailable:")) {
-        (Some(total), Some(free)) if total > 0.0 => (total - free) / total * 100.0,
-        _ => 0.0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loads_are_percentages() {
-        for load in [cpu_load(), memory_load()] {
-            assert!((0.0..=100.0).contains(&load), "{load}");
-        }
-    }
 }

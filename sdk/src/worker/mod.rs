@@ -6,6 +6,7 @@
 
 mod attempt;
 mod beats;
+mod machine;
 mod report;
 mod run;
 

@@ -41,7 +41,7 @@ const INPUTS_MAX: usize = 512;
 /// The most placements of one turn.
 const PLACEMENTS_MAX: usize = 512;
 /// The longest sleep of the loop: workers fall silent without saying so.
-const TURN: Duration = Duration::from_millis(100);
+const TURN: Duration = Duration::from_millis(200);
 /// A turn that took longer than this was deaf: silence in it proves nothing.
 const DEAF: Duration = Duration::from_millis(500);
 

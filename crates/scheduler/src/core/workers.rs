@@ -580,7 +580,9 @@ impl Worker {
         self.out.extract_if(.., is_gone).collect()
     }
 
-    fn view(&self, id: &str, patience: &Patience, holds: &Holds, now: Timestamp) -> WorkerView {
+    /// How it stands, in one word, and why, where somebody or something keeps it from taking work.
+    #[must_use]
+    pub fn standing(&self, id: &str, patience: &Patience, holds: &Holds, now: Timestamp) -> (&'static str, Option<String>) {
         let stale = now.since(self.seen) > self.patience(patience) / 2;
         let blocked = holds.worker(id, now).map(|pause| pause.reason.clone());
         // Processes that share a default name are reached all the same, as a group.
@@ -594,6 +596,11 @@ impl Worker {
             (false, None, false, true) => "stale",
             (false, None, false, false) => "online",
         };
+        (status, blocked.or(drains))
+    }
+
+    fn view(&self, id: &str, patience: &Patience, holds: &Holds, now: Timestamp) -> WorkerView {
+        let (status, reason) = self.standing(id, patience, holds, now);
         WorkerView {
             worker_id: id.to_owned(),
             kind: self.kind.into(),
@@ -610,7 +617,7 @@ impl Worker {
             labels: self.labels.clone(),
             shared: self.shared,
             capabilities: self.capabilities.iter().cloned().collect(),
-            reason: blocked.or(drains).unwrap_or_default(),
+            reason: reason.unwrap_or_default(),
             prefetch: self.prefetch,
             worker_type: self.worker_type.clone(),
         }

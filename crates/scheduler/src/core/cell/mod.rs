@@ -55,7 +55,7 @@ pub use shelving::{Known, Misread};
 const RUNNING_WRITTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the silences of workers are looked at.
-const LISTEN_EVERY: Duration = Duration::from_millis(50);
+const LISTEN_EVERY: Duration = Duration::from_millis(200);
 
 /// How often what need not be remembered is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
