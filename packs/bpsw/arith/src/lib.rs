@@ -1,14 +1,16 @@
 //! Baillie-PSW arithmetic: a strong test to base 2 and a strong Lucas-Selfridge test for every odd number of a range.
 //!
 //! ```text
-//! search::Range ──sieve (hunt only)──► verdict::judge ──► strong + lucas over a Ring ──► tally, digest
-//!                                                              │
-//!                                         word::Word (below 2^64) or wide::Wide<N> (above)
+//! search::Search ──sieve (hunt) or census (small factors)──► below 2^64: lanes, several words at a time ──► tally, digest of each block
+//!                                                       └──► above: verdict::judge ──► strong + lucas over wide::Wide<N>, second opinion
 //! ```
 //!
 //! Nothing here reads clocks, files or randomness: equal input gives equal output on every target, so that results of
 //! different workers can be compared byte for byte. Nothing here knows of wasm or JSON either.
 
+mod census;
+pub mod digest;
+pub mod lanes;
 pub mod lucas;
 pub mod natural;
 pub mod ring;

@@ -1,8 +1,18 @@
-//! The strong Lucas test with Selfridge's parameters, and the extra congruences that its chain gives for nothing.
+//! The strong Lucas test with Selfridge's parameters, and the two congruences that Baillie, Fiori and Wagstaff add to it.
+//!
+//! With roots a and b of x^2 - Px + Q, all that is asked of U and V can be asked of W(k) = (a/b)^k + (b/a)^k, the sequence V with
+//! parameters P^2/Q - 2 and 1. It takes two products for each bit where U, V and Q^k take three. For an odd d, and for n that
+//! shares no factor with 2PQD:
+//!
+//! - W(k) = V(2k) / Q^k, so V(2k) = 0 where W(k) = 0;
+//! - V(d)^2 = Q^d (W(d) + 2) and D U(d)^2 = Q^d (W(d) - 2), and U(d) V(d) = 0 where 2 W(d+1) = (P^2/Q - 2) W(d). Where W(d) = 2, V(d) is
+//!   a unit, so that the latter says U(d) = 0; where W(d) = -2, U(d) is one, and it says V(d) = 0. No root of 0 slips through.
+//!
+//! A number that shares a factor with Q fails: modulo that factor, U and V are powers of P.
 
 use crate::ring::Ring;
 
-/// How a number fared.
+/// How a number fared in the strong test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lucas {
     /// It is a perfect square, for which no discriminant exists.
@@ -11,19 +21,14 @@ pub enum Lucas {
     Factor(u32),
     /// It fails the strong test.
     Fails,
-    /// It passes the strong test.
-    Passes {
-        /// The discriminant that was used.
-        discriminant: i32,
-        /// Whether `V(n+1) = 2Q` and `Q^((n+1)/2) = Q (Q/n)` hold too, as for every prime (Baillie, Fiori, Wagstaff 2021).
-        congruences: bool,
-    },
+    /// It passes the strong test with this discriminant.
+    Passes(i32),
 }
 
 impl Lucas {
     /// Whether the strong test was passed.
     pub fn passes(self) -> bool {
-        matches!(self, Self::Passes { .. })
+        matches!(self, Self::Passes(_))
     }
 }
 
@@ -37,29 +42,75 @@ pub trait Subject {
     fn is_square(&self) -> bool;
 }
 
-/// The strong Lucas-Selfridge test of an odd number above 1, the modulus of `ring`.
+/// The strong Lucas-Selfridge test of an odd number above 1, the modulus of `ring` (Baillie and Wagstaff 1980, method A).
 pub fn strong_lucas<R: Ring>(ring: &R, subject: &impl Subject) -> Lucas {
     match selfridge(subject) {
         Selfridge::Square => Lucas::Square,
         Selfridge::Factor(factor) => Lucas::Factor(factor),
-        Selfridge::Discriminant(discriminant) => chain(ring, subject, discriminant),
+        Selfridge::Discriminant(discriminant) => match walk(ring, subject, discriminant) {
+            Walk { passes: true, .. } => Lucas::Passes(discriminant),
+            Walk { passes: false, .. } => Lucas::Fails,
+        },
     }
 }
 
-/// Whether `discriminant` shows the modulus composite: the certificate of a failed congruence or Lucas test.
-pub fn lucas_passes<R: Ring>(ring: &R, subject: &impl Subject, discriminant: i32) -> bool {
-    chain(ring, subject, discriminant) == Lucas::Passes { discriminant, congruences: true }
+/// Whether the strong test with `discriminant`, V(n+1) = 2Q and Q^((n+1)/2) = Q (Q/n) all hold modulo n, as they do for every prime of
+/// which `discriminant` is a non-residue (Baillie, Fiori and Wagstaff 2021, method A*: P = Q = 5 where D = 5, for which the
+/// strong test comes out the same).
+pub fn congruences_hold<R: Ring>(ring: &R, subject: &impl Subject, discriminant: i32) -> bool {
+    let walked = walk(ring, subject, discriminant);
+    let Some(half) = walked.half else { return false };
+    let q = i64::from(parameters(discriminant).q);
+    // Q^((n+1)/2) is Q^(d * 2^(s-1)).
+    let above = ring.above();
+    let scaled = |factor| ring.scale(&ring.one(), factor);
+    let mut power = scaled(q);
+    for index in (0..above.bits - 1).rev() {
+        power = ring.mul(&power, &power);
+        if R::bit(&above.odd, index) {
+            power = ring.scale(&power, q);
+        }
+    }
+    for _ in 1..above.twos {
+        power = ring.mul(&power, &power);
+    }
+    let expected = match jacobi_over(parameters(discriminant).q, subject) {
+        Jacobi::Residue => scaled(q),
+        Jacobi::NonResidue => scaled(-q),
+        Jacobi::SharedFactor(_) => return false,
+    };
+    // W((n+1)/2) Q^((n+1)/2) is V(n+1).
+    walked.passes && power == expected && ring.mul(&half, &power) == scaled(2 * q)
 }
 
-enum Selfridge {
+/// P and Q; P^2 - 4Q is the discriminant, or 5 for a discriminant of 5, whichever of the two ways of reaching it is taken.
+pub(crate) struct Parameters {
+    pub(crate) p: i32,
+    pub(crate) q: i32,
+}
+
+/// Method A*: P = 1 and Q = (1 - D) / 4, but P = Q = 5 where D = 5.
+pub(crate) fn parameters(discriminant: i32) -> Parameters {
+    match discriminant {
+        5 => Parameters { p: 5, q: 5 },
+        other => Parameters { p: 1, q: (1 - other) / 4 },
+    }
+}
+
+/// The outcome of the search for a discriminant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selfridge {
+    /// There is none: the number is a perfect square.
     Square,
+    /// A proper factor was met.
     Factor(u32),
+    /// The first that is a non-residue.
     Discriminant(i32),
 }
 
 /// The first of 5, -7, 9, -11, 13, ... that is a non-residue. Squares have none, so they are looked for once the first
 /// tries have failed; after that a non-residue must come.
-fn selfridge(subject: &impl Subject) -> Selfridge {
+pub fn selfridge(subject: &impl Subject) -> Selfridge {
     const SQUARE_CHECK_AT: u32 = 23;
     let mut magnitude = 5;
     loop {
@@ -75,20 +126,21 @@ fn selfridge(subject: &impl Subject) -> Selfridge {
     }
 }
 
-fn signed(magnitude: u32) -> i32 {
+pub(crate) fn signed(magnitude: u32) -> i32 {
     let value = i32::try_from(magnitude).expect("discriminants stay small");
     if magnitude % 4 == 1 { value } else { -value }
 }
 
+/// A Jacobi symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Jacobi {
+pub(crate) enum Jacobi {
     Residue,
     NonResidue,
     SharedFactor(u32),
 }
 
 impl Jacobi {
-    fn flipped_if(self, condition: bool) -> Self {
+    const fn flipped_if(self, condition: bool) -> Self {
         match self {
             Self::Residue if condition => Self::NonResidue,
             Self::NonResidue if condition => Self::Residue,
@@ -98,21 +150,21 @@ impl Jacobi {
 }
 
 /// The Jacobi symbol (numerator / denominator) for an odd denominator.
-fn jacobi(numerator: u32, denominator: u32) -> Jacobi {
+pub(crate) const fn jacobi(numerator: u32, denominator: u32) -> Jacobi {
     let (mut top, mut bottom) = (numerator % denominator, denominator);
-    let mut flips = 0;
+    let mut is_flipped = false;
     while top != 0 {
         let twos = top.trailing_zeros();
         top >>= twos;
-        flips += u32::from(twos % 2 == 1 && matches!(bottom % 8, 3 | 5));
-        flips += u32::from(top % 4 == 3 && bottom % 4 == 3);
+        is_flipped ^= twos % 2 == 1 && matches!(bottom % 8, 3 | 5);
+        is_flipped ^= top % 4 == 3 && bottom % 4 == 3;
         (top, bottom) = (bottom % top, top);
     }
-    if bottom == 1 { Jacobi::Residue.flipped_if(flips % 2 == 1) } else { Jacobi::SharedFactor(bottom) }
+    if bottom == 1 { Jacobi::Residue.flipped_if(is_flipped) } else { Jacobi::SharedFactor(bottom) }
 }
 
 /// The Jacobi symbol (numerator / subject), by reciprocity.
-fn jacobi_over(numerator: i32, subject: &impl Subject) -> Jacobi {
+pub(crate) fn jacobi_over(numerator: i32, subject: &impl Subject) -> Jacobi {
     let twos = numerator.trailing_zeros();
     let odd = numerator.unsigned_abs() >> twos;
     let rest = subject.remainder(8);
@@ -122,65 +174,48 @@ fn jacobi_over(numerator: i32, subject: &impl Subject) -> Jacobi {
     jacobi(subject.remainder(odd), odd).flipped_if(minus_one_flips ^ two_flips ^ reciprocity_flips)
 }
 
-/// U, V and Q^k for one index k.
-struct Terms<E> {
-    u: E,
-    v: E,
-    q: E,
+/// Where the walk along W came to.
+struct Walk<E> {
+    passes: bool,
+    /// W((n+1)/2); none where n shares a factor with Q.
+    half: Option<E>,
 }
 
-/// The chain itself, left to right over the bits of the odd part of n + 1, with P = 1 and Q = (1 - D) / 4.
-fn chain<R: Ring>(ring: &R, subject: &impl Subject, discriminant: i32) -> Lucas {
-    let q = (1 - discriminant) / 4;
-    let exponent = ring.above();
-    let mut terms = Terms { u: ring.one(), v: ring.one(), q: ring.scale(&ring.one(), i64::from(q)) };
-    for index in (0..exponent.bits - 1).rev() {
-        terms = doubled(ring, &terms);
-        if R::bit(&exponent.odd, index) {
-            terms = incremented(ring, &terms, discriminant, q);
+/// W from index 1 to (n+1)/2, left to right over the bits of the odd part of n + 1.
+fn walk<R: Ring>(ring: &R, subject: &impl Subject, discriminant: i32) -> Walk<R::Element> {
+    let Parameters { p, q } = parameters(discriminant);
+    let magnitude = q.unsigned_abs();
+    if shares_factor(subject, magnitude) {
+        return Walk { passes: false, half: None };
+    }
+    let (one, zero) = (ring.one(), ring.zero());
+    let two = ring.add(&one, &one);
+    let fraction = ring.divide(&ring.scale(&one, i64::from(p * p) * i64::from(q.signum())), magnitude);
+    let first = ring.sub(&fraction, &two);
+    let above = ring.above();
+    // W(k) and W(k+1).
+    let (mut low, mut high) = (first, ring.sub(&ring.mul(&first, &first), &two));
+    for index in (0..above.bits - 1).rev() {
+        let between = ring.sub(&ring.mul(&low, &high), &first);
+        if R::bit(&above.odd, index) {
+            (low, high) = (between, ring.sub(&ring.mul(&high, &high), &two));
+        } else {
+            (low, high) = (ring.sub(&ring.mul(&low, &low), &two), between);
         }
     }
-    let zero = ring.zero();
-    let mut passed = terms.u == zero || terms.v == zero;
-    for _ in 1..exponent.twos {
-        double_v(ring, &mut terms);
-        passed |= terms.v == zero;
+    let is_end = low == two || low == ring.neg(&two);
+    let mut passes = is_end && ring.add(&high, &high) == ring.mul(&first, &low);
+    for _ in 1..above.twos {
+        passes |= low == zero;
+        low = ring.sub(&ring.mul(&low, &low), &two);
     }
-    if !passed {
-        return Lucas::Fails;
-    }
-    // Here the index is (n + 1) / 2; one more doubling gives V(n + 1).
-    let two_q = ring.scale(&ring.one(), 2 * i64::from(q));
-    let v_holds = ring.sub(&ring.mul(&terms.v, &terms.v), &ring.scale(&terms.q, 2)) == two_q;
-    let expected = match jacobi_over(q, subject) {
-        Jacobi::Residue => ring.scale(&ring.one(), i64::from(q)),
-        Jacobi::NonResidue => ring.scale(&ring.one(), -i64::from(q)),
-        Jacobi::SharedFactor(_) => zero,
-    };
-    Lucas::Passes { discriminant, congruences: v_holds && terms.q == expected }
+    Walk { passes, half: Some(low) }
 }
 
-/// From index k to 2k.
-#[inline]
-fn doubled<R: Ring>(ring: &R, terms: &Terms<R::Element>) -> Terms<R::Element> {
-    let u = ring.mul(&terms.u, &terms.v);
-    let v = ring.sub(&ring.mul(&terms.v, &terms.v), &ring.add(&terms.q, &terms.q));
-    Terms { u, v, q: ring.mul(&terms.q, &terms.q) }
-}
-
-/// From index k to 2k, where U is no longer wanted.
-#[inline]
-fn double_v<R: Ring>(ring: &R, terms: &mut Terms<R::Element>) {
-    terms.v = ring.sub(&ring.mul(&terms.v, &terms.v), &ring.add(&terms.q, &terms.q));
-    terms.q = ring.mul(&terms.q, &terms.q);
-}
-
-/// From index k to k + 1.
-#[inline]
-fn incremented<R: Ring>(ring: &R, terms: &Terms<R::Element>, discriminant: i32, q: i32) -> Terms<R::Element> {
-    let u = ring.half(&ring.add(&terms.u, &terms.v));
-    let v = ring.half(&ring.add(&ring.scale(&terms.u, i64::from(discriminant)), &terms.v));
-    Terms { u, v, q: ring.scale(&terms.q, i64::from(q)) }
+/// Whether the subject shares a factor with `magnitude`, which is small.
+fn shares_factor(subject: &impl Subject, magnitude: u32) -> bool {
+    let odd = magnitude >> magnitude.trailing_zeros();
+    matches!(jacobi(subject.remainder(odd), odd), Jacobi::SharedFactor(_))
 }
 
 #[cfg(test)]
@@ -196,6 +231,42 @@ mod tests {
         (3..).step_by(2).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
     }
 
+    /// The test as it is defined: U, V and Q^k with P = 1, left to right, in plain numbers.
+    fn by_definition(n: u64) -> bool {
+        let Selfridge::Discriminant(discriminant) = selfridge(&n) else { return false };
+        let n = i128::from(n);
+        let (d, q) = (i128::from(discriminant), i128::from((1 - discriminant) / 4));
+        let half = |x: i128| (if x % 2 == 0 { x } else { x + n } / 2).rem_euclid(n);
+        let (mut u, mut v, mut power) = (1, 1, q.rem_euclid(n));
+        let twos = (n + 1).trailing_zeros();
+        let odd = (n + 1) >> twos;
+        for index in (0..odd.ilog2()).rev() {
+            (u, v, power) = (u * v % n, (v * v - 2 * power).rem_euclid(n), power * power % n);
+            if odd >> index & 1 == 1 {
+                (u, v, power) = (half((u + v) % n), half((d * u + v).rem_euclid(n)), (power * q).rem_euclid(n));
+            }
+        }
+        let mut passes = u == 0 || v == 0;
+        for _ in 1..twos {
+            (v, power) = ((v * v - 2 * power).rem_euclid(n), power * power % n);
+            passes |= v == 0;
+        }
+        passes
+    }
+
+    #[test]
+    fn agrees_with_the_definition() {
+        for n in (3..200_000).step_by(2) {
+            assert_eq!(test(n).passes(), by_definition(n), "{n}");
+        }
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let n = (state >> 4) | 1;
+            assert_eq!(test(n).passes(), by_definition(n), "{n}");
+        }
+    }
+
     #[test]
     fn known_strong_lucas_pseudoprimes_and_no_others() {
         let found: Vec<u64> = (3..60_000).step_by(2).filter(|n| test(*n).passes() && !is_prime(*n)).collect();
@@ -205,7 +276,34 @@ mod tests {
     #[test]
     fn every_small_prime_passes_with_its_congruences() {
         for n in (3..100_000).step_by(2).filter(|n| is_prime(*n)) {
-            assert!(matches!(test(n), Lucas::Passes { congruences: true, .. }), "{n}: {:?}", test(n));
+            let Lucas::Passes(discriminant) = test(n) else { panic!("{n}: {:?}", test(n)) };
+            assert!(congruences_hold(&Word::new(n), &n, discriminant), "{n}");
+        }
+    }
+
+    #[test]
+    fn no_known_pseudoprime_keeps_the_congruences() {
+        for n in [5459u64, 5777, 10_877, 16_109, 18_971, 22_499, 24_569, 25_199, 40_309, 58_519] {
+            let Lucas::Passes(discriminant) = test(n) else { panic!("{n} is a strong Lucas pseudoprime") };
+            assert!(!congruences_hold(&Word::new(n), &n, discriminant), "{n}");
+        }
+    }
+
+    /// V(n+1) = 2Q alone, by method A*, holds for five composites below 10^15 (Baillie, Fiori and Wagstaff 2021).
+    #[test]
+    fn the_five_that_keep_the_congruence_of_v_fail_the_strong_test() {
+        for n in [913u64, 150_267_335_403, 430_558_874_533, 14_760_229_232_131, 936_916_995_253_453] {
+            let Selfridge::Discriminant(discriminant) = selfridge(&n) else { panic!("{n} has a discriminant") };
+            let ring = Word::new(n);
+            let walked = walk(&ring, &n, discriminant);
+            let q = i64::from(parameters(discriminant).q);
+            let power = (0..n.div_ceil(2).ilog2()).rev().fold(ring.scale(&ring.one(), q), |power, index| {
+                let square = ring.mul(&power, &power);
+                if n.div_ceil(2) >> index & 1 == 1 { ring.scale(&square, q) } else { square }
+            });
+            let half = walked.half.expect("no factor in common with Q");
+            assert_eq!(ring.mul(&half, &power), ring.scale(&ring.one(), 2 * q), "{n}");
+            assert!(!walked.passes, "{n}");
         }
     }
 
@@ -229,7 +327,7 @@ mod tests {
     fn rejects_what_passes_nine_prime_bases() {
         let n = 3_825_123_056_546_413_051;
         assert_eq!(test(n), Lucas::Fails);
-        assert!(matches!(selfridge(&n), Selfridge::Discriminant(-7)));
+        assert_eq!(selfridge(&n), Selfridge::Discriminant(-7));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub trait Ring {
     fn sub(&self, a: &Self::Element, b: &Self::Element) -> Self::Element;
     /// `a / 2`.
     fn half(&self, a: &Self::Element) -> Self::Element;
+    /// `a / divisor`, for a divisor above 0 that has no factor in common with the modulus.
+    fn divide(&self, a: &Self::Element, divisor: u32) -> Self::Element;
     /// `a * b`.
     fn mul(&self, a: &Self::Element, b: &Self::Element) -> Self::Element;
     /// The odd part of the modulus minus one.
@@ -54,4 +56,11 @@ pub trait Ring {
         }
         if factor < 0 { self.neg(&sum) } else { sum }
     }
+}
+
+/// How often an odd modulus must be added to a residue, so that `divisor` divides the sum: it is below `divisor`. Both are given
+/// by their remainders on division by it, and that of the modulus must be a unit.
+pub(crate) fn complement(residue: u32, modulus: u32, divisor: u32) -> u32 {
+    let fits = |times: &u32| (u64::from(residue) + u64::from(*times) * u64::from(modulus)).is_multiple_of(divisor.into());
+    (0..divisor).find(fits).expect("a unit reaches every residue")
 }

@@ -1,30 +1,38 @@
-//! A range of odd numbers, searched from end to end, and what is told of it.
+//! A range of odd numbers, searched block by block, and what is told of it.
 
-use sha2::{Digest, Sha256};
-
+use crate::census::Factors;
+use crate::digest::{BlockDigest, Passed, combined};
+use crate::lanes;
 use crate::natural::{Natural, ParseError};
 use crate::sieve::Sieve;
-use crate::verdict::{Certificate, Effort, Judgement, Verdict, judge, judge_word};
+use crate::verdict::{Certificate, Effort, Judgement, Verdict, judge};
 
 /// The longest range: more belongs into several jobs.
 pub const ODDS_MAX: u64 = 100_000_000;
+/// The most blocks of a range, so that a checkpoint that lists them stays small.
+pub const BLOCKS_MAX: u64 = 512;
+/// The highest bound of a sieve.
+pub const SIEVE_MAX: u32 = 1 << 24;
 
 /// How a range is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Sieves first and runs the Lucas half only where base 2 was passed.
-    Hunt,
-    /// Runs both halves on every odd number and counts the pseudoprimes of each.
+    /// Sieves by the primes up to a bound and runs the Lucas half only where base 2 was passed.
+    Hunt {
+        /// The bound.
+        sieve_to: u32,
+    },
+    /// Judges both halves of every odd number and counts the pseudoprimes of each.
     Census,
 }
 
 /// All odd numbers above 1 between two ends, both inclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
+    from: Natural,
+    to: Natural,
     first_odd: Natural,
     count: u64,
-    /// Bit length of the upper end, on which the sieve's bound depends.
-    bits: u32,
 }
 
 /// Why a range is not searched.
@@ -44,10 +52,15 @@ pub enum RangeError {
     TooLong,
 }
 
-/// What was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A search that cannot go on from where it is said to have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the checkpoint is not of this search")]
+pub struct ResumeError;
+
+/// What was found up to the end of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Odd numbers above 1 in the range, sieved ones included.
+    /// Odd numbers above 1 up to there, sieved ones included.
     pub checked: u64,
     /// Those that pass both halves and that nothing proves composite: primes below 2^64, probable primes above.
     pub primes: u64,
@@ -57,8 +70,8 @@ pub struct Findings {
     pub strong_lucas: u64,
     /// Composites that pass both, with proof.
     pub counterexamples: Vec<(Natural, Certificate)>,
-    /// SHA-256 (lower-case hex) over `n:verdict\n`, ascending, of all numbers that were tested and pass base 2.
-    pub digest: String,
+    /// The digest of each block, as [`crate::digest`] defines it.
+    pub blocks: Vec<String>,
 }
 
 impl Range {
@@ -85,7 +98,7 @@ impl Range {
         if count > ODDS_MAX {
             return Err(RangeError::TooLong);
         }
-        Ok(Self { first_odd, count, bits: to.bits() })
+        Ok(Self { from, to, first_odd, count })
     }
 
     /// How many odd numbers above 1 it holds.
@@ -93,94 +106,261 @@ impl Range {
         self.count
     }
 
-    /// Searches it, calling `progress` with each new whole percentage from 0 to 100.
-    pub fn search(&self, mode: Mode, progress: &mut dyn FnMut(i32)) -> Findings {
-        let mut tally = Tally::new(self.count, progress);
-        let effort = match mode {
-            Mode::Hunt => Effort::Needed,
-            Mode::Census => Effort::Both,
-        };
-        let small = self.first_odd.to_u64();
-        let visit = |index: u64| match small.and_then(|first| first.checked_add(2 * index)) {
-            Some(number) => tally.count(index, &judge_word(number, effort), || Natural::from(number)),
-            None => {
-                let number = self.first_odd.plus(2 * index);
-                let judgement = judge(&number, effort);
-                tally.count(index, &judgement, || number);
-            }
-        };
-        match mode {
-            Mode::Hunt => Sieve::new(&self.first_odd, self.count, self.sieve_bound()).for_each(visit),
-            Mode::Census => (0..self.count).for_each(visit),
-        }
-        tally.findings()
-    }
-
-    /// Primes up to this bound are sieved by: more where a test costs more. It depends on the range alone, because
-    /// the digest of a hunt depends on it.
-    fn sieve_bound(&self) -> u32 {
-        match self.bits {
-            ..=64 => 1 << 16,
-            65..=128 => 1 << 17,
+    /// The bound of the sieve where none is asked for: higher where a test costs more.
+    pub fn usual_sieve(&self) -> u32 {
+        match self.to.bits() {
+            ..=64 => 1 << 18,
+            65..=128 => 1 << 19,
             _ => 1 << 20,
         }
     }
-}
 
-struct Tally<'a> {
-    findings: Findings,
-    digest: Sha256,
-    told: Option<u64>,
-    progress: &'a mut dyn FnMut(i32),
-}
-
-impl<'a> Tally<'a> {
-    fn new(checked: u64, progress: &'a mut dyn FnMut(i32)) -> Self {
-        let findings = Findings {
-            checked,
-            primes: 0,
-            strong_base_two: 0,
-            strong_lucas: 0,
-            counterexamples: Vec::new(),
-            digest: String::new(),
+    /// Odd numbers in a block: about a second's work or less, but so many that there are no more than `BLOCKS_MAX`. It depends on the
+    /// range alone, because the digests do.
+    pub fn block(&self) -> u32 {
+        let usual = match self.to.bits() {
+            ..=64 => 1 << 20,
+            65..=128 => 1 << 16,
+            129..=512 => 1 << 12,
+            _ => 1 << 9,
         };
-        Self { findings, digest: Sha256::new(), told: None, progress }
+        usual.max(u32::try_from(self.count.div_ceil(BLOCKS_MAX)).expect("ranges are bounded"))
     }
 
-    fn count(&mut self, index: u64, judgement: &Judgement, number: impl FnOnce() -> Natural) {
-        self.tell(index * 100 / self.findings.checked);
-        let found = &mut self.findings;
-        let passes_lucas = judgement.lucas.is_some_and(|lucas| lucas.passes());
-        match judgement.verdict {
-            Verdict::Prime | Verdict::ProbablePrime => found.primes += 1,
-            Verdict::Composite | Verdict::Counterexample(_) => {
+    /// The digest of the whole search: SHA-256 (lower-case hex) of a line that names the search and a line for each block.
+    pub fn digest(&self, mode: Mode, blocks: &[String]) -> String {
+        let head = match mode {
+            Mode::Hunt { sieve_to } => format!("bpsw hunt {} {} {sieve_to}", self.from, self.to),
+            Mode::Census => format!("bpsw census {} {}", self.from, self.to),
+        };
+        combined(&head, blocks)
+    }
+}
+
+/// A search under way.
+pub struct Search {
+    range: Range,
+    mode: Mode,
+    tester: Tester,
+    findings: Findings,
+}
+
+impl Search {
+    /// From the beginning.
+    pub fn new(range: Range, mode: Mode) -> Self {
+        Self::going_on(range, mode, Findings::default())
+    }
+
+    /// From the end of a block, where an earlier search of the same range in the same mode had found this.
+    ///
+    /// # Errors
+    /// [`ResumeError`] where the findings end at no end of a block.
+    pub fn resumed(range: Range, mode: Mode, findings: Findings) -> Result<Self, ResumeError> {
+        let blocks = findings.checked.div_ceil(range.block().into());
+        let whole = findings.checked == range.count || findings.checked.is_multiple_of(range.block().into());
+        let fits = findings.checked <= range.count && whole && findings.blocks.len() as u64 == blocks;
+        if fits { Ok(Self::going_on(range, mode, findings)) } else { Err(ResumeError) }
+    }
+
+    fn going_on(range: Range, mode: Mode, findings: Findings) -> Self {
+        let tester = Tester::new(&range, mode, findings.checked);
+        Self { range, mode, tester, findings }
+    }
+
+    /// What was found up to now.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    /// Searches the next block and says whether there was one left. `alive` is called now and then with the percentage of the
+    /// whole range that is behind.
+    pub fn step(&mut self, alive: &mut dyn FnMut(i32)) -> bool {
+        let left = self.range.count - self.findings.checked;
+        if left == 0 {
+            return false;
+        }
+        let length = u32::try_from(left).unwrap_or(u32::MAX).min(self.range.block());
+        let mut block = Block { findings: &mut self.findings, digest: BlockDigest::new() };
+        let first = self.range.first_odd.plus(2 * block.findings.checked);
+        let (count, behind) = (self.range.count, block.findings.checked);
+        let mut told = |done: u32| alive(percent(behind + u64::from(done), count));
+        match first.to_u64().filter(|first| first.checked_add(2 * u64::from(length)).is_some()) {
+            Some(first) => self.tester.words(first, length, &mut block, &mut told),
+            None => self.tester.naturals(&first, length, &mut block, &mut told),
+        }
+        let digest = block.digest.finish();
+        self.findings.blocks.push(digest);
+        self.findings.checked += u64::from(length);
+        alive(percent(self.findings.checked, count));
+        true
+    }
+
+    /// Everything, when no block is left, and the digest of it.
+    pub fn finish(mut self, alive: &mut dyn FnMut(i32)) -> (Findings, String) {
+        while self.step(alive) {}
+        let digest = self.range.digest(self.mode, &self.findings.blocks);
+        (self.findings, digest)
+    }
+}
+
+fn percent(done: u64, count: u64) -> i32 {
+    i32::try_from(done * 100 / count.max(1)).expect("at most 100")
+}
+
+/// A block's tally.
+struct Block<'a> {
+    findings: &'a mut Findings,
+    digest: BlockDigest,
+}
+
+impl Block<'_> {
+    /// A number below 2^64, at an offset of the block.
+    fn word(&mut self, offset: u32, base_two: bool, lucas: bool) {
+        match (base_two, lucas) {
+            (true, true) => self.findings.primes += 1,
+            (true, false) => self.findings.strong_base_two += 1,
+            (false, true) => self.findings.strong_lucas += 1,
+            (false, false) => {}
+        }
+        if base_two {
+            self.digest.add(offset, if lucas { Passed::Prime } else { Passed::BaseTwoOnly });
+        }
+    }
+
+    fn natural(&mut self, offset: u32, number: &Natural, judgement: &Judgement) {
+        let found = &mut *self.findings;
+        let passed = match &judgement.verdict {
+            Verdict::Prime => Passed::Prime,
+            Verdict::ProbablePrime => Passed::ProbablePrime,
+            Verdict::Composite => Passed::BaseTwoOnly,
+            Verdict::Counterexample(certificate) => {
+                found.counterexamples.push((number.clone(), certificate.clone()));
+                Passed::Counterexample
+            }
+        };
+        match passed {
+            Passed::Prime | Passed::ProbablePrime => found.primes += 1,
+            Passed::BaseTwoOnly | Passed::Counterexample => {
                 found.strong_base_two += u64::from(judgement.base_two);
-                found.strong_lucas += u64::from(passes_lucas);
+                found.strong_lucas += u64::from(judgement.lucas.is_some_and(|lucas| lucas.passes()));
             }
         }
-        if !judgement.base_two {
-            return;
+        if judgement.base_two {
+            self.digest.add(offset, passed);
         }
-        let number = number();
-        self.digest.update(format!("{number}:{}\n", judgement.verdict.word()));
-        if let Verdict::Counterexample(certificate) = judgement.verdict {
-            found.counterexamples.push((number, certificate));
+    }
+}
+
+/// What tests the numbers of a block, with the memory that it uses again for the next one.
+enum Tester {
+    Hunt { sieve: Sieve, survivors: Vec<u32> },
+    Census { factors: Factors },
+}
+
+/// Numbers that are sieved and tested together: as many bits fit a core's nearest cache.
+const SEGMENT: u32 = 1 << 18;
+/// The same in a census, which marks each number by two bytes and must never be without a sign of life for long.
+const CENSUS_SEGMENT: u32 = 1 << 16;
+
+impl Tester {
+    fn new(range: &Range, mode: Mode, done: u64) -> Self {
+        match mode {
+            Mode::Hunt { sieve_to } => {
+                let sieve = Sieve::new(&range.first_odd.plus(2 * done), range.count - done, sieve_to.min(SIEVE_MAX));
+                Self::Hunt { sieve, survivors: Vec::new() }
+            }
+            Mode::Census => Self::Census { factors: Factors::new() },
         }
     }
 
-    fn tell(&mut self, percent: u64) {
-        if self.told != Some(percent) {
-            self.told = Some(percent);
-            (self.progress)(i32::try_from(percent).expect("at most 100"));
+    /// Numbers below 2^64.
+    fn words(&mut self, first: u64, length: u32, block: &mut Block<'_>, told: &mut dyn FnMut(u32)) {
+        match self {
+            Self::Hunt { sieve, survivors } => {
+                in_segments(length, SEGMENT, told, |start, length| {
+                    survivors.clear();
+                    sieve.segment(length, survivors);
+                    hunted(first, start, survivors, block);
+                });
+            }
+            Self::Census { factors } => {
+                in_segments(length, CENSUS_SEGMENT, told, |start, length| taken(factors, first, start, length, block));
+            }
         }
     }
 
-    fn findings(mut self) -> Findings {
-        self.tell(100);
-        let bytes: [u8; 32] = self.digest.finalize().into();
-        self.findings.digest = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.findings
+    /// Numbers of any size, one by one.
+    fn naturals(&mut self, first: &Natural, length: u32, block: &mut Block<'_>, told: &mut dyn FnMut(u32)) {
+        let mut visit = |offset: u32, effort| {
+            if offset.is_multiple_of(8) {
+                told(offset);
+            }
+            let number = first.plus(2 * u64::from(offset));
+            block.natural(offset, &number, &judge(&number, effort));
+        };
+        match self {
+            Self::Hunt { sieve, survivors } => {
+                survivors.clear();
+                sieve.segment(length, survivors);
+                survivors.iter().for_each(|offset| visit(*offset, Effort::Needed));
+            }
+            Self::Census { .. } => (0..length).for_each(|offset| visit(offset, Effort::Both)),
+        }
     }
+}
+
+fn in_segments(length: u32, segment: u32, told: &mut dyn FnMut(u32), mut visit: impl FnMut(u32, u32)) {
+    for start in (0..length).step_by(segment as usize) {
+        told(start);
+        visit(start, segment.min(length - start));
+    }
+}
+
+/// Base 2 for the survivors, Lucas for what passes it.
+fn hunted(first: u64, start: u32, survivors: &[u32], block: &mut Block<'_>) {
+    let number = |offset: &u32| first + 2 * u64::from(start + offset);
+    let numbers: Vec<u64> = survivors.iter().map(number).collect();
+    let (mut base_two, mut lucas) = (Vec::with_capacity(numbers.len()), Vec::new());
+    lanes::strong_base_two(&numbers, &mut base_two);
+    let offsets: Vec<u32> = survivors.iter().zip(&base_two).filter(|(_, passes)| **passes).map(|(offset, _)| *offset).collect();
+    lanes::lucas(&offsets.iter().map(number).collect::<Vec<_>>(), &mut lucas);
+    offsets.iter().zip(lucas).for_each(|(offset, lucas)| block.word(start + offset, true, lucas));
+}
+
+/// Both halves of every number: in full, where no small factor shows that it fails.
+fn taken(factors: &mut Factors, first: u64, start: u32, length: u32, block: &mut Block<'_>) {
+    let first = first + 2 * u64::from(start);
+    let number = |offset: &u32| first + 2 * u64::from(*offset);
+    let (mut for_base_two, mut for_lucas) = (Vec::new(), Vec::new());
+    if Factors::suits(first) {
+        factors.segment(first, length);
+        for offset in 0..length {
+            let excluded = factors.excluded(offset);
+            if !excluded.base_two {
+                for_base_two.push(offset);
+            }
+            if !excluded.lucas {
+                for_lucas.push(offset);
+            }
+        }
+    } else {
+        for_base_two.extend(0..length);
+        for_lucas.extend(0..length);
+    }
+    let (mut base_two, mut lucas) = (Vec::new(), Vec::new());
+    lanes::strong_base_two(&for_base_two.iter().map(number).collect::<Vec<_>>(), &mut base_two);
+    lanes::lucas(&for_lucas.iter().map(number).collect::<Vec<_>>(), &mut lucas);
+    let passing = |offsets: Vec<u32>, passes: Vec<bool>| {
+        offsets.into_iter().zip(passes).filter(|(_, passes)| *passes).map(|(offset, _)| offset)
+    };
+    let mut lucas = passing(for_lucas, lucas).peekable();
+    for offset in passing(for_base_two, base_two) {
+        while let Some(earlier) = lucas.next_if(|other| *other < offset) {
+            block.word(start + earlier, false, true);
+        }
+        block.word(start + offset, true, lucas.next_if_eq(&offset).is_some());
+    }
+    lucas.for_each(|offset| block.word(start + offset, false, true));
 }
 
 #[cfg(test)]
@@ -192,18 +372,38 @@ mod tests {
     #[test]
     fn a_counterexample_is_listed_counted_and_digested() {
         let certificate = Certificate::StrongBase(3);
-        let judgement = Judgement {
-            base_two: true,
-            lucas: Some(Lucas::Passes { discriminant: 5, congruences: true }),
-            verdict: Verdict::Counterexample(certificate),
-        };
-        let mut progress = |_| {};
-        let mut tally = Tally::new(1, &mut progress);
-        tally.count(0, &judgement, || Natural::from(99));
-        let found = tally.findings();
-        assert_eq!(found.counterexamples, [(Natural::from(99), certificate)]);
-        assert_eq!((found.primes, found.strong_base_two, found.strong_lucas), (0, 1, 1));
-        let line: [u8; 32] = Sha256::digest("99:counterexample\n").into();
-        assert_eq!(found.digest, line.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let judgement =
+            Judgement { base_two: true, lucas: Some(Lucas::Passes(5)), verdict: Verdict::Counterexample(certificate.clone()) };
+        let mut findings = Findings::default();
+        let mut block = Block { findings: &mut findings, digest: BlockDigest::new() };
+        block.natural(0, &Natural::from(99), &judgement);
+        let mut expected = BlockDigest::new();
+        expected.add(0, Passed::Counterexample);
+        assert_eq!(block.digest.finish(), expected.finish());
+        assert_eq!(findings.counterexamples, [(Natural::from(99), certificate)]);
+        assert_eq!((findings.primes, findings.strong_base_two, findings.strong_lucas), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_search_goes_on_from_the_end_of_any_block() {
+        let from = 10_u64.pow(18);
+        let range = Range::parse(&from.to_string(), &(from + 6_000_000).to_string()).expect("a range");
+        for mode in [Mode::Hunt { sieve_to: 1000 }, Mode::Census] {
+            let whole = Search::new(range.clone(), mode).finish(&mut |_| {});
+            let mut search = Search::new(range.clone(), mode);
+            let mut steps = 0;
+            loop {
+                // Each block by a search of its own.
+                search = Search::resumed(range.clone(), mode, search.findings().clone()).expect("its own");
+                if !search.step(&mut |_| {}) {
+                    break;
+                }
+                steps += 1;
+            }
+            assert_eq!(steps, 3);
+            assert_eq!(search.finish(&mut |_| {}), whole);
+        }
+        let foreign = Findings { checked: 17, ..Findings::default() };
+        assert!(Search::resumed(range, Mode::Census, foreign).is_err());
     }
 }

@@ -1,9 +1,10 @@
 //! The judgement of one odd number: both halves of the test, and a second opinion on what passes both.
 
+use num_bigint::BigUint;
 use sha2::{Digest, Sha256};
 
-use crate::lucas::{Lucas, Subject, lucas_passes, strong_lucas};
-use crate::natural::{LIMB_BITS, Natural};
+use crate::lucas::{Jacobi, Lucas, Subject, congruences_hold, jacobi_over, strong_lucas};
+use crate::natural::Natural;
 use crate::ring::Ring;
 use crate::strong::is_strong_probable_prime;
 use crate::wide::Wide;
@@ -55,13 +56,18 @@ impl Verdict {
 }
 
 /// A proof of compositeness that anybody can check in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
     /// A base to which the number is not a strong probable prime.
     StrongBase(u32),
     /// A discriminant, a non-residue, whose Lucas congruences fail.
     LucasCongruence(i32),
+    /// Factors above 1, at least two of them, whose product the number is.
+    Factors(Vec<Natural>),
 }
+
+/// The largest magnitude of a discriminant in a certificate: Selfridge's search ends far below.
+const DISCRIMINANT_MAX: u32 = 1 << 20;
 
 /// Bases of the second opinion: 3, and this many drawn from the SHA-256 of the number's decimal digits.
 const DRAWN_BASES: usize = 3;
@@ -83,9 +89,27 @@ pub fn judge(number: &Natural, effort: Effort) -> Judgement {
     }
 }
 
-/// Whether `certificate` proves `number` composite.
-pub fn proves_composite(number: &Natural, certificate: Certificate) -> bool {
-    with_ring(number, CertificateCheck { number, certificate })
+/// Whether `certificate` proves `number`, which must be odd and above 1, composite.
+pub fn proves_composite(number: &Natural, certificate: &Certificate) -> bool {
+    match certificate {
+        Certificate::StrongBase(base) => with_ring(number, StrongBaseCheck(*base)),
+        Certificate::LucasCongruence(discriminant) => {
+            is_usable(*discriminant, number) && with_ring(number, LucasCheck { number, discriminant: *discriminant })
+        }
+        Certificate::Factors(factors) => {
+            let one = BigUint::from(1u32);
+            let proper = factors.len() >= 2 && factors.iter().all(|factor| *factor.value() > one);
+            proper && factors.iter().fold(one, |product, factor| product * factor.value()) == *number.value()
+        }
+    }
+}
+
+/// Whether a prime would have to keep the congruences of this discriminant: it is 1 modulo 4 and a non-residue, and the number is too
+/// large to divide Q.
+fn is_usable(discriminant: i32, number: &Natural) -> bool {
+    let suits = discriminant.rem_euclid(4) == 1 && discriminant.unsigned_abs() <= DISCRIMINANT_MAX;
+    let is_large = number.value().bits() > u64::from(u32::BITS);
+    suits && is_large && jacobi_over(discriminant, number) == Jacobi::NonResidue
 }
 
 fn judge_wide(number: &Natural, effort: Effort) -> Judgement {
@@ -98,13 +122,13 @@ fn halves<R: Ring>(ring: &R, subject: &impl Subject, effort: Effort) -> (bool, O
     (base_two, lucas)
 }
 
-/// A proof that a number which passes both halves is composite, if the free congruences or other bases find one.
-fn second_opinion<R: Ring>(ring: &R, number: &Natural, discriminant: i32, congruences: bool) -> Option<Certificate> {
+/// A proof that a number which passes both halves is composite, if other bases or the congruences find one.
+fn second_opinion<R: Ring>(ring: &R, number: &Natural, discriminant: i32) -> Option<Certificate> {
     let refutes = |base: &u32| !is_strong_probable_prime(ring, *base);
-    if let Some(base) = other_bases(number).iter().find(|base| refutes(base)) {
-        return Some(Certificate::StrongBase(*base));
+    if let Some(base) = other_bases(number).into_iter().find(refutes) {
+        return Some(Certificate::StrongBase(base));
     }
-    if congruences {
+    if congruences_hold(ring, number, discriminant) {
         return None;
     }
     let simpler = (3..CERTIFICATE_BASES_MAX).find(refutes).map(Certificate::StrongBase);
@@ -138,8 +162,8 @@ impl RingTask for FullTest<'_> {
     fn run<R: Ring>(self, ring: &R) -> Judgement {
         let (base_two, lucas) = halves(ring, self.number, self.effort);
         let verdict = match lucas {
-            Some(Lucas::Passes { discriminant, congruences }) if base_two => {
-                let proof = second_opinion(ring, self.number, discriminant, congruences);
+            Some(Lucas::Passes(discriminant)) if base_two => {
+                let proof = second_opinion(ring, self.number, discriminant);
                 proof.map_or(Verdict::ProbablePrime, Verdict::Counterexample)
             }
             _ => Verdict::Composite,
@@ -148,34 +172,46 @@ impl RingTask for FullTest<'_> {
     }
 }
 
-struct CertificateCheck<'a> {
-    number: &'a Natural,
-    certificate: Certificate,
-}
+/// Whether the number fails the strong test to this base.
+struct StrongBaseCheck(u32);
 
-impl RingTask for CertificateCheck<'_> {
+impl RingTask for StrongBaseCheck {
     type Output = bool;
 
     fn run<R: Ring>(self, ring: &R) -> bool {
-        match self.certificate {
-            Certificate::StrongBase(base) => !is_strong_probable_prime(ring, base),
-            Certificate::LucasCongruence(discriminant) => !lucas_passes(ring, self.number, discriminant),
-        }
+        !is_strong_probable_prime(ring, self.0)
+    }
+}
+
+/// Whether the number breaks a congruence of this discriminant.
+struct LucasCheck<'a> {
+    number: &'a Natural,
+    discriminant: i32,
+}
+
+impl RingTask for LucasCheck<'_> {
+    type Output = bool;
+
+    fn run<R: Ring>(self, ring: &R) -> bool {
+        !congruences_hold(ring, self.number, self.discriminant)
     }
 }
 
 /// Runs `task` in the narrowest ring that holds `number`: widths grow by about a quarter, so that little is wasted
 /// and few copies of the code exist.
 fn with_ring<T: RingTask>(number: &Natural, task: T) -> T::Output {
+    if let Some(word) = number.to_u64() {
+        return task.run(&Word::new(word));
+    }
     macro_rules! narrowest {
-        ($($limbs:literal)*) => {
-            match (number.bits() + 1).div_ceil(LIMB_BITS) {
-                $(..=$limbs => task.run(&Wide::<$limbs>::new(number)),)*
-                limbs => unreachable!("numbers have at most 1,024 digits, this one needs {limbs} limbs"),
+        ($($words:literal)*) => {
+            match number.bits().div_ceil(u64::BITS) {
+                $(..=$words => task.run(&Wide::<$words>::new(number)),)*
+                words => unreachable!("numbers have at most 1,234 digits, this one needs {words} words"),
             }
         };
     }
-    narrowest!(3 4 5 6 8 10 14 19 24 29 36 48 64 80 100 122)
+    narrowest!(2 3 4 5 6 8 10 12 16 20 24 32 40 48 56 66)
 }
 
 impl Subject for u64 {
@@ -213,52 +249,65 @@ mod tests {
     /// Asks for a second opinion without having run the halves.
     struct Opinion<'a> {
         number: &'a Natural,
-        congruences: bool,
+        discriminant: i32,
     }
 
     impl RingTask for Opinion<'_> {
         type Output = Option<Certificate>;
 
         fn run<R: Ring>(self, ring: &R) -> Option<Certificate> {
-            second_opinion(ring, self.number, 5, self.congruences)
+            second_opinion(ring, self.number, self.discriminant)
         }
     }
 
-    fn opinion(text: &str, congruences: bool) -> Option<Certificate> {
-        let number = Natural::parse(text).expect("decimal");
-        let found = with_ring(&number, Opinion { number: &number, congruences });
-        if let Some(certificate @ Certificate::StrongBase(_)) = found {
-            assert!(proves_composite(&number, certificate), "{text}: {certificate:?}");
-        }
-        found
+    fn number(text: &str) -> Natural {
+        Natural::parse(text).expect("decimal")
+    }
+
+    fn opinion(text: &str, discriminant: i32) -> Option<Certificate> {
+        let number = number(text);
+        with_ring(&number, Opinion { number: &number, discriminant })
     }
 
     #[test]
     fn composites_get_a_base_that_anybody_can_check() {
         // 2^67 - 1 and 2^101 - 1 pass base 2, as every Mersenne number with a prime exponent does.
         for text in ["147573952589676412927", "2535301200456458802993406410751"] {
-            for congruences in [true, false] {
-                assert!(matches!(opinion(text, congruences), Some(Certificate::StrongBase(_))), "{text}");
-            }
+            let certificate = opinion(text, 5).expect("composite");
+            assert!(matches!(certificate, Certificate::StrongBase(_)), "{text}: {certificate:?}");
+            assert!(proves_composite(&number(text), &certificate), "{text}: {certificate:?}");
         }
     }
 
     #[test]
     fn primes_are_left_alone() {
-        assert_eq!(opinion("100000000000000000039", true), None);
-        // Congruences that fail are a proof by themselves, when no base gives the simpler one.
-        assert_eq!(opinion("100000000000000000039", false), Some(Certificate::LucasCongruence(5)));
+        let prime = number("170141183460469231731687303715884105727");
+        let Some(Lucas::Passes(discriminant)) = judge(&prime, Effort::Both).lucas else { panic!("2^127 - 1 is prime") };
+        assert_eq!(opinion("170141183460469231731687303715884105727", discriminant), None);
+        assert!(!proves_composite(&prime, &Certificate::LucasCongruence(discriminant)));
+        // Nobody may call a prime composite by a discriminant that says nothing: residues, and what is not 1 modulo 4.
+        for discriminant in [-5000..-2, 2..5000].into_iter().flatten() {
+            assert!(!proves_composite(&prime, &Certificate::LucasCongruence(discriminant)), "{discriminant}");
+        }
     }
 
     #[test]
     fn a_congruence_certificate_is_checked_by_running_the_chain() {
-        let prime = Natural::parse("170141183460469231731687303715884105727").expect("decimal");
-        let Some(Lucas::Passes { discriminant, congruences: true }) = judge(&prime, Effort::Both).lucas else {
-            panic!("2^127 - 1 is prime");
-        };
-        assert!(!proves_composite(&prime, Certificate::LucasCongruence(discriminant)));
-        let composite = Natural::parse("147573952589676412927").expect("decimal");
-        assert!(proves_composite(&composite, Certificate::LucasCongruence(-7)));
+        let composite = number("147573952589676412927");
+        let discriminant = [5, -7, -11, 13, -15, 17].into_iter().find(|d| is_usable(*d, &composite)).expect("one of them");
+        assert!(proves_composite(&composite, &Certificate::LucasCongruence(discriminant)));
+    }
+
+    #[test]
+    fn factors_are_multiplied() {
+        let composite = number("147573952589676412927");
+        let factors = |texts: &[&str]| Certificate::Factors(texts.iter().map(|text| number(text)).collect());
+        assert!(proves_composite(&composite, &factors(&["193707721", "761838257287"])));
+        for wrong in
+            [&["193707721", "761838257289"][..], &["147573952589676412927"], &["1", "147573952589676412927"], &[], &["0", "0"]]
+        {
+            assert!(!proves_composite(&composite, &factors(wrong)), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -1,192 +1,219 @@
-//! Montgomery arithmetic modulo an odd number of any size up to 128 limbs of 28 bits.
+//! Montgomery arithmetic modulo an odd number of any size up to 66 words of 64 bits.
 //!
-//! Limbs hold 28 bits so that a column of products can be summed in 64 bits without a carry until the very end: the
-//! inner loop is two products and two additions, which needs no wide product (wasm has none) and can use vectors.
+//! Products of words are 128 bits wide. That is one instruction natively and, with wide arithmetic, in wasm; without it such a
+//! product would be a call, which is why the guest is built with it.
 
-use crate::natural::{LIMB_BITS, LIMB_MASK, Natural, low_limb};
-use crate::ring::{OddPart, Ring};
+use crate::natural::Natural;
+use crate::ring::{OddPart, Ring, complement};
+use crate::word::inverse;
 
-/// The ring of residues modulo one odd number of at most `28 * N - 1` bits; residues are kept multiplied by `2^(28 N)`.
+/// The ring of residues modulo one odd number of at most `64 * N` bits; residues are kept multiplied by `2^(64 N)`.
 #[derive(Clone, Debug)]
 pub struct Wide<const N: usize> {
-    modulus: [u32; N],
-    above: [u32; N],
-    /// Minus the inverse of the modulus, modulo `2^28`.
+    modulus: [u64; N],
+    /// Minus the inverse of the modulus, modulo 2^64.
     negated_inverse: u64,
-    one: [u32; N],
+    one: [u64; N],
 }
 
-/// The largest `N`: with more limbs a column of `2 N` products of 56 bits could overflow 64 bits.
-pub const LIMBS_MAX: usize = 128;
-
 impl<const N: usize> Wide<N> {
-    /// The ring modulo `modulus`, which must be odd, above 1, and shorter than `28 * N` bits.
+    /// The ring modulo `modulus`, which must be odd, above 1, and fit `N` words.
     pub fn new(modulus: &Natural) -> Self {
-        const { assert!(N >= 2 && N <= LIMBS_MAX) };
-        let fits = usize::try_from(modulus.bits()).is_ok_and(|bits| bits < N * LIMB_BITS as usize);
-        assert!(fits && modulus.is_odd() && modulus.bits() > 1, "modulus does not suit {N} limbs: {modulus}");
-        let limbs = padded(modulus);
-        let mut ring =
-            Self { modulus: limbs, above: padded(&modulus.plus(1)), negated_inverse: negated_inverse(limbs[0]), one: [0; N] };
+        assert!(modulus.is_odd() && modulus.bits() > 1, "modulus must be odd and above 1: {modulus}");
+        let words = padded(modulus);
+        let mut ring = Self { modulus: words, negated_inverse: inverse(words[0]).wrapping_neg(), one: [0; N] };
         ring.one = ring.radix(modulus.bits());
         ring
     }
 
-    /// `2^(28 N)` reduced: the power of two just below the modulus, doubled until it is there.
-    fn radix(&self, modulus_bits: u32) -> [u32; N] {
+    /// `2^(64 N)` reduced: the power of two just below the modulus, doubled until it is there.
+    fn radix(&self, modulus_bits: u32) -> [u64; N] {
         let top = modulus_bits - 1;
         let mut power = [0; N];
-        power[(top / LIMB_BITS) as usize] = 1 << (top % LIMB_BITS);
-        let target = u32::try_from(N).expect("at most 128") * LIMB_BITS;
-        for _ in top..target {
+        power[(top / u64::BITS) as usize] = 1 << (top % u64::BITS);
+        for _ in top..u32::try_from(N).expect("few words") * u64::BITS {
             power = self.add(&power, &power);
         }
         power
     }
 
-    /// `value - modulus` where that is not negative, else `value`.
+    /// `value - modulus` where that is not negative, else `value`; `carry` is a bit above the value.
     #[inline]
-    fn reduced(&self, value: [u32; N]) -> [u32; N] {
+    fn reduced(&self, value: [u64; N], carry: bool) -> [u64; N] {
         let (difference, borrowed) = subtract(&value, &self.modulus);
-        if borrowed { value } else { difference }
+        if carry || !borrowed { difference } else { value }
     }
 }
 
 impl<const N: usize> Ring for Wide<N> {
-    type Element = [u32; N];
-    type Exponent = [u32; N];
+    type Element = [u64; N];
+    type Exponent = [u64; N];
 
-    fn zero(&self) -> [u32; N] {
+    fn zero(&self) -> [u64; N] {
         [0; N]
     }
 
-    fn one(&self) -> [u32; N] {
+    fn one(&self) -> [u64; N] {
         self.one
     }
 
     #[inline]
-    fn add(&self, a: &[u32; N], b: &[u32; N]) -> [u32; N] {
-        self.reduced(sum(a, b))
+    fn add(&self, a: &[u64; N], b: &[u64; N]) -> [u64; N] {
+        let (total, carry) = sum(a, b);
+        self.reduced(total, carry)
     }
 
     #[inline]
-    fn sub(&self, a: &[u32; N], b: &[u32; N]) -> [u32; N] {
+    fn sub(&self, a: &[u64; N], b: &[u64; N]) -> [u64; N] {
         let (difference, borrowed) = subtract(a, b);
-        if borrowed { sum(&difference, &self.modulus) } else { difference }
+        // The carry of this sum cancels the borrow.
+        if borrowed { sum(&difference, &self.modulus).0 } else { difference }
     }
 
     #[inline]
-    fn half(&self, a: &[u32; N]) -> [u32; N] {
-        let even = if a[0] & 1 == 0 { *a } else { sum(a, &self.modulus) };
-        shifted_down(&even, 1)
-    }
-
-    fn mul(&self, a: &[u32; N], b: &[u32; N]) -> [u32; N] {
-        let mut columns = [0u64; N];
-        for &limb in a {
-            let limb = u64::from(limb);
-            let lowest = columns[0] + limb * u64::from(b[0]);
-            let fold = ((lowest & LIMB_MASK) * self.negated_inverse) & LIMB_MASK;
-            // The lowest column becomes a multiple of 2^28 and is shifted out; only its carry stays.
-            let carry = (lowest + fold * u64::from(self.modulus[0])) >> LIMB_BITS;
-            for j in 1..N {
-                columns[j - 1] = columns[j] + limb * u64::from(b[j]) + fold * u64::from(self.modulus[j]);
-            }
-            columns[N - 1] = 0;
-            columns[0] += carry;
+    fn half(&self, a: &[u64; N]) -> [u64; N] {
+        if a[0] & 1 == 0 {
+            return shifted_down(a, 1, 0);
         }
-        self.reduced(carried(&columns))
+        let (even, carry) = sum(a, &self.modulus);
+        shifted_down(&even, 1, u64::from(carry))
     }
 
-    fn below(&self) -> OddPart<[u32; N]> {
+    fn divide(&self, a: &[u64; N], divisor: u32) -> [u64; N] {
+        let times = complement(remainder(a, divisor), remainder(&self.modulus, divisor), divisor);
+        let (mut total, mut carry) = ([0; N], 0);
+        for j in 0..N {
+            (total[j], carry) = fused(self.modulus[j], times.into(), a[j], carry);
+        }
+        let mut rest = u128::from(carry);
+        for word in total.iter_mut().rev() {
+            let dividend = rest << 64 | u128::from(*word);
+            *word = low(dividend / u128::from(divisor));
+            rest = dividend % u128::from(divisor);
+        }
+        total
+    }
+
+    fn mul(&self, a: &[u64; N], b: &[u64; N]) -> [u64; N] {
+        let mut columns = [0; N];
+        let mut top = false;
+        for &word in a {
+            let (lowest, mut carry) = fused(word, b[0], columns[0], 0);
+            // The lowest column becomes a multiple of 2^64 and is shifted out; only its carry stays.
+            let fold = lowest.wrapping_mul(self.negated_inverse);
+            let (_, mut folded) = fused(fold, self.modulus[0], lowest, 0);
+            for j in 1..N {
+                let column;
+                (column, carry) = fused(word, b[j], columns[j], carry);
+                (columns[j - 1], folded) = fused(fold, self.modulus[j], column, folded);
+            }
+            let (highest, first) = carry.overflowing_add(folded);
+            let (highest, second) = highest.overflowing_add(u64::from(top));
+            columns[N - 1] = highest;
+            top = first || second;
+        }
+        self.reduced(columns, top)
+    }
+
+    fn below(&self) -> OddPart<[u64; N]> {
         let mut below = self.modulus;
         below[0] -= 1;
-        odd_part(&below)
+        odd_part(&below, 0)
     }
 
-    fn above(&self) -> OddPart<[u32; N]> {
-        odd_part(&self.above)
+    fn above(&self) -> OddPart<[u64; N]> {
+        let mut one = [0; N];
+        one[0] = 1;
+        let (above, carry) = sum(&self.modulus, &one);
+        odd_part(&above, u64::from(carry))
     }
 
     #[inline]
-    fn bit(exponent: &[u32; N], index: u32) -> bool {
-        exponent[(index / LIMB_BITS) as usize] >> (index % LIMB_BITS) & 1 == 1
+    fn bit(exponent: &[u64; N], index: u32) -> bool {
+        exponent[(index / u64::BITS) as usize] >> (index % u64::BITS) & 1 == 1
     }
 }
 
-fn padded<const N: usize>(number: &Natural) -> [u32; N] {
-    let mut limbs = [0; N];
-    limbs[..number.limbs().len()].copy_from_slice(number.limbs());
-    limbs
+fn padded<const N: usize>(number: &Natural) -> [u64; N] {
+    let mut words = [0; N];
+    let digits = number.value().to_u64_digits();
+    assert!(digits.len() <= N, "{number} does not fit {N} words");
+    words[..digits.len()].copy_from_slice(&digits);
+    words
 }
 
-fn negated_inverse(odd: u32) -> u64 {
-    // Right modulo 8 to begin with; each Newton step doubles the number of right bits.
-    let mut inverse = odd;
-    for _ in 0..4 {
-        inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
-    }
-    u64::from(inverse.wrapping_neg()) & LIMB_MASK
+/// The low word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+fn low(wide: u128) -> u64 {
+    wide as u64
 }
 
-/// `a + b`; a carry out of the top limb cannot happen, because both are below a modulus that leaves the top bit free.
+/// The low and high word of `a * b + c + d`, which always fits.
+#[inline(always)]
+fn fused(a: u64, b: u64, c: u64, d: u64) -> (u64, u64) {
+    let wide = u128::from(a) * u128::from(b) + u128::from(c) + u128::from(d);
+    (low(wide), low(wide >> 64))
+}
+
+/// `a + b` modulo `2^(64 N)`, and the carry.
 #[inline]
-fn sum<const N: usize>(a: &[u32; N], b: &[u32; N]) -> [u32; N] {
-    let mut result = [0; N];
-    let mut carry = 0;
+fn sum<const N: usize>(a: &[u64; N], b: &[u64; N]) -> ([u64; N], bool) {
+    let (mut result, mut carry) = ([0; N], false);
     for j in 0..N {
-        let limb = u64::from(a[j]) + u64::from(b[j]) + carry;
-        result[j] = low_limb(limb);
-        carry = limb >> LIMB_BITS;
+        let (partial, first) = a[j].overflowing_add(b[j]);
+        let (total, second) = partial.overflowing_add(u64::from(carry));
+        result[j] = total;
+        carry = first | second;
     }
-    // When one operand is the negative difference of `sub`, this carry cancels its borrow.
-    result
+    (result, carry)
 }
 
-/// `a - b` modulo `2^(28 N)`, and whether it was negative.
+/// `a - b` modulo `2^(64 N)`, and whether it was negative.
 #[inline]
-fn subtract<const N: usize>(a: &[u32; N], b: &[u32; N]) -> ([u32; N], bool) {
-    let mut result = [0; N];
-    let mut borrow = 0;
+fn subtract<const N: usize>(a: &[u64; N], b: &[u64; N]) -> ([u64; N], bool) {
+    let (mut result, mut borrow) = ([0; N], false);
     for j in 0..N {
-        let limb = u64::from(a[j]) + (LIMB_MASK + 1) - u64::from(b[j]) - borrow;
-        result[j] = low_limb(limb);
-        borrow = 1 - (limb >> LIMB_BITS);
+        let (partial, first) = a[j].overflowing_sub(b[j]);
+        let (total, second) = partial.overflowing_sub(u64::from(borrow));
+        result[j] = total;
+        borrow = first | second;
     }
-    (result, borrow == 1)
+    (result, borrow)
 }
 
-#[inline]
-fn carried<const N: usize>(columns: &[u64; N]) -> [u32; N] {
-    let mut result = [0; N];
-    let mut carry = 0;
-    for j in 0..N {
-        let limb = columns[j] + carry;
-        result[j] = low_limb(limb);
-        carry = limb >> LIMB_BITS;
-    }
-    result
+fn remainder<const N: usize>(number: &[u64; N], divisor: u32) -> u32 {
+    let divisor = u128::from(divisor);
+    let rest = number.iter().rev().fold(0, |rest, word| (rest << 64 | u128::from(*word)) % divisor);
+    u32::try_from(rest).expect("a remainder is below its divisor")
 }
 
-fn odd_part<const N: usize>(number: &[u32; N]) -> OddPart<[u32; N]> {
-    let zero_limbs = number.iter().take_while(|limb| **limb == 0).count();
+/// The odd part of `number + carry * 2^(64 N)`; only `2^(64 N)` itself may carry.
+fn odd_part<const N: usize>(number: &[u64; N], carry: u64) -> OddPart<[u64; N]> {
+    let word_bits = |words: usize| u32::try_from(words).expect("few words") * u64::BITS;
     let mut odd = [0; N];
-    odd[..N - zero_limbs].copy_from_slice(&number[zero_limbs..]);
+    if carry == 1 {
+        odd[0] = 1;
+        return OddPart { odd, twos: word_bits(N), bits: 1 };
+    }
+    let zero_words = number.iter().take_while(|word| **word == 0).count();
+    odd[..N - zero_words].copy_from_slice(&number[zero_words..]);
     let zero_bits = odd[0].trailing_zeros();
-    let odd = shifted_down(&odd, zero_bits);
-    let limbs = u32::try_from(zero_limbs).expect("at most 128");
-    let top = odd.iter().rposition(|limb| *limb != 0).expect("a neighbour of the modulus is not zero");
-    let bits = u32::try_from(top).expect("at most 128") * LIMB_BITS + (u32::BITS - odd[top].leading_zeros());
-    OddPart { odd, twos: limbs * LIMB_BITS + zero_bits, bits }
+    if zero_bits > 0 {
+        odd = shifted_down(&odd, zero_bits, 0);
+    }
+    let top = odd.iter().rposition(|word| *word != 0).expect("a neighbour of the modulus is not zero");
+    let bits = word_bits(top) + (u64::BITS - odd[top].leading_zeros());
+    OddPart { odd, twos: word_bits(zero_words) + zero_bits, bits }
 }
 
-/// `number >> bits`, for less than 28 bits.
+/// `(number + above * 2^(64 N)) >> bits`, for 0 < bits < 64.
 #[inline]
-fn shifted_down<const N: usize>(number: &[u32; N], bits: u32) -> [u32; N] {
+fn shifted_down<const N: usize>(number: &[u64; N], bits: u32, above: u64) -> [u64; N] {
     let mut result = [0; N];
     for j in 0..N {
-        let above = if j + 1 < N { u64::from(number[j + 1]) } else { 0 };
-        result[j] = low_limb((u64::from(number[j]) | above << LIMB_BITS) >> bits);
+        let next = if j + 1 < N { number[j + 1] } else { above };
+        result[j] = number[j] >> bits | next << (u64::BITS - bits);
     }
     result
 }
@@ -197,57 +224,59 @@ mod tests {
 
     use super::*;
 
-    fn big(limbs: &[u32]) -> BigUint {
-        limbs.iter().rev().fold(BigUint::from(0u32), |sum, limb| (sum << LIMB_BITS) + limb)
+    fn big(words: &[u64]) -> BigUint {
+        words.iter().rev().fold(BigUint::from(0u32), |sum, word| (sum << 64) + word)
     }
 
-    /// Pseudo-random limbs below `modulus`.
-    fn below<const N: usize>(state: &mut u64, modulus: &BigUint) -> [u32; N] {
+    /// Pseudo-random words below `modulus`.
+    fn below<const N: usize>(state: &mut u64, modulus: &BigUint) -> [u64; N] {
         let mut number = BigUint::from(0u32);
-        for _ in 0..N {
+        for _ in 0..2 * N {
             *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            number = (number << LIMB_BITS) + (*state >> 36);
+            number = (number << 32) + (*state >> 32);
         }
-        padded(&Natural::parse(&(number % modulus).to_string()).expect("decimal"))
+        padded(&(number % modulus).into())
     }
 
-    fn agrees<const N: usize>(modulus: &str) {
-        let natural = Natural::parse(modulus).expect("decimal");
-        let ring = Wide::<N>::new(&natural);
-        let n = big(&ring.modulus);
-        assert_eq!(n.to_string(), modulus);
-        let radix = BigUint::from(1u32) << (N * LIMB_BITS as usize);
-        assert_eq!(big(&ring.one), &radix % &n);
+    fn agrees<const N: usize>(n: &BigUint) {
+        let ring = Wide::<N>::new(&n.clone().into());
+        assert_eq!(big(&ring.modulus), *n);
+        let radix = BigUint::from(1u32) << (N * 64);
+        assert_eq!(big(&ring.one), &radix % n);
         let mut state = 7;
         for _ in 0..100 {
-            let (a, b) = (below::<N>(&mut state, &n), below::<N>(&mut state, &n));
+            let (a, b) = (below::<N>(&mut state, n), below::<N>(&mut state, n));
             let product = ring.mul(&a, &b);
-            assert_eq!(big(&product) * &radix % &n, big(&a) * big(&b) % &n);
-            assert_eq!(big(&ring.add(&a, &b)), (big(&a) + big(&b)) % &n);
-            assert_eq!(big(&ring.sub(&a, &b)), (big(&a) + &n - big(&b)) % &n);
+            assert_eq!(big(&product) * &radix % n, big(&a) * big(&b) % n);
+            assert_eq!(big(&ring.add(&a, &b)), (big(&a) + big(&b)) % n);
+            assert_eq!(big(&ring.sub(&a, &b)), (big(&a) + n - big(&b)) % n);
             let half = ring.half(&a);
             assert_eq!(ring.add(&half, &half), a);
-            assert_eq!(big(&ring.scale(&a, -13)), (&n * 13u32 - big(&a) * 13u32) % &n);
+            for divisor in [1, 2, 4, 8] {
+                assert_eq!(ring.scale(&ring.divide(&a, divisor), divisor.into()), a);
+            }
+            assert_eq!(big(&ring.scale(&a, -13)), (n * 13u32 - big(&a) * 13u32 % n) % n);
         }
         // Minus one squared: the largest columns that occur.
         let largest = ring.neg(&ring.one());
         assert_eq!(ring.mul(&largest, &largest), ring.one());
-        let above = ring.above();
-        assert_eq!(big(&above.odd) << above.twos, &n + 1u32);
-        let below = ring.below();
-        assert_eq!((big(&below.odd) << below.twos) + 1u32, n);
+        let (above, below) = (ring.above(), ring.below());
+        assert_eq!(big(&above.odd) << above.twos, n + 1u32);
+        assert_eq!((big(&below.odd) << below.twos) + 1u32, *n);
         assert_eq!(u64::from(below.bits), big(&below.odd).bits());
+        assert_eq!(u64::from(above.bits), big(&above.odd).bits());
     }
 
     #[test]
     fn agrees_with_big_integers() {
-        agrees::<2>("3");
-        agrees::<3>("100000000000000000039");
-        // 2^83 - 1: every limb full, one bit of room.
-        agrees::<3>("9671406556917033397649407");
-        agrees::<5>("170141183460469231731687303715884105727");
-        agrees::<36>(&format!("1{}1", "0".repeat(300)));
-        // The longest numbers that are read, of full limbs.
-        agrees::<122>(&((BigUint::from(1u32) << 3400u32) - 1u32).to_string());
+        let power = |bits: u32| BigUint::from(1u32) << bits;
+        agrees::<2>(&3u32.into());
+        agrees::<2>(&(BigUint::from(10u32).pow(20) + 39u32));
+        // Every bit set, no room above; and just above a power of two.
+        agrees::<2>(&(power(128) - 1u32));
+        agrees::<3>(&(power(128) + 1u32));
+        agrees::<5>(&(power(300) + 7u32));
+        agrees::<16>(&(BigUint::from(10u32).pow(301) + 1u32));
+        agrees::<66>(&(BigUint::from(10u32).pow(1234) - 1u32));
     }
 }

@@ -1,6 +1,6 @@
 //! Montgomery arithmetic modulo an odd number below 2^64.
 
-use crate::ring::{OddPart, Ring};
+use crate::ring::{OddPart, Ring, complement};
 
 /// The ring of residues modulo one odd 64-bit number; residues are kept multiplied by 2^64.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +16,7 @@ impl Word {
     /// The ring modulo `modulus`, which must be odd and above 1.
     pub fn new(modulus: u64) -> Self {
         assert!(modulus > 1 && modulus % 2 == 1, "modulus must be odd and above 1: {modulus}");
-        // An odd number is its own inverse modulo 8; each Newton step doubles the number of right bits.
-        let mut inverse = modulus;
-        for _ in 0..5 {
-            inverse = inverse.wrapping_mul(2u64.wrapping_sub(modulus.wrapping_mul(inverse)));
-        }
-        Self { modulus, inverse, one: modulus.wrapping_neg() % modulus }
+        Self { modulus, inverse: inverse(modulus), one: modulus.wrapping_neg() % modulus }
     }
 }
 
@@ -54,11 +49,18 @@ impl Ring for Word {
         if a & 1 == 0 { a >> 1 } else { (a >> 1) + (self.modulus >> 1) + 1 }
     }
 
+    fn divide(&self, a: &u64, divisor: u32) -> u64 {
+        let wide = u64::from(divisor);
+        let (a_rest, n_rest) = (a % wide, self.modulus % wide);
+        let narrow = |rest| u32::try_from(rest).expect("a remainder is below its divisor");
+        let times = u64::from(complement(narrow(a_rest), narrow(n_rest), divisor));
+        // (a + times * n) / divisor, taken apart so that nothing overflows.
+        a / wide + times * (self.modulus / wide) + (a_rest + times * n_rest) / wide
+    }
+
     #[inline]
     fn mul(&self, a: &u64, b: &u64) -> u64 {
-        let (low, high) = product(*a, *b);
-        let folded = product(low.wrapping_mul(self.inverse), self.modulus).1;
-        if high >= folded { high - folded } else { self.modulus - (folded - high) }
+        montgomery(*a, *b, self.modulus, self.inverse)
     }
 
     fn below(&self) -> OddPart<u64> {
@@ -78,6 +80,26 @@ impl Ring for Word {
     }
 }
 
+/// The inverse of an odd number modulo 2^64.
+#[inline]
+pub(crate) fn inverse(odd: u64) -> u64 {
+    // Right modulo 32 to begin with; each Newton step doubles the number of right bits.
+    let mut inverse = odd.wrapping_mul(3) ^ 2;
+    for _ in 0..4 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
+    }
+    inverse
+}
+
+/// `a * b / 2^64` modulo an odd number whose inverse modulo 2^64 is given (Montgomery 1985). `a` and `b` are reduced, as is the result.
+#[inline(always)]
+pub(crate) fn montgomery(a: u64, b: u64, modulus: u64, inverse: u64) -> u64 {
+    let (low, high) = product(a, b);
+    let folded = product(low.wrapping_mul(inverse), modulus).1;
+    let (difference, borrowed) = high.overflowing_sub(folded);
+    if borrowed { difference.wrapping_add(modulus) } else { difference }
+}
+
 fn odd_part(number: u64) -> OddPart<u64> {
     let twos = number.trailing_zeros();
     let odd = number >> twos;
@@ -85,29 +107,11 @@ fn odd_part(number: u64) -> OddPart<u64> {
 }
 
 /// The low and high half of `a * b`.
-#[cfg(not(target_arch = "wasm32"))]
-#[inline]
+#[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the two halves of a product are what is asked for")]
-fn product(a: u64, b: u64) -> (u64, u64) {
+pub(crate) fn product(a: u64, b: u64) -> (u64, u64) {
     let whole = u128::from(a) * u128::from(b);
     (whole as u64, (whole >> 64) as u64)
-}
-
-#[cfg(target_arch = "wasm32")]
-use product_of_halves as product;
-
-/// The low and high half of `a * b`. Plain wasm has no wide product, and a 128-bit one becomes a call of a library
-/// function: four products of halves, written out here, can be inlined.
-#[cfg(any(test, target_arch = "wasm32"))]
-#[inline]
-fn product_of_halves(a: u64, b: u64) -> (u64, u64) {
-    const HALF: u64 = u32::MAX as u64;
-    let (a_low, a_high) = (a & HALF, a >> 32);
-    let (b_low, b_high) = (b & HALF, b >> 32);
-    let first = a_low * b_low;
-    let second = a_high * b_low + (first >> 32);
-    let third = a_low * b_high + (second & HALF);
-    (a.wrapping_mul(b), a_high * b_high + (second >> 32) + (third >> 32))
 }
 
 #[cfg(test)]
@@ -129,17 +133,10 @@ mod tests {
                 assert_eq!(ring.mul(&a_in, &b_in), enter(&ring, u64::try_from(expected).expect("reduced")));
                 let half = ring.half(&a_in);
                 assert_eq!(ring.add(&half, &half), a_in);
+                for divisor in [1, 2, 4, 16, 32] {
+                    assert_eq!(ring.scale(&ring.divide(&a_in, divisor), i64::from(divisor)), a_in);
+                }
                 assert_eq!(ring.sub(&ring.add(&a_in, &b_in), &b_in), a_in);
-            }
-        }
-    }
-
-    #[test]
-    fn the_product_that_wasm_uses_is_the_same() {
-        let edges = [0, 1, u64::from(u32::MAX), 1 << 32, 1 << 63, u64::MAX - 1, u64::MAX, 0x9e37_79b9_7f4a_7c15];
-        for a in edges {
-            for b in edges {
-                assert_eq!(product_of_halves(a, b), product(a, b), "{a} * {b}");
             }
         }
     }

@@ -1,134 +1,32 @@
-//! The bpsw guest: one range as JSON on stdin, what was found as JSON on stdout; or a range that is to be split, and its parts.
+//! The bpsw guest: one task as JSON on stdin, what was found as JSON on stdout.
 //!
 //! ```text
-//! stdin ─► Input ─► bpsw_arith::search ─► Output ─► stdout          any error: one line on stderr, exit 1
-//!            │           └─► busbar.progress(percent)
-//!            └────► bpsw_arith::split ──► Parts ──► stdout
+//! stdin ─► task_type ─┬► ranges    main_odds, large_numbers ─┐
+//!                     ├► opinions  judge, verify            ─┼─► stdout        any error: one line on stderr, exit 1
+//!                     └► parts     split                    ─┘
+//!                            ╰─► busbar.progress, busbar.checkpoint
 //! ```
 //!
-//! It uses nothing but stdio, so it also runs natively: `cargo run < input.json`.
+//! It uses nothing but stdio and those two, so it also runs natively: `cargo run < input.json`.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use bpsw_arith::search::{Findings, Mode, Range, RangeError};
-use bpsw_arith::split::{SplitError, split};
-use bpsw_arith::verdict::Certificate;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-/// The longest input: two numbers of 1,024 digits and the rest fit many times.
-const INPUT_BYTES_MAX: u64 = 64 * 1024;
+use crate::failure::{GuestError, INPUT_BYTES_MAX};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    task_type: TaskType,
-    from: String,
-    to: String,
-    mode: SearchMode,
-}
+mod certificates;
+mod failure;
+mod host;
+mod opinions;
+mod parts;
+mod ranges;
 
 /// What every input says.
 #[derive(Debug, Deserialize)]
 struct Kind {
     task_type: String,
-}
-
-/// The task type that splits.
-const SPLIT: &str = "split";
-
-/// A range that is to be split.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SplitInput {
-    #[serde(rename = "task_type")]
-    _task_type: String,
-    from: String,
-    to: String,
-    /// Numbers of one part.
-    chunk: u64,
-}
-
-/// A range in parts.
-#[derive(Debug, Serialize)]
-struct Parts {
-    task_type: &'static str,
-    ranges: Vec<Part>,
-}
-
-/// A part: both ends are inclusive.
-#[derive(Debug, Serialize)]
-struct Part {
-    from: String,
-    to: String,
-}
-
-/// Both types are ranges of odd numbers; they differ in the size of the numbers, which the search sees for itself.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum TaskType {
-    MainOdds,
-    LargeNumbers,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "snake_case")]
-enum SearchMode {
-    Hunt,
-    Census,
-}
-
-#[derive(Debug, Serialize)]
-struct Output {
-    task_type: TaskType,
-    from: String,
-    to: String,
-    mode: SearchMode,
-    checked: u64,
-    primes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    spsp2: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slpsp: Option<u64>,
-    counterexamples: Vec<Counterexample>,
-    digest: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Counterexample {
-    n: String,
-    certificate: CertificateText,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum CertificateText {
-    StrongBase { base: u32 },
-    LucasCongruence { discriminant: i32 },
-}
-
-/// Everything that ends the guest with exit 1.
-#[derive(Debug)]
-enum GuestError {
-    Read(std::io::Error),
-    TooLong,
-    Input(serde_json::Error),
-    Range(RangeError),
-    Split(SplitError),
-    Write(std::io::Error),
-}
-
-impl std::fmt::Display for GuestError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Read(error) => write!(f, "stdin: {error}"),
-            Self::TooLong => write!(f, "input: longer than {INPUT_BYTES_MAX} bytes"),
-            Self::Input(error) => write!(f, "input: {error}"),
-            Self::Range(error) => write!(f, "input: {error}"),
-            Self::Split(error) => write!(f, "input: {error}"),
-            Self::Write(error) => write!(f, "stdout: {error}"),
-        }
-    }
 }
 
 fn main() -> ExitCode {
@@ -148,70 +46,15 @@ fn run(stdin: impl Read, mut stdout: impl Write) -> Result<(), GuestError> {
         return Err(GuestError::TooLong);
     }
     let Kind { task_type } = serde_json::from_slice(&text).map_err(GuestError::Input)?;
-    let json = if task_type == SPLIT { parts(&text)? } else { findings(&text)? };
+    let json = match task_type.as_str() {
+        "main_odds" | "large_numbers" => ranges::search(&text),
+        "judge" => opinions::judgements(&text),
+        "verify" => opinions::verified(&text),
+        "split" => parts::split_range(&text),
+        _ => Err(GuestError::UnknownType(task_type)),
+    }?;
     stdout.write_all(&json).and_then(|()| stdout.flush()).map_err(GuestError::Write)
 }
-
-/// A range in parts.
-fn parts(text: &[u8]) -> Result<Vec<u8>, GuestError> {
-    let input: SplitInput = serde_json::from_slice(text).map_err(GuestError::Input)?;
-    let ranges = split(&input.from, &input.to, input.chunk).map_err(GuestError::Split)?.into_iter();
-    let ranges = ranges.map(|(from, to)| Part { from: from.to_string(), to: to.to_string() }).collect();
-    serde_json::to_vec(&Parts { task_type: SPLIT, ranges }).map_err(|error| GuestError::Write(error.into()))
-}
-
-/// What a range holds.
-fn findings(text: &[u8]) -> Result<Vec<u8>, GuestError> {
-    let input: Input = serde_json::from_slice(text).map_err(GuestError::Input)?;
-    let range = Range::parse(&input.from, &input.to).map_err(GuestError::Range)?;
-    let mode = match input.mode {
-        SearchMode::Hunt => Mode::Hunt,
-        SearchMode::Census => Mode::Census,
-    };
-    let output = output(input, range.search(mode, &mut tell_progress));
-    serde_json::to_vec(&output).map_err(|error| GuestError::Write(error.into()))
-}
-
-fn output(input: Input, found: Findings) -> Output {
-    let Input { task_type, from, to, mode } = input;
-    // A hunt has not looked at every composite, so it has no counts of pseudoprimes to give.
-    let counted = |count| (mode == SearchMode::Census).then_some(count);
-    let proven = found.counterexamples.into_iter();
-    Output {
-        task_type,
-        from,
-        to,
-        mode,
-        checked: found.checked,
-        primes: found.primes,
-        spsp2: counted(found.strong_base_two),
-        slpsp: counted(found.strong_lucas),
-        counterexamples: proven.map(|(n, proof)| Counterexample { n: n.to_string(), certificate: proof.into() }).collect(),
-        digest: found.digest,
-    }
-}
-
-impl From<Certificate> for CertificateText {
-    fn from(certificate: Certificate) -> Self {
-        match certificate {
-            Certificate::StrongBase(base) => Self::StrongBase { base },
-            Certificate::LucasCongruence(discriminant) => Self::LucasCongruence { discriminant },
-        }
-    }
-}
-
-#[cfg(target_arch = "wasm32")]
-fn tell_progress(percent: i32) {
-    #[link(wasm_import_module = "busbar")]
-    #[expect(unsafe_code, reason = "an import can only be declared so; it takes a number and touches no memory")]
-    unsafe extern "C" {
-        safe fn progress(percent: i32);
-    }
-    progress(percent);
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn tell_progress(_percent: i32) {}
 
 #[cfg(test)]
 mod tests {
@@ -228,9 +71,14 @@ mod tests {
         let census = answer(r#"{"task_type":"main_odds","from":"2000","to":"2050","mode":"census"}"#).expect("right");
         let head =
             r#"{"task_type":"main_odds","from":"2000","to":"2050","mode":"census","checked":25,"primes":6,"spsp2":1,"slpsp":0,"#;
-        assert!(census.starts_with(head) && census.contains(r#""counterexamples":[],"digest":""#), "{census}");
+        assert!(census.starts_with(head) && census.contains(r#""counterexamples":[],"blocks":[""#), "{census}");
         let hunt = answer(r#"{"task_type":"large_numbers","from":"2000","to":"2050","mode":"hunt"}"#).expect("right");
-        assert!(hunt.contains(r#""checked":25,"primes":6,"counterexamples":[]"#), "{hunt}");
+        assert!(hunt.contains(r#""sieve_to":262144,"checked":25,"primes":6,"counterexamples":[],"blocks":[""#), "{hunt}");
+        let other =
+            answer(r#"{"task_type":"large_numbers","from":"2000","to":"2050","mode":"hunt","sieve_to":3}"#).expect("right");
+        assert!(other.contains(r#""sieve_to":3,"checked":25,"primes":6"#), "{other}");
+        let digest = |text: &str| text[text.find(r#""digest""#).expect("there")..].to_owned();
+        assert_ne!(digest(&hunt), digest(&other));
     }
 
     #[test]
@@ -245,10 +93,37 @@ mod tests {
     }
 
     #[test]
-    fn certificates_as_text() {
-        let proof = |certificate: Certificate| serde_json::to_string(&CertificateText::from(certificate)).expect("plain");
-        assert_eq!(proof(Certificate::StrongBase(3)), r#"{"kind":"strong_base","base":3}"#);
-        assert_eq!(proof(Certificate::LucasCongruence(-7)), r#"{"kind":"lucas_congruence","discriminant":-7}"#);
+    fn single_numbers_are_judged() {
+        let judged = answer(r#"{"task_type":"judge","numbers":["2047","5459","100000000000000000039","15"]}"#).expect("right");
+        let expected = r#"{"task_type":"judge","judgements":[
+            {"n":"2047","base_two":true,"lucas":false,"verdict":"composite"},
+            {"n":"5459","base_two":false,"lucas":true,"verdict":"composite"},
+            {"n":"100000000000000000039","base_two":true,"lucas":true,"verdict":"bpsw_prp"},
+            {"n":"15","base_two":false,"lucas":false,"verdict":"composite"}]}"#;
+        assert_eq!(judged, expected.replace("\n            ", ""));
+        let refused = answer(r#"{"task_type":"judge","numbers":["3","4"]}"#).expect_err("even");
+        assert_eq!(refused, "input: numbers[1] is even, or below 3");
+    }
+
+    #[test]
+    fn claims_that_prove_nothing_are_refused() {
+        let claims = r#"{"task_type":"verify","claims":[
+            {"n":"2047","certificate":{"kind":"factors","factors":["23","89"]}},
+            {"n":"5459","certificate":{"kind":"factors","factors":["53","103"]}},
+            {"n":"100000000000000000039","certificate":{"kind":"strong_base","base":3}},
+            {"n":"100000000000000000039","certificate":{"kind":"factors","factors":["x"]}}]}"#;
+        let answered = answer(claims).expect("right");
+        let expected = r#"{"task_type":"verify","confirmed":[],"refused":[
+            {"n":"2047","reason":"it fails the strong Lucas test"},
+            {"n":"5459","reason":"it fails the strong test to base 2"},
+            {"n":"100000000000000000039","reason":"the certificate does not prove it composite"},
+            {"n":"100000000000000000039","reason":"a number of it is not a decimal number: 'x' at position 1"}]}"#;
+        assert_eq!(answered, expected.replace("\n            ", ""));
+        assert!(
+            answer(r#"{"task_type":"verify","claims":[{"n":"2047"}]}"#)
+                .expect_err("bare")
+                .contains("missing field `certificate`")
+        );
     }
 
     #[test]
@@ -264,9 +139,14 @@ mod tests {
         );
         assert!(refused("").starts_with("input: EOF"));
         assert!(refused("{}").contains("missing field `task_type`"));
-        assert!(refused(r#"{"task_type":"chernick","from":"1","to":"3","mode":"hunt"}"#).contains("unknown variant `chernick`"));
+        assert_eq!(refused(r#"{"task_type":"all","from":"1","to":"3","mode":"hunt"}"#), "input: unknown task_type 'all'");
+        let sieved = |mode: &str, bound: u64| {
+            refused(&format!(r#"{{"task_type":"main_odds","from":"3","to":"9","mode":"{mode}","sieve_to":{bound}}}"#))
+        };
+        assert_eq!(sieved("hunt", 2), "input: sieve_to must be from 3 to 16777216");
+        assert_eq!(sieved("census", 100), "input: a census has no sieve_to: it judges every number");
         assert!(refused(r#"{"task_type":"main_odds","from":1,"to":"3","mode":"hunt"}"#).contains("expected a string"));
         assert!(refused(r#"{"task_type":"main_odds","from":"1","to":"3","mode":"hunt","x":1}"#).contains("unknown field `x`"));
-        assert_eq!(refused(&" ".repeat(70_000)), "input: longer than 65536 bytes");
+        assert_eq!(refused(&" ".repeat(1_100_000)), "input: longer than 1048576 bytes");
     }
 }

@@ -1,6 +1,5 @@
 //! Runs cargo on a pack's guest workspace.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -57,7 +56,8 @@ impl Guest<'_> {
     /// Builds the modules. Paths of this machine are kept out of them, so that equal sources have a chance of equal digests.
     pub(crate) fn build(&self, manifest: &Manifest) -> Result<(), GuestError> {
         let mut command = self.cargo(&["build", "--release", "--locked", "--target", TARGET]);
-        command.env("CARGO_ENCODED_RUSTFLAGS", self.remapped_paths());
+        // As configuration and not as RUSTFLAGS, which would replace the flags that the pack's own .cargo/config.toml sets.
+        command.arg("--config").arg(format!("target.{TARGET}.rustflags=[{}]", self.remapped_paths().join(",")));
         finish(command)?;
         match manifest.modules.iter().find(|module| !self.module(&module.file).is_file()) {
             Some(module) => Err(GuestError::NotMade(module.file.clone())),
@@ -84,24 +84,18 @@ impl Guest<'_> {
         command
     }
 
-    /// `--remap-path-prefix` for the repository and for cargo's downloads, separated as cargo wants it.
-    fn remapped_paths(&self) -> OsString {
-        let mut flags = remapped(self.root, "/busbar");
+    /// `--remap-path-prefix` for the repository and for cargo's downloads, each as a string of TOML.
+    fn remapped_paths(&self) -> Vec<String> {
         let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
-        if let Some(cargo_home) = std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home) {
-            flags.push("\u{1f}");
-            flags.push(remapped(&cargo_home, "/cargo"));
-        }
-        flags
+        let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
+        let cargo = cargo_home.map(|folder| remapped(&folder, "/cargo"));
+        std::iter::once(remapped(self.root, "/busbar")).chain(cargo).collect()
     }
 }
 
-fn remapped(from: &Path, to: &str) -> OsString {
-    let mut flag = OsString::from("--remap-path-prefix=");
-    flag.push(from);
-    flag.push("=");
-    flag.push(to);
-    flag
+fn remapped(from: &Path, to: &str) -> String {
+    let flag = format!("--remap-path-prefix={}={to}", from.display());
+    format!("\"{}\"", flag.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn finish(mut command: Command) -> Result<(), GuestError> {

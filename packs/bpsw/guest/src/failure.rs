@@ -1,0 +1,39 @@
+//! Everything that ends the guest with exit 1.
+
+use std::io;
+
+use bpsw_arith::natural::ParseError;
+use bpsw_arith::search::{RangeError, SIEVE_MAX};
+use bpsw_arith::split::SplitError;
+
+/// The longest input, in bytes.
+pub(crate) const INPUT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why there is no result. Its text is the one line on standard error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuestError {
+    #[error("stdin: {0}")]
+    Read(io::Error),
+    #[error("input: longer than {INPUT_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("input: {0}")]
+    Input(serde_json::Error),
+    #[error("input: {0}")]
+    Range(RangeError),
+    #[error("input: {0}")]
+    Split(SplitError),
+    #[error("input: sieve_to must be from 3 to {SIEVE_MAX}")]
+    SieveBound,
+    #[error("input: a census has no sieve_to: it judges every number")]
+    CensusSieves,
+    #[error("input: numbers[{index}] {error}")]
+    Number { index: usize, error: ParseError },
+    #[error("input: numbers[{index}] is even, or below 3")]
+    NotOdd { index: usize },
+    #[error("input: unknown task_type '{0}'")]
+    UnknownType(String),
+    #[error("output: {0}")]
+    Output(serde_json::Error),
+    #[error("stdout: {0}")]
+    Write(io::Error),
+}
