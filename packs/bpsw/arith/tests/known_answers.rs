@@ -69,7 +69,7 @@ fn census_below_ten_million() {
 }
 
 #[test]
-#[ignore = "half a minute; `cargo xtask bpsw-check` runs it"]
+#[ignore = "half a minute; `tools/bpsw-check` runs it"]
 fn census_below_a_hundred_million() {
     let found = search("1", "99999999", Mode::Census);
     assert_eq!((found.checked, found.primes, found.strong_base_two), (49_999_999, 5_761_454, 488));
