@@ -7,6 +7,8 @@
 //!
 //! It judges nothing, except that all must have counted the same. A peer that is not installed is named as skipped.
 
+#![expect(clippy::print_stdout, reason = "this program reports on its standard output")]
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::fs;

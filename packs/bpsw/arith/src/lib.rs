@@ -3,16 +3,20 @@
 //! ```text
 //! search::Search ──sieve (hunt) or census (small factors)──► below 2^64: lanes, several words at a time ──► tally, digest of each block
 //!                                                       └──► above: verdict::judge ──► strong + lucas over wide::Wide<N>, second opinion
+//! family::FamilySearch ──chernick──► product::Product, of known primes ──► tally, digest of each block
 //! ```
 //!
 //! Nothing here reads clocks, files or randomness: equal input gives equal output on every target, so that results of
 //! different workers can be compared byte for byte. Nothing here knows of wasm or JSON either.
 
 mod census;
+pub mod chernick;
 pub mod digest;
+pub mod family;
 pub mod lanes;
 pub mod lucas;
 pub mod natural;
+pub mod product;
 pub mod ring;
 pub mod search;
 pub mod sieve;

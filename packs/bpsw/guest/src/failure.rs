@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bpsw_arith::family::ItemsError;
 use bpsw_arith::natural::ParseError;
 use bpsw_arith::search::{RangeError, SIEVE_MAX};
 use bpsw_arith::split::SplitError;
@@ -22,6 +23,10 @@ pub(crate) enum GuestError {
     Range(RangeError),
     #[error("input: {0}")]
     Split(SplitError),
+    #[error("input: {0}")]
+    Items(ItemsError),
+    #[error("input: factors must be 3, 4 or 5")]
+    FactorCount,
     #[error("input: sieve_to must be from 3 to {SIEVE_MAX}")]
     SieveBound,
     #[error("input: a census has no sieve_to: it judges every number")]

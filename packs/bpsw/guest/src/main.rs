@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! stdin ─► task_type ─┬► ranges    main_odds, large_numbers ─┐
+//!                     ├► families  chernick                    ─┤
 //!                     ├► opinions  judge, verify            ─┼─► stdout        any error: one line on stderr, exit 1
 //!                     └► parts     split                    ─┘
 //!                            ╰─► busbar.progress, busbar.checkpoint
@@ -18,6 +19,7 @@ use crate::failure::{GuestError, INPUT_BYTES_MAX};
 
 mod certificates;
 mod failure;
+mod families;
 mod host;
 mod opinions;
 mod parts;
@@ -48,6 +50,7 @@ fn run(stdin: impl Read, mut stdout: impl Write) -> Result<(), GuestError> {
     let Kind { task_type } = serde_json::from_slice(&text).map_err(GuestError::Input)?;
     let json = match task_type.as_str() {
         "main_odds" | "large_numbers" => ranges::search(&text),
+        "chernick" => families::chernick(&text),
         "judge" => opinions::judgements(&text),
         "verify" => opinions::verified(&text),
         "split" => parts::split_range(&text),
@@ -103,6 +106,18 @@ mod tests {
         assert_eq!(judged, expected.replace("\n            ", ""));
         let refused = answer(r#"{"task_type":"judge","numbers":["3","4"]}"#).expect_err("even");
         assert_eq!(refused, "input: numbers[1] is even, or below 3");
+    }
+
+    #[test]
+    fn products_of_chernick_are_counted() {
+        let found = answer(r#"{"task_type":"chernick","from":"1","to":"100"}"#).expect("right");
+        assert!(
+            found.starts_with(r#"{"task_type":"chernick","from":"1","to":"100","factors":3,"checked":100,"counters":{"#),
+            "{found}"
+        );
+        assert!(found.contains(r#""tuples":3},"counterexamples":[],"blocks":[""#), "{found}");
+        let refused = answer(r#"{"task_type":"chernick","from":"1","to":"100","factors":6}"#).expect_err("too many");
+        assert_eq!(refused, "input: factors must be 3, 4 or 5");
     }
 
     #[test]

@@ -1,0 +1,153 @@
+//! What the searches among products have in common: items from one end to another, block by block, counters, and a digest of each block.
+
+use std::collections::BTreeMap;
+
+use crate::digest::combined;
+use crate::natural::{Natural, ParseError};
+use crate::product::Product;
+
+/// The most items of one search: more belongs into several jobs.
+pub const ITEMS_MAX: u64 = 100_000_000;
+/// The most blocks of a search, so that a checkpoint that lists them stays small.
+const BLOCKS_MAX: u64 = 512;
+
+/// A kind of product.
+pub trait Family {
+    /// What names a search of it and all its parameters, but not the ends.
+    fn name(&self) -> String;
+    /// Items that a block usually has.
+    fn block(&self) -> u64;
+    /// Every counter that can come up, so that results have all of them.
+    fn counters(&self) -> &'static [&'static str];
+    /// Looks at `count` items from `first` on.
+    fn search(&self, first: &Natural, count: u64, tally: &mut Tally);
+}
+
+/// What a block's products come to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counters: BTreeMap<&'static str, u64>,
+    lines: Vec<String>,
+    counterexamples: Vec<Product>,
+}
+
+impl Tally {
+    /// Counts one where a condition holds.
+    pub fn count_if(&mut self, counter: &'static str, holds: bool) {
+        *self.counters.entry(counter).or_default() += u64::from(holds);
+    }
+
+    /// Adds a line to the block's digest.
+    pub fn line(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// A product that passes both halves.
+    pub fn counterexample(&mut self, product: Product) {
+        self.counterexamples.push(product);
+    }
+}
+
+/// Why items are not searched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ItemsError {
+    /// The first is no number.
+    #[error("from {0}")]
+    From(ParseError),
+    /// The last is no number.
+    #[error("to {0}")]
+    To(ParseError),
+    /// The ends are the wrong way round.
+    #[error("from is greater than to")]
+    Reversed,
+    /// More than `ITEMS_MAX`.
+    #[error("from..to are more than {ITEMS_MAX}; split them into several jobs")]
+    TooMany,
+}
+
+/// What was found up to the end of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FamilyFindings {
+    /// Items up to there.
+    pub checked: u64,
+    /// By name; all names of the family once a block is done.
+    pub counters: BTreeMap<String, u64>,
+    /// Products that pass both halves.
+    pub counterexamples: Vec<Product>,
+    /// SHA-256 of each block: of a line with the index of its first item, and of its lines.
+    pub blocks: Vec<String>,
+}
+
+/// A search under way.
+pub struct FamilySearch<F> {
+    family: F,
+    first: Natural,
+    last: Natural,
+    count: u64,
+    findings: FamilyFindings,
+}
+
+impl<F: Family> FamilySearch<F> {
+    /// From the beginning; both ends are inclusive.
+    ///
+    /// # Errors
+    /// [`ItemsError`] says what is wrong with the ends.
+    pub fn new(family: F, from: &str, to: &str) -> Result<Self, ItemsError> {
+        let first = Natural::parse(from).map_err(ItemsError::From)?;
+        let last = Natural::parse(to).map_err(ItemsError::To)?;
+        if first > last {
+            return Err(ItemsError::Reversed);
+        }
+        let count = last.distance_from(&first).filter(|distance| *distance < ITEMS_MAX).ok_or(ItemsError::TooMany)? + 1;
+        Ok(Self { family, first, last, count, findings: FamilyFindings::default() })
+    }
+
+    /// Takes over what an earlier search of the same items had found at the end of a block, and says whether it is one.
+    pub fn resume(&mut self, findings: FamilyFindings) -> bool {
+        let whole = findings.checked == self.count || findings.checked.is_multiple_of(self.block());
+        let blocks = findings.checked.div_ceil(self.block());
+        let fits = findings.checked <= self.count && whole && findings.blocks.len() as u64 == blocks;
+        if fits {
+            self.findings = findings;
+        }
+        fits
+    }
+
+    /// What was found up to now.
+    pub fn findings(&self) -> &FamilyFindings {
+        &self.findings
+    }
+
+    /// How much is behind, in percent.
+    pub fn percent(&self) -> i32 {
+        i32::try_from(self.findings.checked * 100 / self.count).expect("at most 100")
+    }
+
+    /// Searches the next block and says whether there was one left.
+    pub fn step(&mut self) -> bool {
+        let done = self.findings.checked;
+        let length = (self.count - done).min(self.block());
+        if length == 0 {
+            return false;
+        }
+        let mut tally = Tally::default();
+        self.family.search(&self.first.plus(done), length, &mut tally);
+        for counter in self.family.counters() {
+            let more = tally.counters.get(counter).copied().unwrap_or(0);
+            *self.findings.counters.entry((*counter).to_owned()).or_default() += more;
+        }
+        self.findings.counterexamples.append(&mut tally.counterexamples);
+        self.findings.blocks.push(combined(&done.to_string(), &tally.lines));
+        self.findings.checked += length;
+        true
+    }
+
+    /// SHA-256 of a line that names the search and a line for each block.
+    pub fn digest(&self) -> String {
+        combined(&format!("bpsw {} {} {}", self.family.name(), self.first, self.last), &self.findings.blocks)
+    }
+
+    fn block(&self) -> u64 {
+        self.family.block().max(self.count.div_ceil(BLOCKS_MAX))
+    }
+}
