@@ -3,7 +3,7 @@
 //! ```text
 //! search::Search ──sieve (hunt) or census (small factors)──► below 2^64: lanes, several words at a time ──► tally, digest of each block
 //!                                                       └──► above: verdict::judge ──► strong + lucas over wide::Wide<N>, second opinion
-//! family::FamilySearch ──chernick──► product::Product, of known primes ──► tally, digest of each block
+//! family::FamilySearch ──chernick, pomerance_lite──► product::Product, of known primes ──► tally, digest of each block
 //! ```
 //!
 //! Nothing here reads clocks, files or randomness: equal input gives equal output on every target, so that results of
@@ -16,7 +16,9 @@ pub mod family;
 pub mod lanes;
 pub mod lucas;
 pub mod natural;
+pub mod pomerance_lite;
 pub mod product;
+pub mod random;
 pub mod ring;
 pub mod search;
 pub mod sieve;

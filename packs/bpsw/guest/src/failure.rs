@@ -27,6 +27,10 @@ pub(crate) enum GuestError {
     Items(ItemsError),
     #[error("input: factors must be 3, 4 or 5")]
     FactorCount,
+    #[error(
+        "input: target_digits and prime_digits do not suit: primes of 3 digits or more, at least twice as many digits in the product"
+    )]
+    Digits,
     #[error("input: sieve_to must be from 3 to {SIEVE_MAX}")]
     SieveBound,
     #[error("input: a census has no sieve_to: it judges every number")]

@@ -1,10 +1,11 @@
-//! The task types that search among products of known primes: `chernick`.
+//! The task types that search among products of known primes: `chernick`, `pomerance_lite`.
 
 use std::collections::BTreeMap;
 
 use bpsw_arith::chernick::Chernick;
 use bpsw_arith::family::{Family, FamilyFindings, FamilySearch};
 use bpsw_arith::natural::Natural;
+use bpsw_arith::pomerance_lite::PomeranceLite;
 use bpsw_arith::product::Product;
 use bpsw_arith::verdict::Certificate;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ use crate::host::{keep_checkpoint, last_checkpoint, tell_progress};
 
 /// Factors of a product where the input does not say how many.
 const FACTORS: u32 = 3;
+/// Digits of a random product and of its primes where the input does not say how many.
+const TARGET_DIGITS: u32 = 22;
+const PRIME_DIGITS: u32 = 7;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +62,56 @@ pub(crate) fn chernick(text: &[u8]) -> Result<Vec<u8>, GuestError> {
     let Found { checked, counters, counterexamples, blocks } = found;
     let ChernickInput { from, to, .. } = input;
     let output = ChernickOutput { task_type: "chernick", from, to, factors, checked, counters, counterexamples, blocks, digest };
+    serde_json::to_vec(&output).map_err(GuestError::Output)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PomeranceLiteInput {
+    #[serde(rename = "task_type")]
+    _task_type: String,
+    from: String,
+    to: String,
+    target_digits: Option<u32>,
+    prime_digits: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct PomeranceLiteOutput {
+    task_type: &'static str,
+    from: String,
+    to: String,
+    target_digits: u32,
+    prime_digits: u32,
+    checked: u64,
+    counters: BTreeMap<String, u64>,
+    counterexamples: Vec<Claim>,
+    blocks: Vec<String>,
+    digest: String,
+}
+
+/// The result of a range of seeds, as JSON.
+pub(crate) fn pomerance_lite(text: &[u8]) -> Result<Vec<u8>, GuestError> {
+    let input: PomeranceLiteInput = serde_json::from_slice(text).map_err(GuestError::Input)?;
+    let target_digits = input.target_digits.unwrap_or(TARGET_DIGITS);
+    let prime_digits = input.prime_digits.unwrap_or(PRIME_DIGITS);
+    let family = PomeranceLite::new(target_digits, prime_digits).ok_or(GuestError::Digits)?;
+    let (found, digest) = run(family, &input.from, &input.to)?;
+    let Found { checked, counters, counterexamples, blocks } = found;
+    let PomeranceLiteInput { from, to, .. } = input;
+    let task_type = "pomerance_lite";
+    let output = PomeranceLiteOutput {
+        task_type,
+        from,
+        to,
+        target_digits,
+        prime_digits,
+        checked,
+        counters,
+        counterexamples,
+        blocks,
+        digest,
+    };
     serde_json::to_vec(&output).map_err(GuestError::Output)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stdin ─► task_type ─┬► ranges    main_odds, large_numbers ─┐
-//!                     ├► families  chernick                    ─┤
+//!                     ├► families  chernick, pomerance_lite    ─┤
 //!                     ├► opinions  judge, verify            ─┼─► stdout        any error: one line on stderr, exit 1
 //!                     └► parts     split                    ─┘
 //!                            ╰─► busbar.progress, busbar.checkpoint
@@ -51,6 +51,7 @@ fn run(stdin: impl Read, mut stdout: impl Write) -> Result<(), GuestError> {
     let json = match task_type.as_str() {
         "main_odds" | "large_numbers" => ranges::search(&text),
         "chernick" => families::chernick(&text),
+        "pomerance_lite" => families::pomerance_lite(&text),
         "judge" => opinions::judgements(&text),
         "verify" => opinions::verified(&text),
         "split" => parts::split_range(&text),
@@ -118,6 +119,16 @@ mod tests {
         assert!(found.contains(r#""tuples":3},"counterexamples":[],"blocks":[""#), "{found}");
         let refused = answer(r#"{"task_type":"chernick","from":"1","to":"100","factors":6}"#).expect_err("too many");
         assert_eq!(refused, "input: factors must be 3, 4 or 5");
+    }
+
+    #[test]
+    fn random_products_are_counted() {
+        let found = answer(r#"{"task_type":"pomerance_lite","from":"1","to":"20"}"#).expect("right");
+        let head =
+            r#"{"task_type":"pomerance_lite","from":"1","to":"20","target_digits":22,"prime_digits":7,"checked":20,"counters":{"#;
+        assert!(found.starts_with(head) && found.contains(r#""products":20},"counterexamples":[]"#), "{found}");
+        let refused = answer(r#"{"task_type":"pomerance_lite","from":"1","to":"20","prime_digits":12}"#).expect_err("too long");
+        assert!(refused.starts_with("input: target_digits and prime_digits"), "{refused}");
     }
 
     #[test]
