@@ -38,6 +38,12 @@ pub(crate) enum Command {
         #[arg(value_name = "URL", value_parser = ProbeUrl::parse)]
         url: ProbeUrl,
     },
+    /// Answers CAP's conformance kit as a control plane, on stdin and stdout.
+    Conformance {
+        /// Switches the rule of one case off, which must then fail: to show that it can.
+        #[arg(long, value_name = "CASE")]
+        without: Option<String>,
+    },
 }
 
 /// What can be done with API keys.

@@ -10,6 +10,7 @@ use busbar_service::config::ConfigError;
 use busbar_service::telemetry::TelemetryError;
 
 use crate::config::Unfit;
+use crate::conformance::ConformanceError;
 use crate::dev::DevError;
 use crate::keys::KeyError;
 use crate::probe::ProbeError;
@@ -52,6 +53,8 @@ pub(crate) enum Failure {
     Dev(#[from] DevError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error("the conversation with the conformance kit is broken off")]
+    Conformance(#[from] ConformanceError),
     #[error("not ready")]
     Probe(#[from] ProbeError),
 }

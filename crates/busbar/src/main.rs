@@ -4,6 +4,7 @@
 //!  busbar scheduler | gateway | safety-kernel | workflow-engine      one role, against servers that are there
 //!  busbar dev                                                        nats-server, redis-server, every role, workers
 //!  busbar key | probe                                                API keys; a question for health checks
+//!  busbar conformance                                                answers CAP's conformance kit
 //!
 //!  main: command line ─► configuration ─► log ─► roles or dev, until a signal ─► drain ─► end
 //! ```
@@ -24,6 +25,7 @@ use crate::roles::Role;
 
 mod cli;
 mod config;
+mod conformance;
 mod dev;
 mod failure;
 mod keys;
@@ -54,6 +56,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Key(command) => configured("key", command.config(), async |config| keys::run(command, &config).await),
         // A health check must not depend on what the configuration says.
         Command::Probe { url } => Ok(runtime()?.block_on(probe::probe(url))?),
+        Command::Conformance { without } => {
+            Ok(conformance::talk(without.as_deref(), &mut std::io::stdin().lock(), &mut std::io::stdout().lock())?)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use prost::{DecodeError, Message as _};
 use crate::cap::bus_packet::Payload;
 use crate::cap::{AlertSeverity, BusPacket, ErrorCode, JobPriority, JobRequest, JobStatus};
 use crate::codes::Code;
+use crate::negotiation;
 use crate::time::Timestamp;
 
 /// The one version of the CAP protocol.
@@ -193,13 +194,9 @@ pub fn check(packet: &BusPacket) -> Result<(), PacketError> {
         Payload::Heartbeat(beat) => require(beat.worker_id == packet.sender_id, "heartbeat.worker_id", "must equal sender_id"),
         Payload::Handshake(shake) => {
             require(shake.component_id == packet.sender_id, "handshake.component_id", "must equal sender_id")?;
-            // The highest version that both sides speak is 1, or there is none.
-            match shake.supported_versions.iter().max() {
-                Some(highest) if !shake.supported_versions.contains(&PROTOCOL_VERSION) => {
-                    Err(PacketError::Version { found: *highest })
-                }
-                _ => Ok(()),
-            }
+            let common = negotiation::common_version(negotiation::SPOKEN, &shake.supported_versions);
+            let found = shake.supported_versions.iter().max().copied().unwrap_or_default();
+            common.map(drop).ok_or(PacketError::Version { found })
         }
         Payload::JobProgress(progress) => {
             require(!progress.job_id.is_empty(), "job_progress.job_id", "must not be empty")?;

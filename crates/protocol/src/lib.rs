@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod negotiation;
 pub mod pause_hint;
 pub mod pointers;
 pub mod ports;
