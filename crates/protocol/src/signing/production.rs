@@ -223,6 +223,34 @@ mod tests {
         Expected { audience: SUBJECT, tenant_id: "acme", sender_id: "w", key: ("k", key), now: NOW, skew: Duration::from_secs(5) }
     }
 
+    /// The vector that CAP publishes for this profile, `production-signing-v1.json`, made by its Go SDK. It has no `created_at`, so that only
+    /// its bytes can be compared.
+    #[test]
+    fn the_published_vector_has_its_digest_and_counts() {
+        let unsigned = [
+            b"\n\x0cvector-go-v1\x12\rworker-vector \x01".as_slice(),
+            b"*\\\n\x11cap-production-v1\x12\x11ECDSA-P256-SHA256\x1a\x100123456789abcdef\"\x0esys.job.vector",
+            b"*\x06\x08\x80\xc7\x94\x95\x0f2\nvector-key",
+            b"2!\n\rtenant-vector\x12\x10principal-vector\x82\x01\x15\n\njob-vector\x12\x07fixture",
+        ]
+        .concat();
+        let signed = "72483046022100da72a0008bb006bf7c8191182555e82006f126eebee0c26616d8dc96f4e4fbcd022100b2d44a7ef3c0d7fec58f00fd3ffc140184446a8ac0ec46cac7d31c938cf1575e";
+        let public = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt\n6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==\n-----END PUBLIC KEY-----\n";
+        let packet = [unsigned.as_slice(), &unhex(signed)].concat();
+        strict(&packet).expect("strict");
+        let stripped = strip(&packet).expect("a packet");
+        assert_eq!(stripped.unsigned.as_ref(), unsigned);
+        let digest = digest(&unsigned);
+        assert_eq!(digest.as_slice(), unhex("fb95efe952150b9681905c3044e3f18ba2836269f42403fac0f9996b8b8d4006"));
+        let key = PublicKey::from_pem(public).expect("a key");
+        key.verify(&digest, stripped.signature.expect("signed")).expect("it counts");
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
+        (0..text.len()).step_by(2).map(byte).collect()
+    }
+
     fn check(packet: &[u8]) -> Result<Verified, SignatureError> {
         verify(packet, &expected(&key().public()))
     }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use busbar_protocol::pointers::Sha256Hex;
 use busbar_sandbox::{Module, Sandbox, SandboxConfig};
 use bytes::Bytes;
+use clap::Parser;
 use serde_json::{Value, json};
 
 mod contest;
@@ -27,17 +28,23 @@ mod starts;
 /// Whatever stops a measurement.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// What the command line says.
+/// Measures sandboxed guests beside others that do the same.
+#[derive(Parser)]
+#[command(name = "work")]
 struct Options {
-    runs: usize,
+    /// How often each of them runs.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Where the built packs are.
+    #[arg(long, value_name = "DIR", default_value = "target/packs")]
     packs: PathBuf,
+    /// Where every raw figure goes.
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-const USAGE: &str = "usage: work [--runs N] [--packs DIR] [--json FILE]";
-
 fn main() -> ExitCode {
-    match options(std::env::args().skip(1)).and_then(|options| run(&options)) {
+    match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("work: {error}");
@@ -46,32 +53,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn options(mut words: impl Iterator<Item = String>) -> Outcome<Options> {
-    let mut options = Options { runs: 5, packs: "target/packs".into(), json: None };
-    while let Some(word) = words.next() {
-        let value = words.next().ok_or(USAGE)?;
-        match word.as_str() {
-            "--runs" => options.runs = value.parse::<usize>()?.max(1),
-            "--packs" => options.packs = value.into(),
-            "--json" => options.json = Some(value.into()),
-            _ => return Err(USAGE.into()),
-        }
-    }
-    Ok(options)
-}
-
 fn run(options: &Options) -> Outcome<()> {
     let scratch = tempfile::tempdir()?;
     let sandbox = Sandbox::new(SandboxConfig::new(scratch.path()))?;
     let bpsw = fs::read(options.packs.join("bpsw/bpsw.wasm"))?;
+    let runs = usize::from(options.runs);
     let mut report = Vec::new();
-    report.extend(starts::measure(&sandbox, &bpsw, options.runs)?);
+    report.extend(starts::measure(&sandbox, &bpsw, runs)?);
     let module = load(&sandbox, &bpsw)?;
     for contest in contest::all() {
-        report.push(contest.hold(&sandbox, &module, options.runs)?);
+        report.push(contest.hold(&sandbox, &module, runs)?);
     }
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let whole = json!({ "load_at_end": load.trim(), "runs": options.runs, "rows": report });
+    let whole = json!({ "load_at_end": load.trim(), "runs": runs, "rows": report });
     if let Some(file) = &options.json {
         fs::write(file, serde_json::to_vec_pretty(&whole)?)?;
     }
