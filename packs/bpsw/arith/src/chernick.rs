@@ -8,7 +8,7 @@ use crate::family::{Family, Tally};
 use crate::natural::Natural;
 use crate::product::Product;
 use crate::sieve::odd_primes;
-use crate::verdict::{Effort, Verdict, judge};
+use crate::verdict::is_prime;
 
 /// The primes up to this bound are sieved by.
 const SIEVE_TO: u32 = 1 << 14;
@@ -74,8 +74,6 @@ impl Family for Chernick {
     }
 
     fn search(&self, first: &Natural, count: u64, tally: &mut Tally) {
-        let is_prime =
-            |factor: &Natural| matches!(judge(factor, Effort::Needed).verdict, Verdict::Prime | Verdict::ProbablePrime);
         for index in self.survivors(first, count) {
             let k = first.plus(index);
             if k == Natural::from(0) {
@@ -84,25 +82,9 @@ impl Family for Chernick {
             let factors = self.multipliers.iter().map(|multiplier| Self::factor(&k, *multiplier));
             let Some(factors) = factors.map(|factor| is_prime(&factor).then_some(factor)).collect() else { continue };
             let Some(product) = Product::new(factors) else { continue };
-            tell(index, product, tally);
+            tally.count_if("tuples", true);
+            tally.carmichael(&index.to_string(), product);
         }
-    }
-}
-
-/// Counts one product and adds its line.
-fn tell(index: u64, product: Product, tally: &mut Tally) {
-    let t1 = product.signs_suit();
-    let t2 = t1 && product.ranks_suit();
-    let halves = product.halves();
-    tally.count_if("tuples", true);
-    tally.count_if("spsp2", halves.base_two);
-    tally.count_if("t1_pass", t1);
-    tally.count_if("t2_pass", t2);
-    tally.count_if("lucas_pass", halves.lucas);
-    let bits = [halves.base_two, t1, t2, halves.lucas].map(|holds| if holds { '1' } else { '0' });
-    tally.line(format!("{index}:{}", bits.iter().collect::<String>()));
-    if halves.base_two && halves.lucas {
-        tally.counterexample(product);
     }
 }
 
@@ -136,8 +118,7 @@ mod tests {
 
     #[test]
     fn sieving_loses_none() {
-        let is_prime = |n: u64| judge(&Natural::from(n), Effort::Needed).verdict == Verdict::Prime;
-        let admissible = |k: &u64| [6, 12, 18].iter().all(|multiplier| is_prime(multiplier * k + 1));
+        let admissible = |k: &u64| [6, 12, 18].iter().all(|multiplier| is_prime(&Natural::from(multiplier * k + 1)));
         let expected = (100_000..110_000).step_by(2).filter(admissible).count() as u64;
         assert_eq!(search(3, "100000", "109999").0[4], expected);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::digest::combined;
 use crate::natural::{Natural, ParseError};
-use crate::product::Product;
+use crate::product::{Halves, Product};
 
 /// The most items of one search: more belongs into several jobs.
 pub const ITEMS_MAX: u64 = 100_000_000;
@@ -19,6 +19,10 @@ pub trait Family {
     fn block(&self) -> u64;
     /// Every counter that can come up, so that results have all of them.
     fn counters(&self) -> &'static [&'static str];
+    /// The last item that there is, if there is one.
+    fn last(&self) -> Option<Natural> {
+        None
+    }
     /// Looks at `count` items from `first` on.
     fn search(&self, first: &Natural, count: u64, tally: &mut Tally);
 }
@@ -28,13 +32,19 @@ pub trait Family {
 pub struct Tally {
     counters: BTreeMap<&'static str, u64>,
     lines: Vec<String>,
+    primes: Vec<Natural>,
     counterexamples: Vec<Product>,
 }
 
 impl Tally {
+    /// Adds to a counter.
+    pub fn count(&mut self, counter: &'static str, more: u64) {
+        *self.counters.entry(counter).or_default() += more;
+    }
+
     /// Counts one where a condition holds.
     pub fn count_if(&mut self, counter: &'static str, holds: bool) {
-        *self.counters.entry(counter).or_default() += u64::from(holds);
+        self.count(counter, u64::from(holds));
     }
 
     /// Adds a line to the block's digest.
@@ -42,9 +52,37 @@ impl Tally {
         self.lines.push(line);
     }
 
-    /// A product that passes both halves.
-    pub fn counterexample(&mut self, product: Product) {
-        self.counterexamples.push(product);
+    /// A prime that was looked for.
+    pub fn prime(&mut self, prime: Natural) {
+        self.primes.push(prime);
+    }
+
+    /// Counts how a product fares in the halves, and adds the line `head` with the bits of both.
+    pub fn halves(&mut self, head: &str, product: Product) {
+        let halves = product.halves();
+        self.count_if("half_fermat", halves.base_two);
+        self.count_if("half_lucas", halves.lucas);
+        self.end(head, &[halves.base_two, halves.lucas], halves, product);
+    }
+
+    /// Counts how a Carmichael number fares in the halves and in what the Lucas half asks of it, and adds the line `head` with the bits of all.
+    pub fn carmichael(&mut self, head: &str, product: Product) {
+        let t1 = product.signs_suit();
+        let t2 = t1 && product.ranks_suit();
+        let halves = product.halves();
+        self.count_if("spsp2", halves.base_two);
+        self.count_if("t1_pass", t1);
+        self.count_if("t2_pass", t2);
+        self.count_if("lucas_pass", halves.lucas);
+        self.end(head, &[halves.base_two, t1, t2, halves.lucas], halves, product);
+    }
+
+    fn end(&mut self, head: &str, bits: &[bool], halves: Halves, product: Product) {
+        let bits: String = bits.iter().map(|holds| if *holds { '1' } else { '0' }).collect();
+        self.line(format!("{head}:{bits}"));
+        if halves.base_two && halves.lucas {
+            self.counterexamples.push(product);
+        }
     }
 }
 
@@ -63,6 +101,9 @@ pub enum ItemsError {
     /// More than `ITEMS_MAX`.
     #[error("from..to are more than {ITEMS_MAX}; split them into several jobs")]
     TooMany,
+    /// There are not so many.
+    #[error("to is beyond the last item, {0}")]
+    Beyond(Natural),
 }
 
 /// What was found up to the end of a block.
@@ -72,6 +113,8 @@ pub struct FamilyFindings {
     pub checked: u64,
     /// By name; all names of the family once a block is done.
     pub counters: BTreeMap<String, u64>,
+    /// Primes that were looked for.
+    pub primes: Vec<Natural>,
     /// Products that pass both halves.
     pub counterexamples: Vec<Product>,
     /// SHA-256 of each block: of a line with the index of its first item, and of its lines.
@@ -97,6 +140,9 @@ impl<F: Family> FamilySearch<F> {
         let last = Natural::parse(to).map_err(ItemsError::To)?;
         if first > last {
             return Err(ItemsError::Reversed);
+        }
+        if let Some(end) = family.last().filter(|end| last > *end) {
+            return Err(ItemsError::Beyond(end));
         }
         let count = last.distance_from(&first).filter(|distance| *distance < ITEMS_MAX).ok_or(ItemsError::TooMany)? + 1;
         Ok(Self { family, first, last, count, findings: FamilyFindings::default() })
@@ -136,6 +182,7 @@ impl<F: Family> FamilySearch<F> {
             let more = tally.counters.get(counter).copied().unwrap_or(0);
             *self.findings.counters.entry((*counter).to_owned()).or_default() += more;
         }
+        self.findings.primes.append(&mut tally.primes);
         self.findings.counterexamples.append(&mut tally.counterexamples);
         self.findings.blocks.push(combined(&done.to_string(), &tally.lines));
         self.findings.checked += length;

@@ -9,7 +9,7 @@ use crate::family::{Family, Tally};
 use crate::natural::{DIGITS_MAX, Natural};
 use crate::product::Product;
 use crate::random::SplitMix64;
-use crate::verdict::{Effort, Verdict, judge};
+use crate::verdict::is_prime;
 
 /// Products of primes of one size.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +60,6 @@ impl PomeranceLite {
     }
 }
 
-fn is_prime(number: &Natural) -> bool {
-    matches!(judge(number, Effort::Needed).verdict, Verdict::Prime | Verdict::ProbablePrime)
-}
-
 impl Family for PomeranceLite {
     fn name(&self) -> String {
         format!("pomerance_lite {} {}", self.target_digits, self.prime_digits)
@@ -84,14 +80,8 @@ impl Family for PomeranceLite {
                 tally.line(format!("{index}:none"));
                 continue;
             };
-            let halves = product.halves();
             tally.count_if("products", true);
-            tally.count_if("half_fermat", halves.base_two);
-            tally.count_if("half_lucas", halves.lucas);
-            tally.line(format!("{index}:{}:{}{}", product.value(), u8::from(halves.base_two), u8::from(halves.lucas)));
-            if halves.base_two && halves.lucas {
-                tally.counterexample(product);
-            }
+            tally.halves(&format!("{index}:{}", product.value()), product);
         }
     }
 }

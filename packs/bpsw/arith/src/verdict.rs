@@ -89,6 +89,14 @@ pub fn judge(number: &Natural, effort: Effort) -> Judgement {
     }
 }
 
+/// Whether a number is prime, as far as is known: it is odd, above 1 and passes both halves and the second opinion; or 2.
+pub fn is_prime(number: &Natural) -> bool {
+    if !number.is_odd() || *number == Natural::from(1) {
+        return *number == Natural::from(2);
+    }
+    matches!(judge(number, Effort::Needed).verdict, Verdict::Prime | Verdict::ProbablePrime)
+}
+
 /// Whether `certificate` proves `number`, which must be odd and above 1, composite.
 pub fn proves_composite(number: &Natural, certificate: &Certificate) -> bool {
     match certificate {

@@ -31,6 +31,20 @@ pub(crate) enum GuestError {
         "input: target_digits and prime_digits do not suit: primes of 3 digits or more, at least twice as many digits in the product"
     )]
     Digits,
+    #[error(
+        "input: lambda_factors must be distinct primes with exponents from 1 on, their product below 2^63 with at most 100000 divisors"
+    )]
+    Lambda,
+    #[error(
+        "input: m_primes must be primes that are 1 modulo 4, without 5, and n_primes that are 3; distinct, from 1 to 128 of each"
+    )]
+    Moduli,
+    #[error("input: products are made of primes, which the input names; where primes are looked for, it does not")]
+    Phase,
+    #[error("input: primes[{index}] {error}")]
+    ProductPrime { index: usize, error: ParseError },
+    #[error("input: primes must be distinct, from 1 to 4096, suit both moduli and not be of n_primes")]
+    ProductPrimes,
     #[error("input: sieve_to must be from 3 to {SIEVE_MAX}")]
     SieveBound,
     #[error("input: a census has no sieve_to: it judges every number")]

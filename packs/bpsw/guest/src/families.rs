@@ -46,11 +46,13 @@ struct ChernickOutput {
 /// What was found, and what a checkpoint is.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Found {
-    checked: u64,
-    counters: BTreeMap<String, u64>,
-    counterexamples: Vec<Claim>,
-    blocks: Vec<String>,
+pub(crate) struct Found {
+    pub(crate) checked: u64,
+    pub(crate) counters: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) primes: Vec<String>,
+    pub(crate) counterexamples: Vec<Claim>,
+    pub(crate) blocks: Vec<String>,
 }
 
 /// The result of a range of k, as JSON.
@@ -59,7 +61,7 @@ pub(crate) fn chernick(text: &[u8]) -> Result<Vec<u8>, GuestError> {
     let factors = input.factors.unwrap_or(FACTORS);
     let family = Chernick::new(factors).ok_or(GuestError::FactorCount)?;
     let (found, digest) = run(family, &input.from, &input.to)?;
-    let Found { checked, counters, counterexamples, blocks } = found;
+    let Found { checked, counters, counterexamples, blocks, .. } = found;
     let ChernickInput { from, to, .. } = input;
     let output = ChernickOutput { task_type: "chernick", from, to, factors, checked, counters, counterexamples, blocks, digest };
     serde_json::to_vec(&output).map_err(GuestError::Output)
@@ -97,7 +99,7 @@ pub(crate) fn pomerance_lite(text: &[u8]) -> Result<Vec<u8>, GuestError> {
     let prime_digits = input.prime_digits.unwrap_or(PRIME_DIGITS);
     let family = PomeranceLite::new(target_digits, prime_digits).ok_or(GuestError::Digits)?;
     let (found, digest) = run(family, &input.from, &input.to)?;
-    let Found { checked, counters, counterexamples, blocks } = found;
+    let Found { checked, counters, counterexamples, blocks, .. } = found;
     let PomeranceLiteInput { from, to, .. } = input;
     let task_type = "pomerance_lite";
     let output = PomeranceLiteOutput {
@@ -115,7 +117,8 @@ pub(crate) fn pomerance_lite(text: &[u8]) -> Result<Vec<u8>, GuestError> {
     serde_json::to_vec(&output).map_err(GuestError::Output)
 }
 
-fn run(family: impl Family, from: &str, to: &str) -> Result<(Found, String), GuestError> {
+/// Searches from the last checkpoint, or else from the beginning, to the end; gives the digest too.
+pub(crate) fn run(family: impl Family, from: &str, to: &str) -> Result<(Found, String), GuestError> {
     let mut search = FamilySearch::new(family, from, to).map_err(GuestError::Items)?;
     if let Some(findings) = last_checkpoint::<Found>().and_then(Found::findings) {
         // One that does not fit is left alone, and the search begins anew.
@@ -135,6 +138,7 @@ impl Found {
         Self {
             checked: findings.checked,
             counters: findings.counters.clone(),
+            primes: findings.primes.iter().map(Natural::to_string).collect(),
             counterexamples: findings.counterexamples.iter().map(claim).collect(),
             blocks: findings.blocks.clone(),
         }
@@ -150,6 +154,7 @@ impl Found {
         Some(FamilyFindings {
             checked: self.checked,
             counters: self.counters,
+            primes: self.primes.iter().map(|text| Natural::parse(text).ok()).collect::<Option<_>>()?,
             counterexamples: self.counterexamples.iter().map(product).collect::<Option<_>>()?,
             blocks: self.blocks,
         })

@@ -1,10 +1,11 @@
 //! The bpsw guest: one task as JSON on stdin, what was found as JSON on stdout.
 //!
 //! ```text
-//! stdin ─► task_type ─┬► ranges    main_odds, large_numbers ─┐
-//!                     ├► families  chernick, pomerance_lite    ─┤
-//!                     ├► opinions  judge, verify            ─┼─► stdout        any error: one line on stderr, exit 1
-//!                     └► parts     split                    ─┘
+//! stdin ─► task_type ─┬► ranges         main_odds, large_numbers           ─┐
+//!                     ├► families       chernick, pomerance_lite           ─┤
+//!                     ├► constructions  pomerance_modular, lambda_plus_one ─┼─► stdout        any error: one line on stderr, exit 1
+//!                     ├► opinions       judge, verify                      ─┤
+//!                     └► parts          split                              ─┘
 //!                            ╰─► busbar.progress, busbar.checkpoint
 //! ```
 //!
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use crate::failure::{GuestError, INPUT_BYTES_MAX};
 
 mod certificates;
+mod constructions;
 mod failure;
 mod families;
 mod host;
@@ -52,6 +54,8 @@ fn run(stdin: impl Read, mut stdout: impl Write) -> Result<(), GuestError> {
         "main_odds" | "large_numbers" => ranges::search(&text),
         "chernick" => families::chernick(&text),
         "pomerance_lite" => families::pomerance_lite(&text),
+        "pomerance_modular" => constructions::pomerance_modular(&text),
+        "lambda_plus_one" => constructions::lambda_plus_one(&text),
         "judge" => opinions::judgements(&text),
         "verify" => opinions::verified(&text),
         "split" => parts::split_range(&text),
@@ -129,6 +133,39 @@ mod tests {
         assert!(found.starts_with(head) && found.contains(r#""products":20},"counterexamples":[]"#), "{found}");
         let refused = answer(r#"{"task_type":"pomerance_lite","from":"1","to":"20","prime_digits":12}"#).expect_err("too long");
         assert!(refused.starts_with("input: target_digits and prime_digits"), "{refused}");
+    }
+
+    #[test]
+    fn products_of_a_lambda_are_counted() {
+        let erdos = r#"[{"base":2,"exponent":3},{"base":3,"exponent":1},{"base":5,"exponent":1}]"#;
+        let asked = |to: &str, factors: &str| {
+            answer(&format!(r#"{{"task_type":"lambda_plus_one","from":"0","to":"{to}","lambda_factors":{factors}}}"#))
+        };
+        let found = asked("7", erdos).expect("right");
+        let head =
+            format!(r#"{{"task_type":"lambda_plus_one","from":"0","to":"7","lambda_factors":{erdos},"checked":8,"counters":{{"#);
+        assert!(found.starts_with(&head) && found.contains(r#""carmichaels":3,"#), "{found}");
+        assert_eq!(asked("8", erdos), Err("input: to is beyond the last item, 7".into()));
+        let refused = asked("7", r#"[{"base":4,"exponent":1}]"#).expect_err("no prime");
+        assert!(refused.starts_with("input: lambda_factors must be"), "{refused}");
+        let usual = answer(r#"{"task_type":"lambda_plus_one","from":"0","to":"99"}"#).expect("right");
+        assert!(usual.contains(r#""lucas_pass":0,"#) && usual.contains(r#""counterexamples":[]"#), "{usual}");
+    }
+
+    #[test]
+    fn primes_that_suit_are_found_and_multiplied() {
+        let found = answer(r#"{"task_type":"pomerance_modular","phase":"primes","from":"0","to":"31"}"#).expect("right");
+        assert!(found.contains(r#""primes":["3","83"],"checked":32,"counters":{"primes_found":2},"#), "{found}");
+        let products = |primes: &str| {
+            answer(&format!(r#"{{"task_type":"pomerance_modular","phase":"products","from":"0","to":"1","primes":{primes}}}"#))
+        };
+        let found = products(r#"["83"]"#).expect("right");
+        assert!(found.contains(r#""modulus":"1","calibration":true,"checked":2,"counters":{"#), "{found}");
+        assert!(products(r#"["3","83"]"#).expect_err("3 divides N").starts_with("input: primes must be distinct"));
+        assert_eq!(products(r#"["x"]"#), Err("input: primes[0] is not a decimal number: 'x' at position 1".into()));
+        assert!(answer(r#"{"task_type":"pomerance_modular","phase":"products","from":"0","to":"1"}"#).is_err());
+        let refused = answer(r#"{"task_type":"pomerance_modular","phase":"primes","from":"0","to":"1","m_primes":[5]}"#);
+        assert!(refused.expect_err("5").starts_with("input: m_primes must be"));
     }
 
     #[test]
