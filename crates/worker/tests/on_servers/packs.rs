@@ -46,6 +46,26 @@ async fn primes_are_counted_as_others_have_counted_them() {
     assert!(rig.progress("census-3").await <= 100, "it was told while it ran");
 }
 
+/// The same list that the guest's own tests hold the native build to.
+#[tokio::test(flavor = "multi_thread")]
+async fn bpsw_answers_in_the_sandbox_as_it_does_natively() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packs/bpsw/guest/answers.json");
+    let answers: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut rig = Rig::start().await;
+    let _worker = rig.worker().await;
+    let bpsw = rig.module(shipped("bpsw/bpsw.wasm")).await;
+    let job = |(index, answer): (usize, &Value)| {
+        let input = answer["input"].clone();
+        Job { topic: "job.bpsw.main_odds", ..Job::guest(format!("answer-{index}"), &bpsw, input) }
+    };
+    let jobs: Vec<Job> = answers.iter().enumerate().map(job).collect();
+    let results = rig.run(&jobs).await;
+    assert_eq!(results.len(), answers.len());
+    for (result, expected) in results.iter().zip(&answers) {
+        assert_eq!(rig.output_of(result).await["digest"], expected["digest"], "{}", expected["input"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_counted_in_parts_has_the_same_words_as_counted_at_once() {
     let mut rig = Rig::start().await;

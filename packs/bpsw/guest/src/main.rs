@@ -190,6 +190,16 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_those_that_the_sandboxed_build_is_held_to() {
+        let answers: Vec<serde_json::Value> = serde_json::from_str(include_str!("../answers.json")).expect("a list");
+        for expected in &answers {
+            let given = answer(&expected["input"].to_string()).expect("right");
+            let given: serde_json::Value = serde_json::from_str(&given).expect("JSON");
+            assert_eq!(given["digest"], expected["digest"], "{}", expected["input"]);
+        }
+    }
+
+    #[test]
     fn bad_input_is_named() {
         let refused = |input: &str| answer(input).expect_err("refused");
         let range =
