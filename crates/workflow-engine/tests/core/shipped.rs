@@ -30,6 +30,35 @@ fn a_search_is_split_and_added_up() {
     let found = &play.staged["wf:out"];
     assert_eq!((&found["checked"], &found["primes"], &found["spsp2"]), (&json!(9), &json!(7), &json!(2)));
     assert_eq!((&found["parts"], &found["counterexamples"], &found["digests"]), (&json!(2), &json!([]), &json!(["d", "d"])));
+    assert_eq!(found["refused"], json!([]));
+}
+
+#[test]
+fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
+    let mut play = Play::ready(&shipped("bpsw/workflows/search.yaml"), &json!({"from": "3", "to": "20"}));
+    play.apply(&Event::Proceed).expect("it begins");
+    play.succeed("split@1", &json!({"task_type": "split", "ranges": [{"from": "3", "to": "12"}, {"from": "13", "to": "20"}]}));
+    let claim = |n: &str| json!({"n": n, "certificate": {"kind": "strong_base", "base": 3}});
+    let part = |claims: &[Json]| json!({"checked": 5, "primes": 4, "counterexamples": claims, "digest": "d"});
+    play.succeed("search[0]@1", &part(&[claim("5"), claim("7")]));
+    play.succeed("search[1]@1", &part(&[claim("13")]));
+    assert_eq!(play.submitted["opinions[1]@1"], json!({"task_type": "judge", "numbers": ["7"]}));
+    assert_eq!(play.submitted["proofs[2]@1"], json!({"task_type": "verify", "claims": [claim("13")]}));
+    let opinion = |verdict: &str| json!({"judgements": [{"verdict": verdict}]});
+    let holds = |n: &str| json!({"confirmed": [claim(n)], "refused": []});
+    let fails =
+        |n: &str| json!({"confirmed": [], "refused": [{"n": n, "reason": "the certificate does not prove it composite"}]});
+    for (index, verdict) in ["counterexample", "counterexample", "composite"].into_iter().enumerate() {
+        play.succeed(&format!("opinions[{index}]@1"), &opinion(verdict));
+    }
+    for (index, proof) in [holds("5"), fails("7"), holds("13")].iter().enumerate() {
+        assert_eq!(play.state(), RunState::Running);
+        play.succeed(&format!("proofs[{index}]@1"), proof);
+    }
+    assert_eq!(play.state(), RunState::Succeeded);
+    let found = &play.staged["wf:out"];
+    assert_eq!(found["counterexamples"], json!([claim("5")]));
+    assert_eq!(found["refused"], json!([claim("7"), claim("13")]));
 }
 
 #[test]
