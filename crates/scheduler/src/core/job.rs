@@ -8,6 +8,8 @@ use busbar_protocol::busbar::{self, JobDecision, JobPlan, JobRecord, JobState, W
 use busbar_protocol::cap::JobPriority;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
+use busbar_protocol::keys;
+use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
@@ -173,6 +175,17 @@ pub struct ResultPlace {
     pub size: u64,
     /// The key from which it is copied when the end is committed; not kept.
     pub copied_from: Option<String>,
+}
+
+impl ResultPlace {
+    /// The place under this attempt's name, where the result is copied to that name.
+    #[must_use]
+    pub fn of_attempt(self, id: &JobId, attempt: u32) -> Self {
+        if self.copied_from.is_none() {
+            return self;
+        }
+        Self { pointer: Pointer::Redis(keys::attempt_result(id.as_str(), attempt)).to_string(), ..self }
+    }
 }
 
 /// The five ends.

@@ -345,7 +345,11 @@ fn reported(job: &Job, report: &Report, now: Timestamp) -> Result<Transition, Re
         decided_here: false,
     };
     match &report.outcome {
-        Reported::Succeeded(result) => next.state = State::Ended(end(Outcome::Succeeded, "", "", result.clone())),
+        Reported::Succeeded(result) => {
+            // While a result without a name was looked at, the next attempt may have begun, and it is that one's now.
+            let result = result.clone().map(|place| place.of_attempt(&job.id, job.attempt));
+            next.state = State::Ended(end(Outcome::Succeeded, "", "", result));
+        }
         Reported::Failed { code, message } => next.state = State::Ended(end(Outcome::Failed, code, message, None)),
         Reported::Cancelled => {
             let (code, message) =
