@@ -1,9 +1,11 @@
 //! How fast packets are taken in: ours against the bare libraries below, in one run. `tools/bench wire` runs it.
 //!
-//! `wire [--rounds N] [--json FILE]`: prints nanoseconds for one packet, the best of N rounds, and the ratios.
+//! It prints nanoseconds for one packet, the best of all rounds, and the ratios.
+
 #![expect(clippy::print_stdout, reason = "it prints what it measured")]
 
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use busbar_protocol::cap::bus_packet::Payload;
@@ -14,15 +16,29 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::signing::{PrivateKey, packet};
 use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
+use clap::Parser;
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use serde_json::json;
 
 /// How often a packet is taken in for one figure.
 const DECODINGS: u32 = 20_000;
 const VERIFICATIONS: u32 = 400;
 
+/// Compares how packets are taken in with the bare libraries for protobuf and P-256.
+#[derive(Parser)]
+#[command(name = "wire")]
+struct Options {
+    /// How often each figure is taken; the best one counts.
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Where every figure goes.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 fn main() {
-    let (rounds, json) = arguments();
+    let Options { rounds, json } = Options::parse();
     let mut figures = Vec::new();
     for (name, packet) in packets() {
         let bare = best(rounds, DECODINGS, || drop(black_box(BusPacket::decode(black_box(packet.clone())))));
@@ -34,7 +50,7 @@ fn main() {
         println!("{name:<42} bare {bare:>9.0} ns   ours {ours:>9.0} ns   {:>5.2} times", ours / bare);
     }
     if let Some(file) = json {
-        std::fs::write(&file, as_json(&figures)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        std::fs::write(&file, as_json(&figures)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 }
 
@@ -42,19 +58,6 @@ struct Figure {
     name: String,
     bare: f64,
     ours: f64,
-}
-
-fn arguments() -> (u32, Option<String>) {
-    let (mut rounds, mut json) = (15, None);
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--rounds" => rounds = words.next().and_then(|text| text.parse().ok()).expect("--rounds takes a number"),
-            "--json" => json = Some(words.next().expect("--json takes a file")),
-            other => panic!("unknown argument {other}: wire [--rounds N] [--json FILE]"),
-        }
-    }
-    (rounds, json)
 }
 
 /// What the scheduler does with a packet before its event loop: understands it, checks it, and finds out for which job it is.
@@ -123,12 +126,11 @@ fn best(rounds: u32, calls: u32, mut call: impl FnMut()) -> f64 {
         }
         begun.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
     };
-    (0..rounds.max(1)).map(round).fold(f64::INFINITY, f64::min)
+    (0..rounds).map(round).fold(f64::INFINITY, f64::min)
 }
 
-fn as_json(figures: &[Figure]) -> String {
-    let rows = figures.iter().map(|Figure { name, bare, ours }| {
-        format!("  {{\"name\": \"{name}\", \"bare_ns\": {bare:.1}, \"ours_ns\": {ours:.1}, \"times\": {:.3}}}", ours / bare)
-    });
-    format!("[\n{}\n]\n", rows.collect::<Vec<_>>().join(",\n"))
+fn as_json(figures: &[Figure]) -> Vec<u8> {
+    let row =
+        |Figure { name, bare, ours }: &Figure| json!({ "name": name, "bare_ns": bare, "ours_ns": ours, "times": ours / bare });
+    serde_json::to_vec_pretty(&figures.iter().map(row).collect::<Vec<_>>()).expect("plain values")
 }

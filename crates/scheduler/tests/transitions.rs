@@ -146,7 +146,10 @@ fn events() -> Vec<(&'static str, Event)> {
         ("attempt lost", over(1, false)),
         ("attempt 3 lost", over(3, false)),
         ("attempt reached nobody", over(1, true)),
-        ("cancel asked", Event::CancelAsked { reason: "why".to_owned(), requested_by: "me".to_owned(), code: Code::Cancelled }),
+        (
+            "cancel asked",
+            Event::CancelAsked { attempt: 0, reason: "why".to_owned(), requested_by: "me".to_owned(), code: Code::Cancelled },
+        ),
         ("impossible", Event::Impossible { code: Code::NoPool, message: "no".to_owned() }),
         ("tick", Event::Tick),
     ]
@@ -206,6 +209,8 @@ fn a_wish_that_names_an_attempt_means_it_only_while_it_is_out() {
     let between = Job { attempt: 2, ..job(State::Scheduled { since: PAST, not_before: PAST }) };
     assert!(between.is_meant(0));
     assert!(!between.is_meant(2), "that attempt is over");
+    let cancel = Event::CancelAsked { attempt: 1, reason: String::new(), requested_by: String::new(), code: Code::Cancelled };
+    assert_eq!(decide(&out, &cancel, &Limits::default(), NOW).err(), Some(Rejected::StaleAttempt));
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn pending_to_scheduled(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
     }
     scene.turn();
     stands(&scene, JobState::Scheduled)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn scheduled_to_dispatched(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -88,7 +88,7 @@ fn scheduled_to_dispatched(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
     scene.decide(DecisionType::Allow);
     same("dispatches after the decision", dispatches(&scene.turn()), 1)?;
     stands(&scene, JobState::Dispatched)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn scheduled_to_denied(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -103,7 +103,7 @@ fn scheduled_to_denied(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
     scene.decide(DecisionType::Deny);
     same("dispatches", dispatches(&scene.turn()), 0)?;
     stands(&scene, JobState::Denied)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn dispatched_to_timeout(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -114,7 +114,7 @@ fn dispatched_to_timeout(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
         scene.pass_an_attempt();
     }
     stands(&scene, JobState::Timeout)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn rejects_backwards(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -130,18 +130,18 @@ fn rejects_backwards(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
     }
     same("dispatches", dispatches(&scene.turn()), 0)?;
     stands(&scene, JobState::Dispatched)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn cancel_from_pending(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
     let mut scene = Scene::new(&Arrival::default());
     stands(&scene, JobState::Pending)?;
     if rule {
-        same("the cancellation", scene.apply(&cancel()), Ok(()))?;
+        same("the cancellation", scene.apply(&cancel(0)), Ok(()))?;
     }
     scene.turn();
     stands(&scene, JobState::Cancelled)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn cancel_from_running(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -150,14 +150,14 @@ fn cancel_from_running(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
     same("the progress", scene.apply(&Event::Evidence { attempt: 1, percent: Some(50) }), Ok(()))?;
     stands(&scene, JobState::Running)?;
     if rule {
-        same("the cancellation", scene.apply(&cancel()), Ok(()))?;
+        same("the cancellation", scene.apply(&cancel(0)), Ok(()))?;
     }
     let told = scene.turn();
     same("words to the worker", told.len(), 1)?;
     same("its answer", scene.report(1, Reported::Cancelled), Ok(()))?;
     scene.turn();
     stands(&scene, JobState::Cancelled)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn rejects_cancel_after_terminal(_: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -166,10 +166,10 @@ fn rejects_cancel_after_terminal(_: &Params, rule: bool) -> Result<Evidence, Unm
     if rule {
         same("the result", scene.report(1, Reported::Succeeded(None)), Ok(()))?;
     }
-    same("the cancellation", scene.apply(&cancel()), Err(Rejected::Terminal))?;
+    same("the cancellation", scene.apply(&cancel(0)), Err(Rejected::Terminal))?;
     scene.turn();
     stands(&scene, JobState::Succeeded)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn blocks(decision: DecisionType, state: JobState, rule: bool) -> Result<Evidence, Unmet> {
@@ -181,7 +181,7 @@ fn blocks(decision: DecisionType, state: JobState, rule: bool) -> Result<Evidenc
     if state == JobState::Denied {
         same("the code", scene.end_code(), Code::SafetyDenied.as_str())?;
     }
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn selects_highest(params: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -222,7 +222,7 @@ fn filters_by_capability(params: &Params, rule: bool) -> Result<Evidence, Unmet>
     scene.decide(DecisionType::Allow);
     same("dispatches", dispatches(&scene.turn()), 0)?;
     stands(&scene, JobState::Scheduled)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn filters_by_ready_topics(params: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -252,7 +252,7 @@ fn missing_ready_topics(params: &Params, rule: bool) -> Result<Evidence, Unmet> 
     scene.decide(DecisionType::Allow);
     same("dispatches", dispatches(&scene.turn()), 1)?;
     stands(&scene, JobState::Dispatched)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 /// What may come for an attempt that is over.
@@ -272,14 +272,13 @@ fn stale(word: Word, params: &Params, rule: bool) -> Result<Evidence, Unmet> {
     let answer = match word {
         Word::Result => scene.report(named, Reported::Succeeded(None)),
         Word::Progress => scene.apply(&Event::Evidence { attempt: named, percent: Some(50) }),
-        Word::Cancel if scene.is_meant(named) => scene.apply(&cancel()),
-        Word::Cancel => Err(Rejected::StaleAttempt),
+        Word::Cancel => scene.apply(&cancel(named)),
     };
     same("what came for an attempt that is over", answer, Err(Rejected::StaleAttempt))?;
     same("words to the worker", scene.turn().len(), 0)?;
     stands(&scene, JobState::Dispatched)?;
     same("the attempt that is out", scene.attempt(), active)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
 fn duplicate_result(params: &Params, rule: bool) -> Result<Evidence, Unmet> {
@@ -299,11 +298,12 @@ fn duplicate_result(params: &Params, rule: bool) -> Result<Evidence, Unmet> {
     }
     same("ends", ends + scene.ends(), 1)?;
     stands(&scene, JobState::Succeeded)?;
-    evidence(&scene)
+    Ok(evidence(&scene))
 }
 
-fn cancel() -> Event {
+fn cancel(attempt: u32) -> Event {
     Event::CancelAsked {
+        attempt,
         reason: "the case asks for it".to_owned(),
         requested_by: "conformance".to_owned(),
         code: Code::Cancelled,
@@ -333,8 +333,8 @@ fn same<T: PartialEq + std::fmt::Debug + Copy>(what: &str, found: T, wanted: T) 
     if found == wanted { Ok(()) } else { Err(Unmet::Violated(format!("{what}: {found:?} instead of {wanted:?}"))) }
 }
 
-fn evidence(scene: &Scene) -> Result<Evidence, Unmet> {
-    Ok(Evidence::from([("state", scene.state().short_name().to_owned()), ("attempt", scene.attempt().to_string())]))
+fn evidence(scene: &Scene) -> Evidence {
+    Evidence::from([("state", scene.state().short_name().to_owned()), ("attempt", scene.attempt().to_string())])
 }
 
 fn param<'a>(params: &'a Params, name: &str) -> Result<&'a str, Unmet> {

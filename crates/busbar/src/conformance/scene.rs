@@ -211,11 +211,6 @@ impl Scene {
         self.cell.apply(&self.job.clone(), event, self.now)
     }
 
-    /// Whether a wish that names an attempt means the job as it is.
-    pub(super) fn is_meant(&self, attempt: u32) -> bool {
-        self.known().is_some_and(|job| job.is_meant(attempt))
-    }
-
     /// A more urgent job of the same topic is sent, and NATS answers that nobody is there.
     pub(super) fn find_nobody(&mut self, topic: &str) {
         self.arrive(&JobId::generate(), &Arrival { topic, priority: JobPriority::Critical, ..Arrival::default() });

@@ -15,6 +15,8 @@ pub mod trust;
 
 pub use keys::{KeyError, PrivateKey, PublicKey};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::wire::{Malformed, Raw, Reader};
 
 /// The field number of `BusPacket.signature`.
@@ -38,6 +40,15 @@ pub enum SignatureError {
         /// What it must be.
         rule: &'static str,
     },
+}
+
+/// What a signature that belongs to a domain is made over: SHA-256 of the domain, a zero byte and the bytes.
+pub(crate) fn digest_in(domain: &str, bytes: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(domain);
+    hash.update([0]);
+    hash.update(bytes);
+    hash.finalize().into()
 }
 
 /// A packet without its signature, every other byte as it came.

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
 
-use super::{PrivateKey, PublicKey, SIGNATURE_FIELD, SignatureError, Stripped, strip};
+use super::{PrivateKey, PublicKey, SIGNATURE_FIELD, SignatureError, Stripped, digest_in, strip};
 use crate::canonical::{DEPTH_MAX, Tree};
 use crate::cap::{BusPacket, SignatureMetadata};
 use crate::schema::{Shape, bus_packet};
@@ -123,11 +122,7 @@ fn require(holds: bool, rule: &'static str) -> Result<(), SignatureError> {
 }
 
 fn digest(unsigned: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(DOMAIN);
-    hash.update([0]);
-    hash.update(unsigned);
-    hash.finalize().into()
+    digest_in(DOMAIN, unsigned)
 }
 
 /// The rules of the exact wire, at the level of the envelope.

@@ -4,9 +4,8 @@
 //! serves for another, nor for an ordinary packet. Fields that are not known refuse the packet, at any depth.
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
-use super::{PrivateKey, PublicKey, SIGNATURE_FIELD, SignatureError};
+use super::{PrivateKey, PublicKey, SIGNATURE_FIELD, SignatureError, digest_in};
 use crate::canonical::Tree;
 use crate::schema::bus_packet;
 
@@ -101,11 +100,7 @@ fn phase_of(tree: &Tree<'_>) -> Result<Phase, SignatureError> {
 }
 
 fn digest_of(unsigned: &Tree<'_>) -> Result<[u8; 32], SignatureError> {
-    let mut hash = Sha256::new();
-    hash.update(phase_of(unsigned)?.domain());
-    hash.update([0]);
-    hash.update(unsigned.encode());
-    Ok(hash.finalize().into())
+    Ok(digest_in(phase_of(unsigned)?.domain(), &unsigned.encode()))
 }
 
 #[cfg(test)]

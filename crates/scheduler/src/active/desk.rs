@@ -41,11 +41,12 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             return missing();
         };
         let before = job.state.tag();
-        if !job.is_meant(item.attempt) {
-            return cancel_answer::Answer::State(before.into());
-        }
-        let event =
-            Event::CancelAsked { reason: item.reason.clone(), requested_by: item.requested_by.clone(), code: Code::Cancelled };
+        let event = Event::CancelAsked {
+            attempt: item.attempt,
+            reason: item.reason.clone(),
+            requested_by: item.requested_by.clone(),
+            code: Code::Cancelled,
+        };
         match self.cell.apply(&id, &event, now) {
             Ok(()) | Err(Rejected::Unchanged) => {}
             Err(Rejected::Terminal | Rejected::StaleAttempt | Rejected::WrongState) => {

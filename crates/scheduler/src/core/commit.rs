@@ -191,14 +191,14 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, birth: &Birth, writes: &mut
     // A dead letter can be tried again as long as it is kept, so its input stays as long.
     let input = if is_dead(end) { results.max(retention.dead_letters) } else { results };
     writes.push(Write::Expire { key: keys::context(&member), after: input });
-    if let Some(result) = &end.result {
+    if let Some(result) = &end.result
+        && let Ok(Pointer::Redis(key)) = Pointer::parse(&result.pointer)
+    {
         if let Some(from) = &result.copied_from {
-            writes.push(Write::Copy { from: from.clone(), to: keys::attempt_result(&member, job.attempt), expire: None });
+            writes.push(Write::Copy { from: from.clone(), to: key.clone(), expire: None });
             writes.push(Write::Expire { key: from.clone(), after: results });
         }
-        if let Ok(Pointer::Redis(key)) = Pointer::parse(&result.pointer) {
-            writes.push(Write::Expire { key, after: results });
-        }
+        writes.push(Write::Expire { key, after: results });
     }
     if is_dead(end) {
         let letter = dead_letter(job, end).encode_to_vec().into();

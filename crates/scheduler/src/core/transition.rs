@@ -48,6 +48,8 @@ pub enum Event {
     },
     /// Somebody wants it cancelled.
     CancelAsked {
+        /// The attempt that is meant; 0 means the job, whatever its attempt.
+        attempt: u32,
         /// Why.
         reason: String,
         /// Who.
@@ -215,7 +217,8 @@ pub fn decide(job: &Job, event: &Event, limits: &Limits, now: Timestamp) -> Resu
             }
             Ok(attempt_over(next, end, now))
         }
-        Event::CancelAsked { reason, requested_by, code } => {
+        Event::CancelAsked { attempt, .. } if !job.is_meant(*attempt) => Err(Rejected::StaleAttempt),
+        Event::CancelAsked { reason, requested_by, code, .. } => {
             let by = now.after(limits.cancel_grace);
             cancel_asked(job, CancelWish { by, reason: reason.clone(), requested_by: requested_by.clone(), code: *code }, now)
         }

@@ -226,7 +226,7 @@ fn children_end_with_a_parent_that_is_cancelled_and_so_do_theirs() {
     scene.job("middle", "acme", child_of("top"));
     scene.job("bottom", "acme", child_of("middle"));
     scene.job("stranger", "acme", child_of("nobody"));
-    let event = Event::CancelAsked { reason: "why".to_owned(), requested_by: "me".to_owned(), code: Code::Cancelled };
+    let event = Event::CancelAsked { attempt: 0, reason: "why".to_owned(), requested_by: "me".to_owned(), code: Code::Cancelled };
     scene.cell.apply(&id("top"), &event, at(scene.now)).expect("it is live");
     assert!(scene.cell.is_cancelled("top") && !scene.cell.is_cancelled("stranger"));
     for _ in 0..4 {

@@ -110,7 +110,7 @@ fn what_is_shelved_is_listed_counted_and_cancelled_like_everything_else() {
     assert!(matches!(scene.cell.admit(&next, at(scene.now)), Err(Refusal::Backlog { most: 21, .. })));
     let found = scene.store.get(&id("j020")).cloned();
     scene.cell.fetched(&id("j020"), found, at(scene.now)).expect("as it was written");
-    let cancel = Event::CancelAsked { reason: String::new(), requested_by: "test".to_owned(), code: Code::Cancelled };
+    let cancel = Event::CancelAsked { attempt: 0, reason: String::new(), requested_by: "test".to_owned(), code: Code::Cancelled };
     scene.cell.apply(&id("j020"), &cancel, at(scene.now)).expect("it waits");
     scene.turn(0);
     assert_eq!(scene.cell.admit(&next, at(scene.now)), Ok(()));

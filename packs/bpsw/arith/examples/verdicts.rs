@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io::{BufWriter, Write};
 
 use bpsw_arith::lanes;
+use bpsw_arith::random::SplitMix64;
 use bpsw_arith::verdict::{Effort, judge};
 use num_bigint::BigUint;
 
@@ -14,27 +15,14 @@ const USAGE: &str = "usage: verdicts SEED COUNT BITS_MIN BITS_MAX";
 /// Numbers below 2^64 that are tested together.
 const TOGETHER: usize = 1 << 16;
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// An odd number of exactly this many bits.
-    fn odd(&mut self, bits: u64) -> BigUint {
-        let words = bits.div_ceil(64);
-        let whole = (0..words).fold(BigUint::ZERO, |number, _| (number << 64) + self.next());
-        let mut number = whole >> (words * 64 - bits);
-        number.set_bit(bits - 1, true);
-        number.set_bit(0, true);
-        number
-    }
+/// An odd number of exactly this many bits.
+fn odd(random: &mut SplitMix64, bits: u64) -> BigUint {
+    let words = bits.div_ceil(64);
+    let whole = (0..words).fold(BigUint::ZERO, |number, _| (number << 64) + random.next_word());
+    let mut number = whole >> (words * 64 - bits);
+    number.set_bit(bits - 1, true);
+    number.set_bit(0, true);
+    number
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -43,12 +31,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !(2..=bits_max).contains(&bits_min) || bits_max > 4096 {
         return Err("2 <= BITS_MIN <= BITS_MAX <= 4096 must hold".into());
     }
-    let mut random = Random(seed);
+    let mut random = SplitMix64::new(seed);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut small = Vec::new();
     for _ in 0..count {
-        let bits = bits_min + random.next() % (bits_max - bits_min + 1);
-        let number = random.odd(bits);
+        let bits = bits_min + random.next_word() % (bits_max - bits_min + 1);
+        let number = odd(&mut random, bits);
         match u64::try_from(&number) {
             Ok(word) => small.push(word),
             Err(_) => {

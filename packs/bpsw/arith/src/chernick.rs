@@ -52,9 +52,10 @@ impl Chernick {
 
 /// Strikes each index for which `multiplier * (rest + index) + 1` is a multiple of a prime above 3.
 fn strike(struck: &mut [bool], prime: u32, multiplier: u32, rest: u32) {
-    let is_root = |k: &u32| (u64::from(*k) * u64::from(multiplier) + 1).is_multiple_of(prime.into());
-    // The multiplier's inverse by Fermat's theorem would be quicker; the walk is short beside the tests it saves.
-    let root = (0..prime).find(is_root).expect("the multiplier is a unit");
+    // The root k has multiplier * k + 1 = t * prime for a t up to the multiplier, which is small and no multiple of the prime.
+    let ends = |t: u32| t * prime - 1;
+    let root =
+        (1..=multiplier).map(ends).find(|end| end.is_multiple_of(multiplier)).expect("the multiplier is a unit") / multiplier;
     for index in (((root + prime - rest) % prime) as usize..struck.len()).step_by(prime as usize) {
         struck[index] = true;
     }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::blocks::{BLOCKS_MAX, is_end, percent};
 use crate::digest::combined;
 use crate::natural::{Natural, ParseError};
 use crate::product::{Halves, Product};
 
 /// The most items of one search: more belongs into several jobs.
 pub const ITEMS_MAX: u64 = 100_000_000;
-/// The most blocks of a search, so that a checkpoint that lists them stays small.
-const BLOCKS_MAX: u64 = 512;
 
 /// A kind of product.
 pub trait Family {
@@ -150,9 +149,7 @@ impl<F: Family> FamilySearch<F> {
 
     /// Takes over what an earlier search of the same items had found at the end of a block, and says whether it is one.
     pub fn resume(&mut self, findings: FamilyFindings) -> bool {
-        let whole = findings.checked == self.count || findings.checked.is_multiple_of(self.block());
-        let blocks = findings.checked.div_ceil(self.block());
-        let fits = findings.checked <= self.count && whole && findings.blocks.len() as u64 == blocks;
+        let fits = is_end(findings.checked, self.count, self.block(), findings.blocks.len());
         if fits {
             self.findings = findings;
         }
@@ -166,7 +163,7 @@ impl<F: Family> FamilySearch<F> {
 
     /// How much is behind, in percent.
     pub fn percent(&self) -> i32 {
-        i32::try_from(self.findings.checked * 100 / self.count).expect("at most 100")
+        percent(self.findings.checked, self.count)
     }
 
     /// Searches the next block and says whether there was one left.

@@ -10,6 +10,7 @@
 //! Nothing here reads clocks, files or randomness: equal input gives equal output on every target, so that results of
 //! different workers can be compared byte for byte. Nothing here knows of wasm or JSON either.
 
+mod blocks;
 mod census;
 pub mod chernick;
 pub mod digest;

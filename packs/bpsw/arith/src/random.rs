@@ -8,6 +8,11 @@ use sha2::{Digest, Sha256};
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
+    /// Seeded by a number.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Seeded by the first eight bytes, the highest first, of the SHA-256 of a text.
     pub fn of(text: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(text).into();

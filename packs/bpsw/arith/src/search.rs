@@ -1,5 +1,6 @@
 //! A range of odd numbers, searched block by block, and what is told of it.
 
+use crate::blocks::{BLOCKS_MAX, is_end, percent};
 use crate::census::Factors;
 use crate::digest::{BlockDigest, Passed, combined};
 use crate::lanes;
@@ -9,8 +10,6 @@ use crate::verdict::{Certificate, Effort, Judgement, Verdict, judge};
 
 /// The longest range: more belongs into several jobs.
 pub const ODDS_MAX: u64 = 100_000_000;
-/// The most blocks of a range, so that a checkpoint that lists them stays small.
-pub const BLOCKS_MAX: u64 = 512;
 /// The highest bound of a sieve.
 pub const SIEVE_MAX: u32 = 1 << 24;
 
@@ -156,9 +155,7 @@ impl Search {
     /// # Errors
     /// [`ResumeError`] where the findings end at no end of a block.
     pub fn resumed(range: Range, mode: Mode, findings: Findings) -> Result<Self, ResumeError> {
-        let blocks = findings.checked.div_ceil(range.block().into());
-        let whole = findings.checked == range.count || findings.checked.is_multiple_of(range.block().into());
-        let fits = findings.checked <= range.count && whole && findings.blocks.len() as u64 == blocks;
+        let fits = is_end(findings.checked, range.count, range.block().into(), findings.blocks.len());
         if fits { Ok(Self::going_on(range, mode, findings)) } else { Err(ResumeError) }
     }
 
@@ -201,10 +198,6 @@ impl Search {
         let digest = self.range.digest(self.mode, &self.findings.blocks);
         (self.findings, digest)
     }
-}
-
-fn percent(done: u64, count: u64) -> i32 {
-    i32::try_from(done * 100 / count.max(1)).expect("at most 100")
 }
 
 /// A block's tally.

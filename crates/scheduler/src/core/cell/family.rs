@@ -115,6 +115,7 @@ impl Cell {
             let some: Vec<JobId> = open.take(left).cloned().collect();
             left -= some.len();
             let event = Event::CancelAsked {
+                attempt: 0,
                 reason: format!("the job {parent} that it belongs to was cancelled"),
                 requested_by: subjects::SCHEDULER_SENDER.to_owned(),
                 code: Code::Cancelled,

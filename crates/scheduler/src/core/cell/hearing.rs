@@ -116,6 +116,7 @@ impl Cell {
     fn supersede(&mut self, now: Timestamp) {
         for (older, newer) in std::mem::take(&mut self.superseded) {
             let event = Event::CancelAsked {
+                attempt: 0,
                 reason: format!("the job {newer} came with the same concurrency key"),
                 requested_by: subjects::SCHEDULER_SENDER.to_owned(),
                 code: Code::Superseded,
