@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Dev, Executions, SLEEP, Sleeper, until};
+use crate::support::{Client, Dev, Executions, SLEEP, Sleeper, freeze, until};
 
 const SLOTS: u32 = 8;
 const ITEMS: usize = 120;
@@ -51,6 +51,8 @@ impl Scene {
     }
 
     fn kill_everything(&mut self) {
+        // Frozen, so that it begins nothing of what it has at hand while the rest dies.
+        freeze(self.sleeper.pid());
         self.dev.kill9();
         self.sleeper.kill9();
         self.dev.restart();
