@@ -14,6 +14,7 @@ mod pack;
 mod problem;
 mod state;
 mod stream;
+mod trust;
 mod workflow;
 
 pub use artifact::ArtifactView;
@@ -37,6 +38,7 @@ pub use stream::{
     JobChange, RunChange, STREAM_FILTER_VALUES_MAX, SnapshotEnd, StepChange, StreamFilter, StreamFrame, StreamItem,
     StreamRequest, StreamReset, stream_subjects,
 };
+pub use trust::{EnrolRequest, WorkerKeyList, WorkerKeyView};
 pub use workflow::{
     ItemsView, RunCancelReply, RunError, RunList, RunState, RunView, SaveReply, StartReply, StepError, StepState, StepView,
     Timeline, TimelineItem, UnknownRunState, WorkflowList, WorkflowView,

@@ -19,6 +19,7 @@ const REDIS_URL: &str = "redis://127.0.0.1:6379";
 const HTTP_PORT: u16 = 8081;
 const GRPC_LISTEN: &str = "127.0.0.1:8080";
 const HEALTH_PORT: u16 = 9090;
+const SIGNING_KEY_ID: &str = "busbar-scheduler";
 
 /// The configuration of every role.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -161,11 +162,38 @@ pub(crate) struct SchedulerSection {
     pub(crate) live_jobs_max: usize,
     /// A file with the key (P-256, PKCS #8 in PEM) that signs what the scheduler says on CAP's subjects; none means unsigned.
     pub(crate) signing_key_file: Option<PathBuf>,
+    /// The name under which workers know that key.
+    pub(crate) signing_key_id: String,
+    /// What becomes of what CAP workers say without a live session of the trust handshake: `off`, `warn` or `enforce`.
+    pub(crate) worker_trust: Demand,
+    /// What becomes of packets on CAP's subjects that are not signed by an enrolled key of their sender: `off`, `warn` or `enforce`.
+    pub(crate) signatures: Demand,
+}
+
+/// How much of a proof is demanded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Demand {
+    /// None: nobody looks.
+    #[default]
+    Off,
+    /// What lacks it counts, and operators are told.
+    Warn,
+    /// What lacks it changes nothing, and operators are told.
+    Enforce,
 }
 
 impl Default for SchedulerSection {
     fn default() -> Self {
-        Self { lease_ttl_ms: 2_000, lease_poll_ms: 250, live_jobs_max: 1_000_000, signing_key_file: None }
+        Self {
+            lease_ttl_ms: 2_000,
+            lease_poll_ms: 250,
+            live_jobs_max: 1_000_000,
+            signing_key_file: None,
+            signing_key_id: SIGNING_KEY_ID.to_owned(),
+            worker_trust: Demand::Off,
+            signatures: Demand::Off,
+        }
     }
 }
 
@@ -270,6 +298,10 @@ pub(crate) enum Unfit {
     Replicas,
     #[error("gateway.bootstrap_key is too short: at least {KEY_CHARS_MIN} characters are wanted")]
     BootstrapKey,
+    #[error("scheduler.worker_trust needs scheduler.signing_key_file: workers must be able to tell the scheduler from others")]
+    TrustWithoutKey,
+    #[error("scheduler.signing_key_id must be 1 to 256 visible characters of ASCII")]
+    SigningKeyId,
     #[error("telemetry: {0}")]
     Telemetry(#[from] TelemetryError),
 }
@@ -304,6 +336,12 @@ impl Config {
         let bootstrap_key = &self.gateway.bootstrap_key;
         if !bootstrap_key.is_empty() && bootstrap_key.expose().chars().count() < KEY_CHARS_MIN {
             return Err(Unfit::BootstrapKey);
+        }
+        if self.scheduler.worker_trust != Demand::Off && self.scheduler.signing_key_file.is_none() {
+            return Err(Unfit::TrustWithoutKey);
+        }
+        if !busbar_protocol::handshake::is_name(&self.scheduler.signing_key_id) {
+            return Err(Unfit::SigningKeyId);
         }
         self.telemetry.check()?;
         for (section, ttl_ms, poll_ms) in [

@@ -22,7 +22,9 @@ use utoipa::openapi::{OpenApi, Ref, RefOr, ResponsesBuilder};
 use utoipa::{Modify, OpenApi as _, PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::routes::{artifacts, cell, dead, jobs, limits, list, packs, pauses, runs, start, stream, submit, workers, workflows};
+use crate::routes::{
+    artifacts, cell, dead, jobs, limits, list, packs, pauses, runs, start, stream, submit, trust, workers, workflows,
+};
 
 /// Where the document is.
 const PATH: &str = "/api/v1/openapi.json";
@@ -95,6 +97,10 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
         workers::undrain,
         workers::block,
         workers::unblock,
+        trust::list,
+        trust::list_of,
+        trust::enrol,
+        trust::revoke,
         limits::get,
         limits::set,
         limits::set_tenant,

@@ -54,6 +54,14 @@ codes! {
     PacketMalformed = "packet_malformed", 400;
     /// A packet names a protocol version other than 1.
     PacketVersion = "packet_version", 400;
+    /// A CAP worker without a live session of the trust handshake spoke, and workers must have one.
+    SessionRequired = "session_required", 401;
+    /// A CAP packet is not signed, and must be.
+    SignatureMissing = "signature_missing", 401;
+    /// A CAP packet is signed by no enrolled key of its sender.
+    SignatureInvalid = "signature_invalid", 401;
+    /// A step of the trust handshake was refused.
+    HandshakeRefused = "handshake_refused", 401;
     /// One message or call holds more items than are taken at once.
     BatchTooLarge = "batch_too_large", 413;
     /// No scheduler answered within five seconds.

@@ -13,6 +13,7 @@ use prost::{DecodeError, Message as _};
 use crate::cap::bus_packet::Payload;
 use crate::cap::{AlertSeverity, BusPacket, ErrorCode, JobPriority, JobRequest, JobStatus};
 use crate::codes::Code;
+use crate::handshake::Refused;
 use crate::negotiation;
 use crate::time::Timestamp;
 
@@ -68,6 +69,21 @@ pub enum PacketError {
     /// No payload, or one of a kind that we do not know.
     #[error("the packet carries no payload that is known")]
     UnknownPayload,
+    /// Its sender has no live session of the trust handshake.
+    #[error("auth_token: {sender_id} has no live session")]
+    Session {
+        /// Who it says it is.
+        sender_id: String,
+    },
+    /// It must be signed, and is not.
+    #[error("signature: the packet must be signed")]
+    Unsigned,
+    /// It is not signed by a key of its sender.
+    #[error("signature: the signature is of no enrolled key of the sender")]
+    Signature,
+    /// A step of the trust handshake that was refused.
+    #[error("the handshake was refused: {0}")]
+    Handshake(Refused),
 }
 
 impl PacketError {
@@ -76,6 +92,10 @@ impl PacketError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Version { .. } => Code::PacketVersion,
+            Self::Session { .. } => Code::SessionRequired,
+            Self::Unsigned => Code::SignatureMissing,
+            Self::Signature => Code::SignatureInvalid,
+            Self::Handshake(_) => Code::HandshakeRefused,
             Self::Malformed { .. } | Self::Rule { .. } | Self::UnknownPayload => Code::PacketMalformed,
         }
     }
@@ -87,6 +107,11 @@ impl PacketError {
             Self::Version { .. } => ErrorCode::ProtocolVersionMismatch,
             Self::UnknownPayload => ErrorCode::ProtocolUnknownPayload,
             Self::Malformed { .. } | Self::Rule { .. } => ErrorCode::ProtocolMalformedPacket,
+            // CAP has no code for sessions.
+            Self::Session { .. } => ErrorCode::JobPermissionDenied,
+            Self::Unsigned => ErrorCode::ProtocolSignatureMissing,
+            Self::Signature => ErrorCode::ProtocolSignatureInvalid,
+            Self::Handshake(refused) => refused.cap_code(),
         }
     }
 }

@@ -15,8 +15,9 @@ use prost::Message as _;
 
 use crate::cap::bus_packet::Payload;
 use crate::cap::{
-    BusPacket, ComponentRole, Handshake, WorkerHandshakeAuthenticate, WorkerHandshakeChallenge, WorkerHandshakeChallengeRequest,
-    WorkerHandshakeProofAlgorithm, WorkerHandshakePurpose, WorkerHandshakeRejectionReason as Reason, WorkerHandshakeResult,
+    BusPacket, ComponentRole, ErrorCode, Handshake, WorkerHandshakeAuthenticate, WorkerHandshakeChallenge,
+    WorkerHandshakeChallengeRequest, WorkerHandshakeProofAlgorithm, WorkerHandshakePurpose,
+    WorkerHandshakeRejectionReason as Reason, WorkerHandshakeResult,
 };
 use crate::envelope::PROTOCOL_VERSION;
 use crate::signing::{PrivateKey, PublicKey, SignatureError, trust};
@@ -69,6 +70,25 @@ pub struct Refused {
     pub reason: Reason,
     /// In more words, for operators.
     pub detail: &'static str,
+}
+
+impl Refused {
+    /// CAP's error code for it, in alerts.
+    #[must_use]
+    pub const fn cap_code(&self) -> ErrorCode {
+        match self.reason {
+            Reason::InvalidRequest => ErrorCode::ProtocolMalformedPacket,
+            Reason::UnsupportedVersion => ErrorCode::ProtocolVersionMismatch,
+            Reason::AuthenticationFailed => ErrorCode::ProtocolSignatureInvalid,
+            Reason::ReplayDetected
+            | Reason::ClockSkew
+            | Reason::ChallengeExpired
+            | Reason::SessionRequired
+            | Reason::SessionInvalid
+            | Reason::InternalError
+            | Reason::Unspecified => ErrorCode::JobPermissionDenied,
+        }
+    }
 }
 
 /// A challenge request whose form is right; nobody has checked its signature.

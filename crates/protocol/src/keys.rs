@@ -1,5 +1,6 @@
 //! Names of the records, indexes, logs and payloads in Redis.
 
+use crate::hex;
 use crate::ports::CommitId;
 
 /// The log of job transitions.
@@ -20,6 +21,8 @@ pub const LOCK_ENGINE: &str = "lock:workflow-engine";
 pub const INDEX_LIVE: &str = "job:live";
 /// What is paused, and which workers drain.
 pub const HOLDS: &str = "job:holds";
+/// The enrolled keys of workers.
+pub const ENROLMENTS: &str = "trust:keys";
 /// Bounds of tenants and topics.
 pub const LIMITS: &str = "cfg:limits";
 /// Dead letters, scored by the time of death.
@@ -41,6 +44,18 @@ pub const INDEX_BUNDLES: &str = "policy:bundles";
 #[must_use]
 pub fn job(job_id: &str) -> String {
     format!("job:meta:{job_id}")
+}
+
+/// A challenge that a worker has yet to answer.
+#[must_use]
+pub fn challenge(challenge_id: &str) -> String {
+    format!("trust:challenge:{challenge_id}")
+}
+
+/// The session that a token stands for. The token itself is nowhere.
+#[must_use]
+pub fn worker_session(token: &str) -> String {
+    hashed("trust:session:".to_owned(), token)
 }
 
 /// Finished jobs of a tenant, scored by creation time.
@@ -99,10 +114,7 @@ pub fn idempotency(tenant_id: &str, key: &str) -> String {
 
 fn hashed(mut name: String, key: &str) -> String {
     use sha2::{Digest, Sha256};
-    use std::fmt::Write as _;
-    for byte in &Sha256::digest(key.as_bytes())[..16] {
-        let _ = write!(name, "{byte:02x}");
-    }
+    hex::append(&mut name, &Sha256::digest(key.as_bytes())[..16]);
     name
 }
 
@@ -186,11 +198,8 @@ pub fn item_output(run_id: &str, step_id: &str, item: u32) -> String {
 /// A value on its way to the place where it will stand: the commit that speaks of it takes it there. The name is used once.
 #[must_use]
 pub fn staged(id: CommitId) -> String {
-    use std::fmt::Write as _;
     let mut name = "wf:staged:".to_owned();
-    for byte in id.0 {
-        let _ = write!(name, "{byte:02x}");
-    }
+    hex::append(&mut name, &id.0);
     name
 }
 

@@ -6,8 +6,8 @@
 //! - [`canonical`] and [`signing`] make and check CAP's signatures, byte for byte as the published SDKs do; [`schema`] and [`wire`] are
 //!   what they read packets with.
 //! - [`handshake`] is the trust handshake of workers: what its packets must say.
-//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`pause_hint`], [`time`] and [`trace`] are the names and
-//!   values that travel in them.
+//! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`pause_hint`], [`time`], [`trace`] and [`hex`] are the
+//!   names and values that travel in them.
 //! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
 //!   production and inside the simulator.
 
@@ -15,6 +15,7 @@ pub mod canonical;
 pub mod codes;
 pub mod envelope;
 pub mod handshake;
+pub mod hex;
 pub mod ids;
 pub mod keys;
 pub mod limits;

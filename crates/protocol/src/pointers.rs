@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::keys;
+use crate::{hex, keys};
 
 const REDIS: &str = "redis://";
 const BLOB: &str = "blob:sha256:";
@@ -66,12 +66,7 @@ impl Sha256Hex {
     /// The digits of a digest.
     #[must_use]
     pub fn from_bytes(digest: &[u8]) -> Self {
-        use fmt::Write as _;
-        let mut text = String::with_capacity(64);
-        for byte in digest {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
+        Self(hex::encode(digest))
     }
 
     /// The 32 bytes that the digits stand for.

@@ -14,6 +14,10 @@ pub const DEAD_LETTER: &str = "sys.job.dlq";
 pub const HEARTBEAT: &str = "sys.heartbeat";
 /// CAP: a worker announces itself.
 pub const HANDSHAKE: &str = "sys.handshake";
+/// CAP: a worker asks for a challenge, to prove that it holds an enrolled key.
+pub const TRUST_CHALLENGE: &str = "sys.worker.handshake.challenge";
+/// CAP: a worker answers its challenge.
+pub const TRUST_AUTHENTICATE: &str = "sys.worker.handshake.authenticate";
 /// CAP: alerts.
 pub const ALERT: &str = "sys.alert";
 
@@ -31,6 +35,8 @@ pub const SCHEDULER_PAUSE: &str = "busbar.scheduler.pause";
 pub const SCHEDULER_DRAIN: &str = "busbar.scheduler.drain";
 /// Ours: try dead letters again.
 pub const SCHEDULER_REDRIVE: &str = "busbar.scheduler.redrive";
+/// Ours: enrol and revoke the keys of workers.
+pub const SCHEDULER_ENROL: &str = "busbar.scheduler.enrol";
 /// Ours: why a job is where it is.
 pub const SCHEDULER_EXPLAIN: &str = "busbar.scheduler.explain";
 /// Ours: the attempts that a native worker holds.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ids;
+use crate::{hex, ids};
 
 /// A place in a trace: the trace, the span that is there, and whether anybody wants to see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl TraceContext {
     /// The trace: 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(&self) -> String {
-        hex(&self.trace)
+        hex::encode(&self.trace)
     }
 
     /// The bytes of the trace's identifier.
@@ -90,7 +90,7 @@ impl TraceContext {
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = if self.span == [0; 8] { self.child("root").span } else { self.span };
-        write!(f, "00-{}-{}-{:02x}", hex(&self.trace), hex(&span), u8::from(self.sampled))
+        write!(f, "00-{}-{}-{}", hex::encode(&self.trace), hex::encode(&span), hex::encode(&[u8::from(self.sampled)]))
     }
 }
 
@@ -101,14 +101,6 @@ fn draw<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     bytes.copy_from_slice(&digest[..N]);
     bytes[0] |= 1;
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Lower-case digits only, as the standard demands.

@@ -1,8 +1,7 @@
 //! What an approval is bound to: the job as its submitter wrote it.
 
-use std::fmt::Write as _;
-
 use busbar_protocol::cap::JobRequest;
+use busbar_protocol::hex;
 use busbar_protocol::prost::Message as _;
 use sha2::{Digest, Sha256};
 
@@ -23,11 +22,7 @@ pub fn job_hash(request: &JobRequest) -> String {
     let mut request = request.clone();
     request.labels.retain(|label, _| !label.starts_with(APPROVAL_LABELS) && label != MESSAGE_ID_LABEL);
     request.env.remove(EFFECTIVE_CONFIG_ENV);
-    let mut hash = String::with_capacity(64);
-    for byte in Sha256::digest(request.encode_to_vec()) {
-        let _ = write!(hash, "{byte:02x}");
-    }
-    hash
+    hex::encode(&Sha256::digest(request.encode_to_vec()))
 }
 
 #[cfg(test)]

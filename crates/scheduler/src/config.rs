@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::cell::Settings;
+use crate::core::trust::Mode;
 use crate::voice::Voice;
 
 /// The scheduler's settings; the defaults suit production.
@@ -22,6 +23,10 @@ pub struct SchedulerConfig {
     pub load_first: usize,
     /// How it speaks on CAP's subjects.
     pub voice: Voice,
+    /// Whether CAP workers must have a session of the trust handshake.
+    pub worker_trust: Mode,
+    /// Whether packets on CAP's subjects must be signed by an enrolled key of their sender.
+    pub signatures: Mode,
     /// What the core needs.
     pub settings: Settings,
 }
@@ -38,6 +43,8 @@ impl SchedulerConfig {
             load_page: 512,
             load_first: 4_096,
             voice: Voice::default(),
+            worker_trust: Mode::Off,
+            signatures: Mode::Off,
             settings: Settings::default(),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use busbar_protocol::busbar::{
@@ -18,6 +19,7 @@ use crate::core::bounds::Bounds;
 use crate::core::cell::Loaded;
 use crate::core::job::Job;
 use crate::core::transition::{self, Report};
+use crate::core::trust::Doubt;
 use crate::intake::Prepared;
 use crate::library::Library;
 
@@ -28,13 +30,15 @@ pub(crate) enum Input {
     /// A worker reported how an attempt ended.
     Reported(Reported),
     /// A worker told of progress.
-    Progress { job: JobId, attempt: Option<u32>, worker_id: String, percent: i32 },
+    Progress { job: JobId, attempt: Option<u32>, worker_id: String, percent: i32, objection: Option<Objection> },
     /// A native worker's beat.
     Beat(WorkerBeat),
     /// An announced worker's heartbeat.
     Heartbeat(Heartbeat),
     /// A worker announced itself at this time.
     Handshake(Handshake, Timestamp),
+    /// These workers have no enrolled key any more, and must have one.
+    Distrusted(Vec<String>),
     /// A queue group had nobody for this attempt.
     NobodyThere { job: JobId, attempt: u32 },
     /// Somebody wants jobs cancelled, and perhaps an answer.
@@ -106,6 +110,16 @@ pub(crate) enum Origin {
     Queue { deliveries: Vec<Delivery> },
 }
 
+/// What speaks against a packet, unless it is about what a native worker holds: whether it is, the event loop knows.
+pub(crate) struct Objection {
+    /// Where the packet came.
+    pub subject: &'static str,
+    /// What is missing.
+    pub doubt: Doubt,
+    /// The packet.
+    pub bytes: Bytes,
+}
+
 /// A report with the delivery that is settled once it is dealt with.
 pub(crate) struct Reported {
     /// The job that it speaks of.
@@ -114,6 +128,8 @@ pub(crate) struct Reported {
     pub report: Report,
     /// What to settle.
     pub delivery: Delivery,
+    /// What speaks against it.
+    pub objection: Option<Objection>,
     /// Its payload was read and found to be in order.
     pub checked: bool,
     /// When it arrived.

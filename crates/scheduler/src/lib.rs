@@ -27,6 +27,7 @@ mod intake;
 mod library;
 mod listen;
 mod meters;
+mod objections;
 mod observer;
 mod office;
 mod perform;
@@ -36,8 +37,10 @@ mod service;
 mod takeover;
 mod tasks;
 mod traces;
+mod trust;
 mod voice;
 
 pub use config::SchedulerConfig;
+pub use core::trust::Mode as TrustMode;
 pub use service::{Ports, SchedulerError, run};
 pub use voice::Voice;

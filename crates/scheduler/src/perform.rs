@@ -10,8 +10,8 @@ use busbar_protocol::cap::{AlertSeverity, BusPacket, DispatchIdentity, JobCancel
 use busbar_protocol::envelope::{self, PacketError};
 use busbar_protocol::ports::{Bus, BusError, Headers, INCARNATION, TRACEPARENT};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
+use busbar_protocol::{hex, subjects};
 
 use crate::core::cell::Order;
 use crate::core::job::Job;
@@ -126,11 +126,7 @@ pub(crate) fn attempt_of_reply(subject: &str, inbox: &str) -> Option<(String, u3
 
 /// Job ids may hold dots, which divide subjects; their hexadecimal form does not.
 fn hex_name(id: &str) -> String {
-    use std::fmt::Write as _;
-    id.bytes().fold(String::with_capacity(id.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(id.as_bytes())
 }
 
 fn unhex_name(text: &str) -> Option<String> {

@@ -4,33 +4,41 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use busbar_protocol::handshake::Authority;
 use busbar_protocol::signing::{PrivateKey, packet};
+use busbar_protocol::subjects;
 
 /// The scheduler's way to speak. Without a key it speaks unsigned.
 #[derive(Clone, Debug, Default)]
-pub struct Voice(Option<Arc<PrivateKey>>);
+pub struct Voice(Option<Arc<Authority>>);
 
 impl PartialEq for Voice {
     fn eq(&self, other: &Self) -> bool {
-        let public = |voice: &Self| voice.0.as_ref().map(|key| key.public());
-        public(self) == public(other)
+        let told = |voice: &Self| voice.0.as_ref().map(|own| (own.key_id.clone(), own.key.public()));
+        told(self) == told(other)
     }
 }
 
 impl Eq for Voice {}
 
 impl Voice {
-    /// Signs what it says with this key.
+    /// Signs what it says with this key, which workers know under this name.
     #[must_use]
-    pub fn signing(key: PrivateKey) -> Self {
-        Self(Some(Arc::new(key)))
+    pub fn signing(key_id: String, key: PrivateKey) -> Self {
+        Self(Some(Arc::new(Authority { sender_id: subjects::SCHEDULER_SENDER.to_owned(), key_id, key })))
+    }
+
+    /// Who answers workers that prove their keys; nobody without a key.
+    #[must_use]
+    pub(crate) fn authority(&self) -> Option<&Authority> {
+        self.0.as_deref()
     }
 
     /// The packet as it is published.
     #[must_use]
     pub(crate) fn seal(&self, unsigned: Bytes) -> Bytes {
-        let Some(key) = &self.0 else { return unsigned };
-        match packet::sign(&unsigned, key) {
+        let Some(own) = &self.0 else { return unsigned };
+        match packet::sign(&unsigned, &own.key) {
             Ok(signed) => signed,
             // A request that our decoder takes can still be no protobuf for others: nobody else would read it, signed or not.
             Err(error) => {
@@ -57,7 +65,7 @@ mod tests {
         let unsigned = envelope::packet("t", "s", Timestamp::from_millis(1), Payload::JobCancel(cancel));
         assert_eq!(Voice::default().seal(unsigned.clone()), unsigned);
         let key = PrivateKey::from_secret(&[5; 32]).expect("a key");
-        let sealed = Voice::signing(key.clone()).seal(unsigned.clone());
+        let sealed = Voice::signing("k".into(), key.clone()).seal(unsigned.clone());
         assert_eq!(packet::verify(&sealed, &key.public()), Ok(()));
         let read = BusPacket::decode(sealed).expect("a packet");
         assert_eq!(BusPacket { signature: Bytes::new(), ..read }.encode_to_vec(), unsigned);

@@ -6,14 +6,14 @@ use std::time::Duration;
 use busbar_protocol::ports::Records as _;
 use busbar_protocol::signing::{KeyError, PrivateKey};
 use busbar_rpc::{KernelClient, KernelClientOptions};
-use busbar_scheduler::{Ports, SchedulerConfig, Voice};
+use busbar_scheduler::{Ports, SchedulerConfig, TrustMode, Voice};
 use busbar_service::TaskSet;
 use busbar_service::clock::SystemClock;
 use busbar_service::telemetry::Connections;
 
 use super::look::Fill;
 use super::{Kit, Watched, World, owner, start_health};
-use crate::config::Config;
+use crate::config::{Config, Demand};
 use crate::failure::Failure;
 
 pub(super) const ROLE: &str = "scheduler";
@@ -63,7 +63,15 @@ fn voice(config: &Config) -> Result<Voice, Failure> {
     let key = std::fs::read_to_string(path).map_err(|source| SigningKeyError::Read { path: path.clone(), source });
     let key =
         key.and_then(|text| PrivateKey::from_pem(&text).map_err(|source| SigningKeyError::Key { path: path.clone(), source }));
-    key.map(Voice::signing).map_err(failed)
+    key.map(|key| Voice::signing(config.scheduler.signing_key_id.clone(), key)).map_err(failed)
+}
+
+const fn mode(demand: Demand) -> TrustMode {
+    match demand {
+        Demand::Off => TrustMode::Off,
+        Demand::Warn => TrustMode::Warn,
+        Demand::Enforce => TrustMode::Enforce,
+    }
 }
 
 fn settings(config: &Config) -> SchedulerConfig {
@@ -72,6 +80,8 @@ fn settings(config: &Config) -> SchedulerConfig {
         lease_ttl: Duration::from_millis(section.lease_ttl_ms),
         lease_poll: Duration::from_millis(section.lease_poll_ms),
         live_jobs_max: section.live_jobs_max,
+        worker_trust: mode(section.worker_trust),
+        signatures: mode(section.signatures),
         ..SchedulerConfig::new(owner())
     }
 }

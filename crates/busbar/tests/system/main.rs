@@ -26,5 +26,6 @@ mod runs;
 mod sdk_python;
 mod support;
 mod telemetry;
+mod trust;
 mod two_workers;
 mod workers;

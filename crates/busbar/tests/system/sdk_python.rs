@@ -8,9 +8,12 @@ use std::fs;
 use busbar_api::{JobState, WorkerView};
 use busbar_protocol::signing::PrivateKey;
 use busbar_protocol::subjects;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::support::{CapSdk, Client, Dev, DevOptions, Executions, Wire, cap_pack, executions, until};
+use crate::support::{
+    CapSdk, Client, Dev, DevOptions, Executions, Prover, Wire, cap_pack, executions, scheduler_public_key, trusting, until,
+};
 
 fn dev() -> Dev {
     Dev::start_with(DevOptions { packs: vec![cap_pack()], ..DevOptions::default() })
@@ -113,6 +116,30 @@ fn an_agent_that_knows_our_key_takes_what_we_sign_and_nothing_else() {
 
 #[test]
 #[ignore = "needs the published CAP SDK: tools/test interop"]
+fn an_agent_proves_its_key_and_lives_as_long_as_that_is_enrolled() {
+    let dev = trusting(&["scheduler.worker_trust=enforce"]);
+    let client = dev.client();
+    let prover = Prover::new("proving", 3);
+    prover.enrol(&dev);
+    let keys = (prover.key_file(&dev), scheduler_public_key(&dev));
+    let _agent = CapSdk::proving(&dev, "job.cap.named", "proving", &keys.0, &keys.1);
+    // One that proves nothing is heard, and not believed.
+    let _plain = CapSdk::agent(&dev, "plain", "job.cap.echo", Some("plain"));
+    client.until_online("proving", 1);
+    let job = submit(&client, "job.cap.named", &json!({"ms": 1}));
+    assert_eq!(client.result(&job)["seen"], json!({"ms": 1}));
+    let slow = submit(&client, "job.cap.named", &json!({"ms": 3_000}));
+    until("it has begun", || Executions::read(&executions(&dev)).starts.contains_key(&slow).then_some(()));
+    assert!(worker(&client, "plain").is_none());
+    // What it does under a key that is revoked meanwhile does not count.
+    prover.revoke(&dev);
+    until("it is lost", || worker(&client, "proving").filter(|worker| worker.status == "lost"));
+    until("it has ended", || (Executions::read(&executions(&dev)).open == 0).then_some(()));
+    assert_ne!(client.get(&format!("/api/v1/jobs/{slow}")).of::<Value>(200)["state"], "SUCCEEDED");
+}
+
+#[test]
+#[ignore = "needs the published CAP SDK: tools/test interop"]
 fn a_worker_that_never_announces_itself_may_answer_anything() {
     let dev = dev();
     let client = dev.client();
@@ -162,7 +189,7 @@ fn what_we_say_passes_the_sdks_own_checks() {
     assert_eq!(client.post(&format!("/api/v1/jobs/{cancelled}/cancel"), &json!({})).status, 200);
     // Nonsense, of which operators are told.
     let wire = Wire::connect(&dev.endpoints.nats);
-    wire.shout(subjects::HEARTBEAT, b"\xff\x00");
+    wire.send(subjects::HEARTBEAT, Bytes::from_static(b"\xff\x00"));
     let expected: BTreeMap<String, String> = [
         (denied, "JOB_STATUS_DENIED"),
         (strange, "JOB_STATUS_FAILED"),

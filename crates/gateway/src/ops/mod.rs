@@ -12,5 +12,6 @@ pub(crate) mod redrive;
 pub(crate) mod results;
 pub(crate) mod scan;
 pub(crate) mod submit;
+pub(crate) mod trust;
 pub(crate) mod waiting;
 pub(crate) mod watch;

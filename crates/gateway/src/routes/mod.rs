@@ -13,6 +13,7 @@ pub(crate) mod runs;
 pub(crate) mod start;
 pub(crate) mod stream;
 pub(crate) mod submit;
+pub(crate) mod trust;
 pub(crate) mod workers;
 pub(crate) mod workflows;
 
@@ -80,6 +81,9 @@ pub(crate) fn router<B: Bus, R: Records>(
         .route("/api/v1/pauses/{scope}/{name}", put(pauses::set::<B, R>).delete(pauses::lift::<B, R>))
         .route("/api/v1/workers", get(workers::list::<B, R>))
         .route("/api/v1/workers/{id}/block", put(workers::block::<B, R>).delete(workers::unblock::<B, R>))
+        .route("/api/v1/workers/{id}/keys", get(trust::list_of::<B, R>))
+        .route("/api/v1/workers/{id}/keys/{key_id}", put(trust::enrol::<B, R>).delete(trust::revoke::<B, R>))
+        .route("/api/v1/worker-keys", get(trust::list::<B, R>))
         .route("/api/v1/workers/{id}/drain", post(workers::drain::<B, R>).delete(workers::undrain::<B, R>))
         .route("/api/v1/status", get(cell::status::<B, R>))
         .route("/api/v1/stream", get(stream::stream::<B, R>))

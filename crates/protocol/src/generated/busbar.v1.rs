@@ -789,6 +789,76 @@ pub struct HoldsDocument {
     #[prost(message, repeated, tag = "3")]
     pub drains: ::prost::alloc::vec::Vec<Drain>,
 }
+/// A key of a CAP worker that an operator enrolled.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnrolledKey {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// The name of the key; a worker may have several, so that they can be changed.
+    #[prost(string, tag = "2")]
+    pub proof_key_id: ::prost::alloc::string::String,
+    /// SubjectPublicKeyInfo of a key on P-256, in PEM.
+    #[prost(string, tag = "3")]
+    pub public_key: ::prost::alloc::string::String,
+    /// Which agent the worker is.
+    #[prost(string, tag = "4")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// Whose the worker is.
+    #[prost(string, tag = "5")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub enrolled_ms: u64,
+    /// Who: the name of an API key.
+    #[prost(string, tag = "7")]
+    pub enrolled_by: ::prost::alloc::string::String,
+    /// Tells this enrolment from others under the same names: sessions belong to one.
+    #[prost(string, tag = "8")]
+    pub enrolment_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnrolledKeyName {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub proof_key_id: ::prost::alloc::string::String,
+}
+/// `busbar.scheduler.enrol`: enrols and revokes, and answers with all keys that are enrolled afterwards. Nothing to do only asks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EnrolRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub enrol: ::prost::alloc::vec::Vec<EnrolledKey>,
+    #[prost(message, repeated, tag = "2")]
+    pub revoke: ::prost::alloc::vec::Vec<EnrolledKeyName>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EnrolReply {
+    #[prost(message, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<EnrolledKey>,
+    #[prost(message, optional, tag = "2")]
+    pub problem: ::core::option::Option<Problem>,
+}
+/// The value of `trust:keys`: the keys that workers may prove to have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EnrolmentsDocument {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<EnrolledKey>,
+}
+/// The value of `trust:session:<hash of the token>`: what a worker was given when it had proved its key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerSession {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub proof_key_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub enrolment_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub expires_ms: u64,
+}
 /// `busbar.scheduler.redrive`: at most 256 items a message. Each dead letter becomes a new job, once; or it is thrown away.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RedriveRequest {

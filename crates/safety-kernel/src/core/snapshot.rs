@@ -1,7 +1,6 @@
 //! Snapshots: all bundles at one moment, immutable, named by what is in them.
 
-use std::fmt::Write as _;
-
+use busbar_protocol::hex;
 use busbar_protocol::ids::DEFAULT_TENANT;
 use sha2::{Digest, Sha256};
 
@@ -81,8 +80,6 @@ fn id(bundles: &[Bundle]) -> String {
         add(&source.topics.join("\n"));
     }
     let mut id = "sha256:".to_owned();
-    for byte in hash.finalize() {
-        let _ = write!(id, "{byte:02x}");
-    }
+    hex::append(&mut id, &hash.finalize());
     id
 }

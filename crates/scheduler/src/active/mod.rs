@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use busbar_protocol::busbar::WorkerKind;
+use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
     Bus, COMMIT_RETRY, Clock, Connection, Delivery, Headers, Judge, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
@@ -26,14 +28,16 @@ use crate::core::cell::{Beginning, Cell};
 use crate::core::job::{Hold, Job};
 use crate::core::transition::Event;
 use crate::core::workers::Workers;
-use crate::input::{Admit, Input, Reported};
+use crate::input::{Admit, Input, Objection, Reported};
 use crate::library::Library;
 use crate::listen::Ears;
+use crate::objections::Objections;
 use crate::observer::{Instruments, Observer};
 use crate::office::{Office, Proof};
 use crate::perform;
 use crate::relay::{self, JobTeller};
 use crate::service::TermError;
+use crate::trust::Trust;
 use crate::{library, takeover, tasks};
 
 /// The most inputs of one turn.
@@ -105,6 +109,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     tasks::watch_config(ports, inputs.clone(), &mut tasks).await?;
     tasks::watch_snapshot(ports, inputs.clone(), &mut tasks).await?;
     let inbox = ports.bus.inbox();
+    let objections = Arc::new(Objections::new(ports.bus.clone(), config.voice.clone(), instruments.meters.clone()));
     let ears = Ears {
         ports: ports.clone(),
         inputs: inputs.clone(),
@@ -113,8 +118,8 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         inbox: inbox.clone(),
         instruments: instruments.clone(),
         epoch,
-        complaints: std::sync::Mutex::default(),
-        voice: config.voice.clone(),
+        objections: Arc::clone(&objections),
+        trust: Arc::new(Trust::load(config, ports.records.clone(), ports.clock.clone(), epoch).await?),
     };
     Arc::new(ears).start(&mut tasks).await?;
     tasks.spawn(tasks::call_workers(ports.bus.clone(), ports.clock.clone()));
@@ -143,6 +148,8 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         admits: Vec::new(),
         settle: Vec::new(),
         replies: Vec::new(),
+        objections: Vec::new(),
+        teller: objections,
     };
     let (left, workers) = term.run().await;
     *known = workers;
@@ -168,12 +175,14 @@ struct Term<'a, B, R, C, J> {
     connected: bool,
     started: Timestamp,
     tasks: JoinSet<()>,
+    teller: Arc<Objections<B>>,
     /// What waits until all jobs are read.
     parked: Vec<Input>,
     // What the present turn has gathered.
     admits: Vec<Admit>,
     settle: Vec<(Delivery, Settlement)>,
     replies: Vec<(String, Vec<u8>)>,
+    objections: Vec<Objection>,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
@@ -269,7 +278,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         match input {
             Input::Admit(admit) => self.admits.push(admit),
             Input::Reported(reported) => self.reported(reported, now),
-            Input::Progress { job, attempt, worker_id, percent } => {
+            Input::Progress { job, attempt, worker_id, percent, objection } => {
+                if self.objects(&job, &worker_id, objection) {
+                    return Ok(());
+                }
                 let is_theirs = |hold: &Hold| hold.worker_id.is_empty() || hold.worker_id == worker_id;
                 let attempt = attempt.or_else(|| self.cell.workers().attempt_of(&worker_id, &job));
                 let attempt = attempt.filter(|_| self.cell.job(&job).and_then(Job::hold).is_some_and(is_theirs));
@@ -280,6 +292,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Beat(beat) => self.cell.beat(&beat, now),
             Input::Heartbeat(beat) => self.cell.heartbeat(&beat, now),
             Input::Handshake(shake, sent) => self.cell.handshake(&shake, sent, now),
+            Input::Distrusted(workers) => workers.iter().for_each(|worker| self.cell.distrust(worker, now)),
             Input::NobodyThere { job, attempt } => self.cell.nobody_there(&job, attempt, now),
             Input::Cancel { items, reply } => self.cancel(&items, reply, now),
             Input::List { request, reply } => self.list(&request, reply),
@@ -335,8 +348,26 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         Ok(())
     }
 
+    /// Whether a packet about a job must not count. Of what a native worker holds, it may speak: it is known by its beats. Where
+    /// nobody holds the job, the packet changes nothing but the slots of a worker, if there is such a worker.
+    fn objects(&mut self, job: &JobId, worker_id: &str, objection: Option<Objection>) -> bool {
+        let may_speak = match self.cell.job(job).and_then(Job::hold) {
+            Some(hold) => hold.kind == WorkerKind::Native && hold.worker_id == worker_id,
+            None => self.cell.workers().get(worker_id).is_none_or(|worker| worker.kind == WorkerKind::Native),
+        };
+        let Some(objection) = objection.filter(|_| !may_speak) else { return false };
+        let refuses = objection.doubt.refuses;
+        self.objections.push(objection);
+        refuses
+    }
+
     fn reported(&mut self, mut reported: Reported, now: Timestamp) {
-        let Reported { job: id, report, delivery, checked, received } = &mut reported;
+        let objection = reported.objection.take();
+        if self.objects(&reported.job, &reported.report.worker_id, objection) {
+            self.settle.push((reported.delivery, Settlement::Term));
+            return;
+        }
+        let Reported { job: id, report, delivery, checked, received, .. } = &mut reported;
         report.attempt = report.attempt.or_else(|| self.cell.workers().attempt_of(&report.worker_id, id));
         let current = self.cell.job(id).filter(|job| job.hold().is_some() && report.attempt.is_none_or(|a| a == job.attempt));
         if let Some(job) = current.filter(|job| !*checked && tasks::needs_check(job, report, &self.library)) {
@@ -368,6 +399,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             if let Err(error) = bus.publish(&reply, Headers::new(), body.into()).await {
                 tracing::debug!(%error, "an answer was not sent");
             }
+        }
+        for Objection { subject, doubt, bytes } in self.objections.drain(..) {
+            self.teller.tell(subject, &doubt.error, &bytes, now).await;
         }
         for order in self.cell.take_orders() {
             let speaker = (bus, &self.config.voice);

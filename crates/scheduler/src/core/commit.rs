@@ -108,7 +108,7 @@ pub fn birth(change: &Change<'_>, birth: &Birth, retention: &Retention) -> (Unit
     (Unit { id: change.id, guards, writes: writes(change, birth, own, retention) }, demands)
 }
 
-fn owner(epoch: u64) -> Guard {
+pub(crate) fn owner(epoch: u64) -> Guard {
     Guard::Epoch { lock: keys::LOCK_SCHEDULER.to_owned(), epoch }
 }
 

@@ -7,6 +7,7 @@
 //! - [`roll`] lists who is live, in memory or on the shelf.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
 //! - [`complaints`] says of which bad packets operators are told.
+//! - [`trust`] says whom of CAP's workers we believe.
 //! - [`fact`] is what happened, for those who measure.
 //! - [`cell`] holds all of it together: everything that the active scheduler knows.
 
@@ -26,5 +27,6 @@ pub mod queue;
 pub mod roll;
 pub mod timeline;
 pub mod transition;
+pub mod trust;
 pub mod verdict;
 pub mod workers;

@@ -328,6 +328,16 @@ impl Workers {
         sent_once
     }
 
+    /// An announced worker counts as lost from now on, until it is heard again; what it had.
+    pub fn lose(&mut self, id: &str) -> Vec<AttemptKey> {
+        let announced = self.by_id.get_mut(id).filter(|worker| worker.kind == WorkerKind::Announced);
+        let Some(worker) = announced else { return Vec::new() };
+        worker.lost = true;
+        let lost = worker.out.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
+        release(std::mem::take(&mut worker.out), &mut self.released);
+        lost
+    }
+
     /// The attempt is no longer the present one of its job; the slot stays taken until the worker says otherwise.
     pub fn abandon(&mut self, id: &str, key: &AttemptKey) {
         let Some(worker) = self.by_id.get_mut(id) else { return };

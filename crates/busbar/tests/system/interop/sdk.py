@@ -1,7 +1,8 @@
 """Workers, a client and a listener made of nothing but the published CAP SDK for Python.
 
     sdk.py agent NATS REDIS FILE TOPIC [ID]   an Agent with default settings, or with the given id, that serves one topic
-                                              with SCHEDULER_KEY it takes only what is signed by that key (a file in PEM)
+                                              with SCHEDULER_KEY it takes only what is signed by that key (a file in PEM);
+                                              with PROOF_KEY, too, it proves that key (a file in PEM), and trusts nobody else
     sdk.py plain NATS FILE TOPIC              run_worker with default settings
     sdk.py submit NATS REDIS TOPIC INPUT ID   submit_job straight to the bus
     sdk.py ttl REDIS KEY                      prints how many seconds a key has to live, or less than 0
@@ -22,7 +23,8 @@ from cap.pb.cordum.agent.v1 import job_pb2
 from cap.runtime import Agent
 from cap.validate import validate_bus_packet
 from cap.worker import run_worker
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cap.worker_trust import WorkerTrustConfig
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from google.protobuf.json_format import MessageToDict
 
 # Whoever listens on a topic takes its jobs: the listener hears only one that has a worker too.
@@ -41,11 +43,29 @@ async def work(file, job_id, data):
     note(file, job_id, "end")
 
 
+def trust(worker_id, scheduler_keys):
+    with open(os.environ["PROOF_KEY"], "rb") as pem:
+        key = load_pem_private_key(pem.read(), None)
+    return WorkerTrustConfig(
+        worker_id=worker_id,
+        expected_agent_id="agent",
+        tenant_id="default",
+        audience="cordum-scheduler",
+        proof_key_id="proof-1",
+        proof_private_key=key,
+        expected_scheduler_id="busbar-scheduler",
+        scheduler_public_keys=scheduler_keys,
+        sdk_version="cap-python/v2",
+    )
+
+
 async def agent(nats_url, redis_url, file, topic, *worker_id):
     named = {"worker_id": worker_id[0]} if worker_id else {}
     if "SCHEDULER_KEY" in os.environ:
         with open(os.environ["SCHEDULER_KEY"], "rb") as pem:
             named["public_keys"] = {"busbar-scheduler": load_pem_public_key(pem.read())}
+    if "PROOF_KEY" in os.environ:
+        named |= {"worker_trust_mode": "enforce", "worker_trust": trust(worker_id[0], named.pop("public_keys"))}
     runtime = Agent(nats_url=nats_url, redis_url=redis_url, **named)
 
     @runtime.job(topic)

@@ -70,6 +70,15 @@ impl CapSdk {
         Self::spawn(dev, id, command)
     }
 
+    /// An `Agent` that proves its key in the trust handshake, and trusts the scheduler alone.
+    pub(crate) fn proving(dev: &Dev, topic: &str, id: &str, own: &Path, scheduler: &Path) -> Self {
+        let file = executions(dev);
+        let at = &dev.endpoints;
+        let mut command = command(&["agent", &at.nats, &at.redis, file.to_str().unwrap(), topic, id]);
+        command.env("SCHEDULER_KEY", scheduler).env("PROOF_KEY", own);
+        Self::spawn(dev, id, command)
+    }
+
     /// A `run_worker` with default settings.
     pub(crate) fn plain(dev: &Dev, name: &str, topic: &str) -> Self {
         let file = executions(dev);

@@ -1,16 +1,18 @@
 //! A connection of the tests' own to the bus: what workers and strangers say, said by hand.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use busbar_bus::{BusConfig, NatsBus};
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, admit_answer};
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult};
+use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult, SystemAlert};
 use busbar_protocol::ports::{Bus as _, Headers, Message};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::{envelope, ids, subjects};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -35,18 +37,34 @@ impl Wire {
     /// Publishes a CAP packet and returns when it has arrived at the server.
     pub(crate) fn say(&self, subject: &str, sender: &str, payload: Payload) {
         let packet = envelope::packet(&ids::generate_trace(), sender, Timestamp::wall_clock(), payload);
+        self.send(subject, packet);
+    }
+
+    /// Publishes any bytes and returns when they have arrived at the server.
+    pub(crate) fn send(&self, subject: &str, bytes: Bytes) {
         self.runtime.block_on(async {
-            self.bus.publish(subject, Headers::new(), packet).await.unwrap();
+            self.bus.publish(subject, Headers::new(), bytes).await.unwrap();
             self.bus.round_trip().await.unwrap();
         });
     }
 
-    /// Publishes any bytes and returns when they have arrived at the server.
-    pub(crate) fn shout(&self, subject: &str, bytes: &'static [u8]) {
-        self.runtime.block_on(async {
-            self.bus.publish(subject, Headers::new(), Bytes::from_static(bytes)).await.unwrap();
-            self.bus.round_trip().await.unwrap();
+    /// The same, as a question whose answer nobody waits for.
+    pub(crate) fn send_asking(&self, subject: &str, bytes: Bytes) {
+        let reply = format!("{}.unheard", self.bus.inbox());
+        self.runtime.block_on(self.bus.publish_with_reply(subject, &reply, Headers::new(), bytes)).unwrap();
+    }
+
+    /// Hears everything on a subject from now on.
+    pub(crate) fn listen(&self, subject: &str) -> Heard {
+        let mut messages = self.runtime.block_on(self.bus.subscribe(subject, None)).unwrap();
+        let heard = Heard::default();
+        let kept = Arc::clone(&heard.0);
+        self.runtime.spawn(async move {
+            while let Some(message) = messages.next().await {
+                kept.lock().unwrap().push(message);
+            }
         });
+        heard
     }
 
     /// What a worker says when an attempt has ended.
@@ -68,8 +86,41 @@ impl Wire {
         answers.collect()
     }
 
+    /// Asks all of it at once; the answers in the same order.
+    pub(crate) fn ask_all(&self, subject: &str, bodies: &[Bytes]) -> Vec<Message> {
+        let asked = bodies.iter().map(|body| self.bus.request(subject, Headers::new(), body.clone(), ANSWER_WITHIN));
+        self.runtime.block_on(futures::future::join_all(asked)).into_iter().map(Result::unwrap).collect()
+    }
+
     pub(crate) fn ask(&self, subject: &str, body: Bytes) -> Message {
         self.runtime.block_on(self.bus.request(subject, Headers::new(), body, ANSWER_WITHIN)).unwrap()
+    }
+}
+
+/// What was heard on a subject.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard(Arc<Mutex<Vec<Message>>>);
+
+impl Heard {
+    /// The alerts among it.
+    pub(crate) fn all(&self) -> Vec<SystemAlert> {
+        let packets: Vec<Bytes> = self.0.lock().unwrap().iter().map(|message| message.payload.clone()).collect();
+        let alerts = packets.iter().map(|bytes| match envelope::decode(bytes).unwrap().payload {
+            Payload::Alert(alert) => alert,
+            other => panic!("{other:?}"),
+        });
+        alerts.collect()
+    }
+
+    /// Whether an alert with this code is among it.
+    pub(crate) fn told(&self, code: &str) -> bool {
+        self.all().iter().any(|alert| alert.code == code)
+    }
+
+    /// Something, once alerts about packets on all of these subjects are among it.
+    pub(crate) fn told_of(&self, subjects: &[&str]) -> Option<()> {
+        let alerts = self.all();
+        subjects.iter().all(|subject| alerts.iter().any(|alert| alert.details["subject"] == **subject)).then_some(())
     }
 }
 

@@ -57,6 +57,12 @@ impl Cell {
         self.hear(&shake.component_id, heard, now);
     }
 
+    /// An announced worker is not believed any more: what it holds is lost at once, and it gets nothing before it is believed again.
+    pub fn distrust(&mut self, worker_id: &str, now: Timestamp) {
+        let lost = self.workers.lose(worker_id);
+        self.attempts_over(lost, Code::WorkerLost, || format!("the key of worker {worker_id} was revoked"), now);
+    }
+
     /// Nobody heard a dispatch: the attempt did not happen. Of a queue group, the topic rests a little; a worker is given nothing
     /// more before it is heard again.
     pub fn nobody_there(&mut self, id: &JobId, attempt: u32, now: Timestamp) {

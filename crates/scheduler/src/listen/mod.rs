@@ -2,7 +2,7 @@
 //!
 //! Whatever cannot be understood is told on `sys.alert` and dropped; nothing that arrives can hurt anything else.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,12 +11,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::{
-    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelItem, CancelReply, CancelRequest, DrainReply, DrainRequest,
-    ExplainReply, ExplainRequest, ListReply, ListRequest, PauseReply, PauseRequest, Problem, RedriveItem, RedriveReply,
-    RedriveRequest, WorkerBeat, admit_answer,
+    AdmitItem, AdmitReply, AdmitRequest, CancelItem, CancelReply, CancelRequest, DrainReply, DrainRequest, ExplainReply,
+    ExplainRequest, ListReply, ListRequest, PauseReply, PauseRequest, WorkerBeat,
 };
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{JobProgress, JobResult, JobStatus};
+use busbar_protocol::cap::{BusPacket, JobCancel, JobProgress, JobResult, JobStatus};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope::{self, Decoded, PacketError};
 use busbar_protocol::ids::JobId;
@@ -28,18 +27,19 @@ use busbar_protocol::prost::{DecodeError, Message as _};
 use busbar_protocol::subjects::{self, Stream};
 use busbar_protocol::time::Timestamp;
 
+mod proving;
+mod redriving;
+
 use crate::Ports;
-use crate::core::commit::Letter;
-use crate::core::complaints::Complaints;
 use crate::core::job::ResultPlace;
 use crate::core::transition::{Limits, Report, Reported as Outcome};
-use crate::input::{Admit, Input, Origin, Reported};
+use crate::input::{Admit, Input, Objection, Origin, Reported};
 use crate::intake;
 use crate::library::Library;
+use crate::objections::Objections;
 use crate::observer::Instruments;
-use crate::perform::{self, Refused};
-use crate::redrive;
-use crate::voice::Voice;
+use crate::perform;
+use crate::trust::Trust;
 
 /// The most submissions or results of one pull.
 const PULL: usize = 256;
@@ -59,8 +59,8 @@ pub(crate) struct Ears<B, R, C, J> {
     pub inbox: String,
     pub instruments: Instruments,
     pub epoch: u64,
-    pub complaints: Mutex<Complaints>,
-    pub voice: Voice,
+    pub objections: Arc<Objections<B>>,
+    pub trust: Arc<Trust<R, C>>,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
@@ -95,6 +95,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         });
         self.start_admission(tasks).await?;
         self.start_redriving(tasks).await?;
+        self.start_enrolling(tasks).await?;
+        self.start_proving(tasks).await?;
         for stream in [Stream::Submissions, Stream::Results, Stream::Handshakes] {
             tasks.spawn(Arc::clone(&self).pull(stream));
         }
@@ -132,6 +134,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             },
             (subjects::SCHEDULER_WORKERS, Some(reply)) => self.send(Input::Workers { reply }).await,
             (subjects::BEAT, _) => match WorkerBeat::decode(message.payload.clone()) {
+                Ok(beat) if !self.trust.may_be_native(&beat.worker_id) => {
+                    let error = PacketError::Session { sender_id: beat.worker_id };
+                    self.complain(subject, &error, &message.payload).await;
+                }
                 Ok(beat) if subjects::is_addressable(&beat.worker_id) => self.send(Input::Beat(beat)).await,
                 Ok(_) => {
                     let error = PacketError::Rule { field: "worker_id", rule: "must be one token" };
@@ -150,31 +156,34 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
     }
 
     async fn hear_packet(&self, subject: &'static str, decoded: Decoded, bytes: &Bytes) {
-        let sender = decoded.packet.sender_id;
-        match (subject, decoded.payload) {
-            (subjects::HEARTBEAT, Payload::Heartbeat(beat)) => self.send(Input::Heartbeat(beat)).await,
-            (subjects::PROGRESS, Payload::JobProgress(progress)) => {
-                let attempt = progress.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok());
-                let JobProgress { job_id, percent, .. } = progress;
-                if let Ok(job) = JobId::parse(job_id) {
-                    self.send(Input::Progress { job, attempt, worker_id: sender, percent }).await;
+        let Decoded { packet, payload, .. } = decoded;
+        match (subject, payload) {
+            (subjects::HEARTBEAT, Payload::Heartbeat(beat)) => {
+                if self.believes(subject, &beat.worker_id, &packet, bytes).await == Ok(true) {
+                    self.send(Input::Heartbeat(beat)).await;
                 }
             }
+            (subjects::PROGRESS, Payload::JobProgress(progress)) => self.hear_progress(packet, progress, bytes).await,
             // What we broadcast ourselves comes back to us.
-            (subjects::CANCEL, Payload::JobCancel(_)) if sender == subjects::SCHEDULER_SENDER => {}
+            (subjects::CANCEL, Payload::JobCancel(_)) if packet.sender_id == subjects::SCHEDULER_SENDER => {}
             (subjects::CANCEL, Payload::JobCancel(cancel)) => {
-                // An attempt that is too large to be one of ours is over, or never was.
-                let attempt = cancel.dispatch.map_or(0, |dispatch| u32::try_from(dispatch.attempt).unwrap_or(u32::MAX));
-                let item = CancelItem {
-                    job_id: cancel.job_id,
-                    tenant_id: String::new(),
-                    reason: cancel.reason,
-                    requested_by: cancel.requested_by,
-                    attempt,
-                };
-                self.send(Input::Cancel { items: vec![item], reply: None }).await;
+                let doubt = self.trust.doubt_signature(&packet, bytes);
+                if self.weighs(subject, doubt, bytes).await {
+                    self.send(Input::Cancel { items: vec![cancel_item(cancel)], reply: None }).await;
+                }
             }
             (_, _) => self.complain(subject, &PacketError::UnknownPayload, bytes).await,
+        }
+    }
+
+    async fn hear_progress(&self, packet: BusPacket, progress: JobProgress, bytes: &Bytes) {
+        // Progress that cannot be weighed now is lost; the next one tells more.
+        let Ok(doubt) = self.trust.doubt_worker(&packet.sender_id, &packet, bytes).await else { return };
+        let objection = doubt.map(|doubt| Objection { subject: subjects::PROGRESS, doubt, bytes: bytes.clone() });
+        let attempt = progress.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok());
+        let JobProgress { job_id, percent, .. } = progress;
+        if let Ok(job) = JobId::parse(job_id) {
+            self.send(Input::Progress { job, attempt, worker_id: packet.sender_id, percent, objection }).await;
         }
     }
 
@@ -190,18 +199,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         }
     }
 
-    /// Every packet that is not taken is counted; operators are told of each kind, but not of each packet.
+    /// Tells of a packet that is not taken.
     async fn complain(&self, subject: &'static str, error: &PacketError, bytes: &Bytes) {
-        tracing::debug!(subject, %error, "a message was not taken");
-        self.instruments.meters.packet_refused(error.code());
-        let now = self.ports.clock.now();
-        let told = {
-            let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-            complaints.hear(subject, error.cap_code(), now)
-        };
-        if let Some(kept_back) = told {
-            perform::alert(&self.ports.bus, &self.voice, &Refused { subject, error, bytes, kept_back }, now).await;
-        }
+        self.objections.tell(subject, error, bytes, self.ports.clock.now()).await;
     }
 
     async fn answer<M: busbar_protocol::prost::Message>(&self, reply: &str, message: &M) {
@@ -242,91 +242,6 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             Ok(outcomes) => self.send(Input::Admit(Admit { outcomes, origin: Origin::Asked { reply }, received })).await,
             Err(error) => self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
         }
-    }
-
-    /// Dead letters are tried again one message at a time: that is never urgent.
-    async fn start_redriving(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), BusError> {
-        let mut messages = self.ports.bus.subscribe(subjects::SCHEDULER_REDRIVE, Some(subjects::SCHEDULER_QUEUE)).await?;
-        let ears = Arc::clone(self);
-        tasks.spawn(async move {
-            while let Some(message) = messages.next().await {
-                ears.redrive(message).await;
-            }
-        });
-        Ok(())
-    }
-
-    async fn redrive(&self, message: Message) {
-        let Some(reply) = message.reply else { return };
-        let received = Instant::now();
-        let refuse =
-            |code: Code, detail: String| RedriveReply { problem: Some(intake::problem(code, detail)), ..RedriveReply::default() };
-        let request = match RedriveRequest::decode(message.payload) {
-            Ok(request) => request,
-            Err(error) => return self.answer(&reply, &refuse(Code::PacketMalformed, error.to_string())).await,
-        };
-        if request.items.len() > ADMIT_ITEMS_MAX {
-            let detail = format!("{} items in one message, more than {ADMIT_ITEMS_MAX}", request.items.len());
-            return self.answer(&reply, &refuse(Code::BatchTooLarge, detail)).await;
-        }
-        let letters = match redrive::read(&request.items, &self.ports.records).await {
-            Ok(letters) => letters,
-            Err(error) => return self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
-        };
-        let discards = request.items.iter().filter(|item| item.new_job_id.is_empty()).count();
-        if discards == request.items.len() {
-            return self.discard(letters, &reply).await;
-        }
-        if discards > 0 {
-            let detail = "one message either tries letters again or throws them away".to_owned();
-            return self.answer(&reply, &refuse(Code::FieldInvalid, detail)).await;
-        }
-        match self.try_again(&request.items, letters).await {
-            // The reply to a redrive has the form of the reply to a submission.
-            Ok(outcomes) => self.send(Input::Admit(Admit { outcomes, origin: Origin::Asked { reply }, received })).await,
-            Err(error) => self.answer(&reply, &refuse(Code::StoreUnavailable, error.to_string())).await,
-        }
-    }
-
-    async fn try_again(
-        &self,
-        items: &[RedriveItem],
-        letters: Vec<Result<Letter, Problem>>,
-    ) -> Result<Vec<intake::Outcome>, StoreError> {
-        let mut prepared = Vec::with_capacity(items.len());
-        for (item, letter) in items.iter().zip(letters) {
-            prepared.push(match letter {
-                Ok(letter) => redrive::prepare(item, letter, &self.ports.records).await,
-                Err(problem) => Err(problem),
-            });
-        }
-        let submissions: Vec<AdmitItem> = prepared.iter().flatten().map(|again| again.item.clone()).collect();
-        let mut outcomes = self.prepare(&submissions).await?.into_iter();
-        let with_letters = prepared.into_iter().map(|again| {
-            let again = again?;
-            let mut outcome = outcomes.next().unwrap_or_else(|| Err(intake::problem(Code::Internal, "no outcome")))?;
-            outcome.job.redrive_of = again.letter.letter.job_id.clone();
-            outcome.job.plan.idempotency_key.clear();
-            outcome.birth.letter = Some(again.letter);
-            Ok(outcome)
-        });
-        Ok(with_letters.collect())
-    }
-
-    async fn discard(&self, letters: Vec<Result<Letter, Problem>>, reply: &str) {
-        let mut answers = Vec::with_capacity(letters.len());
-        for letter in letters {
-            let gone = match letter {
-                Ok(letter) => redrive::discard(&letter, self.epoch, &self.ports.records).await,
-                Err(problem) => Err(problem),
-            };
-            let answer = match gone {
-                Ok(()) => admit_answer::Answer::Admitted(Admitted::default()),
-                Err(problem) => admit_answer::Answer::Rejected(problem),
-            };
-            answers.push(AdmitAnswer { answer: Some(answer) });
-        }
-        self.answer(reply, &RedriveReply { answers, problem: None }).await;
     }
 
     async fn prepare(&self, items: &[AdmitItem]) -> Result<Vec<intake::Outcome>, StoreError> {
@@ -382,9 +297,14 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         let mut kept = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             match submission(&delivery) {
-                Ok(item) => {
-                    items.push(item);
-                    kept.push(delivery);
+                Ok((item, packet)) => {
+                    let doubt = self.trust.doubt_signature(&packet, &delivery.message.payload);
+                    if self.weighs(subjects::SUBMIT, doubt, &delivery.message.payload).await {
+                        items.push(item);
+                        kept.push(delivery);
+                    } else {
+                        self.settle(&delivery, Settlement::Term).await;
+                    }
                 }
                 Err(error) => {
                     self.complain(subjects::SUBMIT, &error, &delivery.message.payload).await;
@@ -418,19 +338,24 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 return self.settle(&delivery, Settlement::Term).await;
             }
         };
-        let sender = decoded.packet.sender_id;
-        let Payload::JobResult(result) = decoded.payload else {
+        let Decoded { packet, payload, .. } = decoded;
+        let Payload::JobResult(result) = payload else {
             self.complain(subjects::RESULT, &PacketError::UnknownPayload, &delivery.message.payload).await;
             return self.settle(&delivery, Settlement::Term).await;
         };
         // Our own announcements pass through the stream that captures the subject.
-        if sender == subjects::SCHEDULER_SENDER {
+        if packet.sender_id == subjects::SCHEDULER_SENDER {
             return self.settle(&delivery, Settlement::Ack).await;
         }
+        let bytes = delivery.message.payload.clone();
+        let Ok(doubt) = self.trust.doubt_worker(&result.worker_id, &packet, &bytes).await else {
+            return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await;
+        };
+        let objection = doubt.map(|doubt| Objection { subject: subjects::RESULT, doubt, bytes });
         match (JobId::parse(result.job_id.clone()), report(result)) {
             (Ok(job), Some(report)) => {
                 let received = Instant::now();
-                self.send(Input::Reported(Reported { job, report, delivery, checked: false, received })).await;
+                self.send(Input::Reported(Reported { job, report, delivery, objection, checked: false, received })).await;
             }
             (_, _) => self.settle(&delivery, Settlement::Term).await,
         }
@@ -440,7 +365,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         match envelope::decode(&delivery.message.payload) {
             Ok(Decoded { packet, payload: Payload::Handshake(shake), .. }) => {
                 let sent = packet.created_at.as_ref().map(Timestamp::from_proto).unwrap_or_default();
-                self.send(Input::Handshake(shake, sent)).await;
+                match self.believes(subjects::HANDSHAKE, &shake.component_id, &packet, &delivery.message.payload).await {
+                    Ok(true) => self.send(Input::Handshake(shake, sent)).await,
+                    Ok(false) => {}
+                    Err(_) => return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await,
+                }
             }
             Ok(_) => self.complain(subjects::HANDSHAKE, &PacketError::UnknownPayload, &delivery.message.payload).await,
             Err(error) => self.complain(subjects::HANDSHAKE, &error, &delivery.message.payload).await,
@@ -455,16 +384,29 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
     }
 }
 
-/// The submission that a delivery carries.
-fn submission(delivery: &Delivery) -> Result<AdmitItem, PacketError> {
+/// The submission that a delivery carries, and its envelope.
+fn submission(delivery: &Delivery) -> Result<(AdmitItem, BusPacket), PacketError> {
     let decoded = envelope::decode(&delivery.message.payload)?;
     let Payload::JobRequest(_) = decoded.payload else { return Err(PacketError::UnknownPayload) };
-    Ok(AdmitItem {
+    let item = AdmitItem {
         request: decoded.raw_payload,
-        trace_id: decoded.packet.trace_id,
+        trace_id: decoded.packet.trace_id.clone(),
         traceparent: delivery.message.headers.get(TRACEPARENT).cloned().unwrap_or_default(),
         ..AdmitItem::default()
-    })
+    };
+    Ok((item, decoded.packet))
+}
+
+fn cancel_item(cancel: JobCancel) -> CancelItem {
+    // An attempt that is too large to be one of ours is over, or never was.
+    let attempt = cancel.dispatch.map_or(0, |dispatch| u32::try_from(dispatch.attempt).unwrap_or(u32::MAX));
+    CancelItem {
+        job_id: cancel.job_id,
+        tenant_id: String::new(),
+        reason: cancel.reason,
+        requested_by: cancel.requested_by,
+        attempt,
+    }
 }
 
 /// What a result says of its attempt; nothing, where it tells of a state that is no end.

@@ -1,5 +1,7 @@
 //! `ctl worker`: workers.
 
+mod key;
+
 use std::time::{Duration, Instant};
 
 use busbar_api::{DrainList, DrainRequest, DrainView, PauseList, PauseRequest, PauseView, WorkerList, WorkerView};
@@ -26,6 +28,12 @@ pub(crate) enum WorkerCommand {
     Block(BlockArgs),
     /// Give a blocked worker work again.
     Unblock(WorkerArgs),
+    /// List the enrolled keys of CAP workers.
+    Keys(key::KeysArgs),
+    /// Enrol a key that a CAP worker may prove to have, in place of the one of that name.
+    Enroll(key::EnrollArgs),
+    /// Revoke an enrolled key; its sessions end at once.
+    Revoke(key::RevokeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +84,9 @@ pub(crate) fn run(command: WorkerCommand, client: &Client, output: &Output) -> R
             let left: PauseList = client.delete_for(&path(&args.worker_id, "block"))?;
             output.show(&left, || format!("worker {} gets work again", args.worker_id))
         }
+        WorkerCommand::Keys(args) => key::list(&args, client, output),
+        WorkerCommand::Enroll(args) => key::enroll(args, client, output),
+        WorkerCommand::Revoke(args) => key::revoke(&args, client, output),
     }
 }
 
