@@ -28,6 +28,7 @@ struct Scene {
     document: TopicDocument,
     out_in_group: u32,
     rests: bool,
+    proven_only: bool,
     short: bool,
 }
 
@@ -51,7 +52,7 @@ impl Scene {
     fn placed(&self) -> Vec<(String, String)> {
         let mut queue = self.queue.clone();
         let mut rooms = Rooms::new(&self.workers, &Holds::default(), NOW);
-        let mut group = GroupRoom { out: self.out_in_group, rests: self.rests };
+        let mut group = GroupRoom { out: self.out_in_group, rests: self.rests, proven_only: self.proven_only };
         let mut placed = Vec::new();
         while let Some((spot, placement)) =
             queue.next(NOW, |spot| match rooms.find(&spot.line.class, &self.document, group, self.short) {
@@ -193,6 +194,21 @@ fn workers_with_the_default_id_of_an_sdk_are_reached_as_a_group() {
     scene.workers.handshake(&shake, NOW, NOW);
     scene.workers.heartbeat(&heartbeat, NOW);
     assert_eq!(scene.placed(), pairs(&[("j", "")]), "each process with this id would get what is sent to it");
+}
+
+#[test]
+fn where_workers_must_prove_themselves_only_they_open_a_queue_group() {
+    let announce = |scene: &mut Scene, id: &str| {
+        let shake = Handshake { component_id: id.to_owned(), ready_topics: vec!["job.a".to_owned()], ..Handshake::default() };
+        scene.workers.handshake(&shake, NOW, NOW);
+    };
+    for queue_only in [false, true] {
+        let mut scene = Scene::new().job("j", Rank::Batch, 1, Class::default());
+        (scene.document.queue_only, scene.proven_only) = (queue_only, true);
+        assert_eq!(scene.placed(), pairs(&[]), "nobody has proved to serve it");
+        announce(&mut scene, "cap-runtime");
+        assert_eq!(scene.placed(), pairs(&[("j", "")]));
+    }
 }
 
 #[test]

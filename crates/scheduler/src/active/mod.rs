@@ -24,9 +24,10 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Beginning, Cell};
+use crate::core::cell::{Beginning, Cell, Settings};
 use crate::core::job::{Hold, Job};
 use crate::core::transition::Event;
+use crate::core::trust::Mode;
 use crate::core::workers::Workers;
 use crate::input::{Admit, Input, Objection, Reported};
 use crate::library::Library;
@@ -85,7 +86,8 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         snapshot,
         now: ports.clock.now(),
     };
-    let mut cell = Cell::new(config.settings, beginning);
+    let settings = Settings { proven_only: config.worker_trust == Mode::Enforce, ..config.settings };
+    let mut cell = Cell::new(settings, beginning);
     cell.adopt_workers(std::mem::take(known));
     let rest = takeover::begin(config, ports, &mut cell).await?;
 

@@ -38,6 +38,8 @@ pub struct GroupRoom {
     pub out: u32,
     /// Nobody was there lately, so it is not tried now.
     pub rests: bool,
+    /// It is only for topics that a worker serves which has proved who it is: what others say would not count.
+    pub proven_only: bool,
 }
 
 /// The room that workers have, while placements are made.
@@ -64,6 +66,8 @@ type Loads = BinaryHeap<Reverse<(Load, usize)>>;
 struct Candidates {
     /// Somebody known serves the topic, with room or not.
     served: bool,
+    /// Somebody who announced itself listens in the topic's queue group.
+    in_group: bool,
     /// Those that have a free slot.
     heap: Loads,
     /// Those that take attempts in advance.
@@ -102,14 +106,15 @@ impl<'a> Rooms<'a> {
     /// Finds room for a job of a class, and takes it. `short` says that its attempts are known to be short, so that it may wait
     /// inside a worker.
     pub fn find(&mut self, class: &Arc<Class>, document: &TopicDocument, group: GroupRoom, short: bool) -> Option<Placement> {
-        if document.queue_only {
-            return in_group(document, group);
-        }
         if !self.by_class.contains_key(class) {
             let candidates = Candidates::new(&self.workers, class, document);
             self.by_class.insert(Arc::clone(class), candidates);
         }
         let candidates = self.by_class.get_mut(class)?;
+        let group = group.place(document).filter(|_| candidates.in_group || !group.proven_only);
+        if document.queue_only {
+            return group;
+        }
         let preferred = class.worker.as_deref().and_then(|wanted| {
             let fits = |(_, room): &(usize, &Room<'_>)| room.id == wanted && fits(room.worker, room.id, document, class).is_ok();
             self.workers.iter().enumerate().find(fits).filter(|(_, room)| room.has_slot()).map(|(index, _)| index)
@@ -137,14 +142,17 @@ impl<'a> Rooms<'a> {
         // Workers that never announce themselves can still be there, but only where nobody known serves the topic, and never for
         // modules, which need a native worker.
         let anybody = !candidates.served && document.module.is_empty() && class.requires.is_empty() && class.labels.is_empty();
-        if anybody { in_group(document, group) } else { None }
+        if anybody { group } else { None }
     }
 }
 
-fn in_group(document: &TopicDocument, group: GroupRoom) -> Option<Placement> {
-    let most = if document.queue_in_flight_max == 0 { QUEUE_IN_FLIGHT_DEFAULT } else { document.queue_in_flight_max };
-    let room = !group.rests && group.out < most;
-    room.then(|| Placement { worker_id: String::new(), kind: WorkerKind::Silent, incarnation: String::new() })
+impl GroupRoom {
+    /// A place in the queue group of a topic, as long as no more is out than its document allows.
+    fn place(self, document: &TopicDocument) -> Option<Placement> {
+        let most = if document.queue_in_flight_max == 0 { QUEUE_IN_FLIGHT_DEFAULT } else { document.queue_in_flight_max };
+        let room = !self.rests && self.out < most;
+        room.then(|| Placement { worker_id: String::new(), kind: WorkerKind::Silent, incarnation: String::new() })
+    }
 }
 
 /// The least loaded candidate that has room. What other classes took meanwhile shows when a candidate comes up.
@@ -167,6 +175,10 @@ impl Candidates {
     fn new(rooms: &[Room<'_>], class: &Class, document: &TopicDocument) -> Self {
         let mut candidates = Self::default();
         for (index, room) in rooms.iter().enumerate() {
+            // Whose topics are unknown may serve any.
+            let topics = &room.worker.topics;
+            let may_serve = topics.is_empty() || topics.contains(&class.topic);
+            candidates.in_group |= room.worker.kind == WorkerKind::Announced && may_serve;
             if fits(room.worker, room.id, document, class).is_err() {
                 continue;
             }

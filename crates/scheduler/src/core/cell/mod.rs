@@ -71,6 +71,8 @@ pub struct Settings {
     pub retention: Retention,
     /// How many jobs that wait are in memory.
     pub whole: WholeRoom,
+    /// Announced workers have proved who they are, and what nobody has proved to serve is offered to no queue group.
+    pub proven_only: bool,
 }
 
 /// What a cell begins with.

@@ -60,7 +60,7 @@ impl Cell {
 
     /// Takes jobs out of their lines, each with the worker that it goes to.
     fn choose(&mut self, limit: usize, now: Timestamp) -> Vec<(JobId, Charge, Placement)> {
-        let Self { queue, flow, holds, workers, topics, roll, jobs, queued_out, resting, alarms, .. } = self;
+        let Self { queue, flow, holds, workers, topics, roll, jobs, queued_out, resting, alarms, settings, .. } = self;
         let mut rooms = Rooms::new(workers, holds, now);
         let mut in_group: BTreeMap<Arc<str>, u32> = BTreeMap::new();
         let mut placed = Vec::new();
@@ -101,6 +101,7 @@ impl Cell {
                 let group = GroupRoom {
                     out: out.saturating_add(in_group.get(&charge.topic).copied().unwrap_or(0)),
                     rests: resting.get(&charge.topic).is_some_and(|until| *until > now),
+                    proven_only: settings.proven_only,
                 };
                 // What waits inside a worker reports nothing, and the clock of its reports runs from the dispatch.
                 let in_advance = flow.is_short(&charge.topic) && entry.job.plan.heartbeat_timeout_ms == 0;
