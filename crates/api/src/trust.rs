@@ -15,6 +15,9 @@ pub struct EnrolRequest {
     /// Whose the worker is: what its SDK calls `tenant_id`. By default the tenant of the API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
+    /// The worker speaks CAP-PRODUCTION: it gets jobs of that tenant alone, signed for its subject, and must sign its results so.
+    #[serde(default)]
+    pub production: bool,
 }
 
 /// What `GET /api/v1/worker-keys` answers, and `GET` and `DELETE` of a worker's keys.
@@ -35,6 +38,8 @@ pub struct WorkerKeyView {
     pub agent_id: String,
     /// Whose the worker is.
     pub tenant_id: String,
+    /// Whether the worker speaks CAP-PRODUCTION.
+    pub production: bool,
     /// The public key in PEM.
     pub public_key: String,
     /// When it was enrolled (RFC 3339).

@@ -52,6 +52,13 @@ pub fn challenge(challenge_id: &str) -> String {
     format!("trust:challenge:{challenge_id}")
 }
 
+/// A production-signed message that was taken: of these parts, hashed.
+#[must_use]
+pub fn taken_message(tenant_id: &str, audience: &str, sender_id: &str, message_id: &[u8]) -> String {
+    // Neither tenants nor subjects nor senders of packets that count hold a space.
+    hashed("trust:taken:".to_owned(), &format!("{tenant_id} {audience} {sender_id} {}", hex::encode(message_id)))
+}
+
 /// The session that a token stands for. The token itself is nowhere.
 #[must_use]
 pub fn worker_session(token: &str) -> String {

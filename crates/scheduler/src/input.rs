@@ -19,7 +19,7 @@ use crate::core::bounds::Bounds;
 use crate::core::cell::Loaded;
 use crate::core::job::Job;
 use crate::core::transition::{self, Report};
-use crate::core::trust::Doubt;
+use crate::core::trust::{Bindings, Doubt};
 use crate::intake::Prepared;
 use crate::library::Library;
 
@@ -37,6 +37,8 @@ pub(crate) enum Input {
     Heartbeat(Heartbeat),
     /// A worker announced itself at this time.
     Handshake(Handshake, Timestamp),
+    /// These workers speak CAP-PRODUCTION, and others do not.
+    Bindings(Bindings),
     /// These workers have no enrolled key any more, and must have one.
     Distrusted(Vec<String>),
     /// A queue group had nobody for this attempt.

@@ -221,7 +221,7 @@ pub(crate) fn class(request: &JobRequest) -> Class {
         |(name, value): (&String, &String)| name.strip_prefix("placement.").map(|rest| (rest.to_owned(), value.clone()));
     let labels: BTreeMap<String, String> = request.labels.iter().filter_map(placement).collect();
     let [pool, worker] = ["preferred_pool", "preferred_worker_id"].map(|name| label(request, name));
-    Class { topic: request.topic.clone(), requires, labels, pool, worker }
+    Class { topic: request.topic.clone(), requires, labels, pool, worker, tenant: None }
 }
 
 /// The value of a label, where it has one.

@@ -33,6 +33,7 @@ mod office;
 mod perform;
 mod redrive;
 mod relay;
+mod secrets;
 mod service;
 mod takeover;
 mod tasks;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use busbar_protocol::busbar::WorkerKind;
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{AlertSeverity, BusPacket, DispatchIdentity, JobCancel, JobRequest, SystemAlert};
+use busbar_protocol::cap::{AlertSeverity, BusPacket, DispatchIdentity, IdentityBinding, JobCancel, JobRequest, SystemAlert};
 use busbar_protocol::envelope::{self, PacketError};
 use busbar_protocol::ports::{Bus, BusError, Headers, INCARNATION, TRACEPARENT};
 use busbar_protocol::prost::Message as _;
@@ -31,7 +31,7 @@ pub(crate) fn dispatch_identity(job: &Job, worker_id: &str) -> DispatchIdentity 
 
 /// The packet that takes an attempt to its worker: the request as it came, with our words added.
 #[must_use]
-pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, now: Timestamp) -> Bytes {
+pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, identity: Option<IdentityBinding>, now: Timestamp) -> Bytes {
     let mut env = BTreeMap::new();
     if !job.plan.module.is_empty() {
         env.insert("BUSBAR_MODULE".to_owned(), job.plan.module.clone());
@@ -39,9 +39,22 @@ pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, now: Timestamp) -> Byt
     if !job.plan.limits.is_empty() {
         env.insert("BUSBAR_LIMITS".to_owned(), job.plan.limits.clone());
     }
-    let patch = JobRequest { env, dispatch: Some(dispatch_identity(job, worker_id)), ..JobRequest::default() };
+    let patch = JobRequest { env, dispatch: Some(dispatch_identity(job, worker_id)), identity, ..JobRequest::default() };
     let request = envelope::patch_request(&job.request, &patch);
     envelope::packet_with_request(&job.trace_id, subjects::SCHEDULER_SENDER, now, &request)
+}
+
+/// For whom a job is done, in CAP's words. What the submitter said of delegations stays.
+fn identity(job: &Job) -> IdentityBinding {
+    let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
+    let said = request.identity.unwrap_or_default();
+    let or = |own: String, said: String| if own.is_empty() { said } else { own };
+    IdentityBinding {
+        tenant_id: job.tenant_id.clone(),
+        principal_id: or(request.principal_id, said.principal_id),
+        actor_id: or(request.meta.unwrap_or_default().actor_id, said.actor_id),
+        delegation_id: said.delegation_id,
+    }
 }
 
 /// Sends what a job's change demands. Failures are not handled here: an attempt that nobody got is sent again when its worker
@@ -49,14 +62,15 @@ pub(crate) fn dispatch_packet(job: &Job, worker_id: &str, now: Timestamp) -> Byt
 pub(crate) async fn send<B: Bus>(
     (bus, voice): (&B, &Voice),
     traces: &Traces,
-    order: &Order,
+    (order, bound): (&Order, bool),
     job: Option<&Job>,
     inbox: &str,
     now: Timestamp,
 ) {
     let outcome = match (&order.command, job) {
         (Command::Dispatch, Some(job)) => {
-            let sending = Sending { job, worker_id: &order.worker_id, inbox, traceparent: traces.of_dispatch(job) };
+            let traceparent = traces.of_dispatch(job);
+            let sending = Sending { job, worker_id: &order.worker_id, bound, inbox, traceparent };
             dispatch(bus, voice, sending, now).await
         }
         (Command::Dispatch, None) => Ok(()),
@@ -87,6 +101,8 @@ pub(crate) async fn send<B: Bus>(
 struct Sending<'a> {
     job: &'a Job,
     worker_id: &'a str,
+    /// It is bound to a tenant, and wants to see for whom it works.
+    bound: bool,
     inbox: &'a str,
     traceparent: String,
 }
@@ -98,16 +114,22 @@ fn traced(traceparent: String) -> Headers {
 }
 
 async fn dispatch<B: Bus>(bus: &B, voice: &Voice, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
-    let Sending { job, worker_id, inbox, traceparent } = sending;
-    let packet = dispatch_packet(job, worker_id, now);
+    let Sending { job, worker_id, bound, inbox, traceparent } = sending;
+    let subject = if worker_id.is_empty() { job.topic.clone() } else { subjects::worker_jobs(worker_id) };
     let mut headers = traced(traceparent);
     // Only a native worker tells its starts apart.
     let native = job.hold().filter(|hold| hold.kind == WorkerKind::Native);
     // Native workers do not look at signatures, and get the most.
-    let packet = if native.is_some() { packet } else { voice.seal(packet) };
+    let packet = if native.is_some() {
+        dispatch_packet(job, worker_id, None, now)
+    } else if bound {
+        let identity = identity(job);
+        voice.seal_for(&subject, &dispatch_packet(job, worker_id, Some(identity.clone()), now), identity, now)
+    } else {
+        voice.seal(dispatch_packet(job, worker_id, None, now))
+    };
     let start = native.map(|hold| hold.incarnation.clone()).filter(|start| !start.is_empty());
     headers.extend(start.map(|start| (INCARNATION.to_owned(), start)));
-    let subject = if worker_id.is_empty() { job.topic.clone() } else { subjects::worker_jobs(worker_id) };
     // An announced worker may answer whoever wants an answer.
     if native.is_none() && !worker_id.is_empty() {
         return bus.publish(&subject, headers, packet).await;

@@ -11,10 +11,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use rand::TryRng as _;
-use rand::rngs::SysRng;
 
 use busbar_protocol::busbar::{EnrolReply, EnrolRequest, EnrolledKey, EnrolmentsDocument, Problem, WorkerSession};
 use busbar_protocol::cap::{
@@ -26,11 +25,12 @@ use busbar_protocol::handshake::{self, Answered, Authority, Fresh, NONCE_BYTES, 
 use busbar_protocol::ports::{Answer, Clock, CommitClass, CommitId, Records, StoreError, Unit, commit_all};
 use busbar_protocol::prost::{DecodeError, Message as _};
 use busbar_protocol::signing::packet;
-use busbar_protocol::{hex, ids, keys};
+use busbar_protocol::signing::production::{self, Expected, Verified};
+use busbar_protocol::{hex, ids, keys, subjects};
 
 use crate::config::SchedulerConfig;
-use crate::core::trust::{self, Doubt, Enrolments, Mode};
-use crate::intake;
+use crate::core::trust::{self, Bindings, Doubt, Enrolments, Mode};
+use crate::{intake, secrets};
 
 /// How many sessions are remembered; more are read from the store each time.
 const REMEMBERED_MAX: usize = 10_000;
@@ -186,14 +186,80 @@ impl<R: Records, C: Clock> Trust<R, C> {
         packet: &BusPacket,
         bytes: &Bytes,
     ) -> Result<Option<Doubt>, StoreError> {
-        if self.sessions_mode.looks() {
-            let BusPacket { sender_id, auth_token, .. } = packet;
-            if sender_id != worker_id || !self.vouches(sender_id, auth_token).await? {
-                let error = PacketError::Session { sender_id: sender_id.clone() };
-                return Ok(Some(self.sessions_mode.doubt(error)));
+        match self.doubt_session(worker_id, packet).await? {
+            Some(doubt) => Ok(Some(doubt)),
+            None => Ok(self.doubt_signature(packet, bytes)),
+        }
+    }
+
+    /// What speaks against a packet in which a worker tells a result. One that speaks CAP-PRODUCTION must have signed it for this subject.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that cannot be known now.
+    pub(crate) async fn doubt_result(
+        &self,
+        worker_id: &str,
+        packet: &BusPacket,
+        bytes: &Bytes,
+    ) -> Result<Option<Doubt>, StoreError> {
+        if !self.sessions_mode.looks() || !self.known().0.bindings().contains_key(worker_id) {
+            return self.doubt_worker(worker_id, packet, bytes).await;
+        }
+        if let Some(doubt) = self.doubt_session(worker_id, packet).await? {
+            return Ok(Some(doubt));
+        }
+        let verified = match self.verify_production(subjects::RESULT, packet, bytes) {
+            Ok(verified) => verified,
+            Err(error) => return Ok(Some(self.sessions_mode.doubt(error))),
+        };
+        Ok(self.is_replay(&verified).await?.then(|| self.sessions_mode.doubt(PacketError::Signature)))
+    }
+
+    fn verify_production(&self, audience: &str, packet: &BusPacket, bytes: &Bytes) -> Result<Verified, PacketError> {
+        if packet.signature_metadata.is_none() {
+            return Err(PacketError::Unsigned);
+        }
+        let key_id = production::key_id(bytes).map_err(|_| PacketError::Signature)?;
+        let known = self.known();
+        let enrolled = known.0.production_key(&packet.sender_id, &key_id).ok_or(PacketError::Signature)?;
+        let expected = Expected {
+            audience,
+            tenant_id: &enrolled.tenant_id,
+            sender_id: &enrolled.worker_id,
+            key: (&key_id, &enrolled.key),
+            now: self.clock.now(),
+            skew: production::SKEW_MAX,
+        };
+        production::verify(bytes, &expected).map_err(|_| PacketError::Signature)
+    }
+
+    /// Whether another message of the same name was taken before. The same one may come again: the stream delivers it until it is
+    /// settled, and a result counts once anyhow.
+    async fn is_replay(&self, verified: &Verified) -> Result<bool, StoreError> {
+        let Verified { packet, message_id, digest, remember_until } = verified;
+        let tenant_id = packet.identity.as_ref().map_or("", |identity| identity.tenant_id.as_str());
+        let key = keys::taken_message(tenant_id, subjects::RESULT, &packet.sender_id, message_id);
+        let expire = remember_until.since(self.clock.now()).max(Duration::from_millis(1));
+        match self.commit(trust::take_message(key.clone(), digest, expire, self.epoch, CommitId::generate())).await? {
+            Answer::Applied { .. } | Answer::Already => Ok(false),
+            Answer::Conflict { .. } | Answer::GuardFailed { .. } => {
+                let before = self.records.read(vec![key]).await?.pop().flatten();
+                Ok(before.is_some_and(|before| before.value != digest.as_slice()))
             }
         }
-        Ok(self.doubt_signature(packet, bytes))
+    }
+
+    /// The workers that speak CAP-PRODUCTION.
+    pub(crate) fn bindings(&self) -> Bindings {
+        self.known().0.bindings()
+    }
+
+    async fn doubt_session(&self, worker_id: &str, packet: &BusPacket) -> Result<Option<Doubt>, StoreError> {
+        let BusPacket { sender_id, auth_token, .. } = packet;
+        if !self.sessions_mode.looks() || sender_id == worker_id && self.vouches(sender_id, auth_token).await? {
+            return Ok(None);
+        }
+        Ok(Some(self.sessions_mode.doubt(PacketError::Session { sender_id: sender_id.clone() })))
     }
 
     /// What speaks against the signature of a packet.
@@ -267,9 +333,6 @@ async fn read_keys<R: Records>(records: &R) -> Result<(Enrolments, u64), StoreEr
     Ok((Enrolments::from_record(record).map_err(|error| corrupt(error.to_string()))?, stored.revision))
 }
 
-/// What nobody can guess.
 fn draw() -> Result<[u8; NONCE_BYTES], Refused> {
-    let mut bytes = [0; NONCE_BYTES];
-    SysRng.try_fill_bytes(&mut bytes).map_err(|_| INTERNAL)?;
-    Ok(bytes)
+    secrets::draw().ok_or(INTERNAL)
 }

@@ -1,12 +1,22 @@
 //! What the scheduler says on CAP's subjects: signed, where it has a key, so that workers and clients can tell it from others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use busbar_protocol::cap::{BusPacket, IdentityBinding, SignatureMetadata};
 use busbar_protocol::handshake::Authority;
-use busbar_protocol::signing::{PrivateKey, packet};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::signing::{PrivateKey, packet, production};
 use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
+
+use crate::secrets;
+
+/// How long a production signature of ours is valid: a minute less than CAP allows, since a worker's clock may be behind ours and the
+/// SDK allows no difference.
+const LIFETIME: Duration = production::LIFETIME_MAX.saturating_sub(Duration::from_secs(60));
 
 /// The scheduler's way to speak. Without a key it speaks unsigned.
 #[derive(Clone, Debug, Default)]
@@ -47,15 +57,39 @@ impl Voice {
             }
         }
     }
+
+    /// A packet as it is published on a subject for a worker that speaks CAP-PRODUCTION: signed for that subject, in this name.
+    #[must_use]
+    pub(crate) fn seal_for(&self, subject: &str, unsigned: &Bytes, identity: IdentityBinding, now: Timestamp) -> Bytes {
+        let sealed = self.0.as_ref().zip(secrets::draw::<16>()).map(|(own, message_id)| {
+            let metadata = SignatureMetadata {
+                profile_version: production::PROFILE.to_owned(),
+                algorithm: production::ALGORITHM.to_owned(),
+                message_id: Bytes::copy_from_slice(&message_id),
+                audience: subject.to_owned(),
+                expires_at: Some(now.after(LIFETIME).to_proto()),
+                key_id: own.key_id.clone(),
+            };
+            let envelope = BusPacket { signature_metadata: Some(metadata), identity: Some(identity), ..BusPacket::default() };
+            production::sign(&[unsigned, envelope.encode_to_vec().as_slice()].concat(), &own.key)
+        });
+        match sealed {
+            Some(Ok(signed)) => signed,
+            // It takes nothing unsigned, and says nothing either: the attempt ends when its time is over.
+            Some(Err(error)) => {
+                tracing::warn!(subject, %error, "a packet cannot be signed for production");
+                unsigned.clone()
+            }
+            None => unsigned.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use busbar_protocol::cap::JobCancel;
     use busbar_protocol::cap::bus_packet::Payload;
-    use busbar_protocol::cap::{BusPacket, JobCancel};
     use busbar_protocol::envelope;
-    use busbar_protocol::prost::Message as _;
-    use busbar_protocol::time::Timestamp;
 
     use super::*;
 

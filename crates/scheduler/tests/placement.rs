@@ -17,6 +17,7 @@ use busbar_scheduler::core::line::{Class, Line, Rank, Seat, Spot};
 use busbar_scheduler::core::place::{GroupRoom, Rooms};
 use busbar_scheduler::core::queue::{AGED, Queue, Turn, WholeRoom};
 use busbar_scheduler::core::timeline::Gate;
+use busbar_scheduler::core::trust::Bindings;
 use busbar_scheduler::core::workers::Workers;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -29,6 +30,7 @@ struct Scene {
     out_in_group: u32,
     rests: bool,
     proven_only: bool,
+    bindings: Bindings,
     short: bool,
 }
 
@@ -51,7 +53,7 @@ impl Scene {
     /// Who goes where, until nobody can go any more.
     fn placed(&self) -> Vec<(String, String)> {
         let mut queue = self.queue.clone();
-        let mut rooms = Rooms::new(&self.workers, &Holds::default(), NOW);
+        let mut rooms = Rooms::new(&self.workers, &self.bindings, &Holds::default(), NOW);
         let mut group = GroupRoom { out: self.out_in_group, rests: self.rests, proven_only: self.proven_only };
         let mut placed = Vec::new();
         while let Some((spot, placement)) =
@@ -194,6 +196,22 @@ fn workers_with_the_default_id_of_an_sdk_are_reached_as_a_group() {
     scene.workers.handshake(&shake, NOW, NOW);
     scene.workers.heartbeat(&heartbeat, NOW);
     assert_eq!(scene.placed(), pairs(&[("j", "")]), "each process with this id would get what is sent to it");
+}
+
+#[test]
+fn a_worker_that_is_bound_to_a_tenant_gets_no_other_jobs_and_blocks_none() {
+    let of = |tenant: &str| Class { tenant: Some(tenant.into()), ..Class::default() };
+    let mut scene = Scene::new()
+        .job("theirs", Rank::Interactive, 9, of("acme"))
+        .job("ours", Rank::Interactive, 1, of("default"))
+        .worker(native("w", 2));
+    scene.bindings = [("w".to_owned(), "default".to_owned())].into();
+    scene.document.module = "sha256:x".to_owned();
+    assert_eq!(scene.placed(), pairs(&[("ours", "w")]));
+    let mut scene = Scene::new().job("nobody's", Rank::Interactive, 1, Class::default()).worker(native("w", 2));
+    scene.bindings = [("w".to_owned(), "default".to_owned())].into();
+    scene.document.module = "sha256:x".to_owned();
+    assert_eq!(scene.placed(), pairs(&[]), "of whom nobody knows whose it is");
 }
 
 #[test]

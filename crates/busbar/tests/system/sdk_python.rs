@@ -122,7 +122,7 @@ fn an_agent_proves_its_key_and_lives_as_long_as_that_is_enrolled() {
     let prover = Prover::new("proving", 3);
     prover.enrol(&dev);
     let keys = (prover.key_file(&dev), scheduler_public_key(&dev));
-    let _agent = CapSdk::proving(&dev, "job.cap.named", "proving", &keys.0, &keys.1);
+    let _agent = CapSdk::proving(&dev, "proving", false, &keys.0, &keys.1);
     // One that proves nothing is heard, and not believed.
     let _plain = CapSdk::agent(&dev, "plain", "job.cap.echo", Some("plain"));
     client.until_online("proving", 1);
@@ -136,6 +136,23 @@ fn an_agent_proves_its_key_and_lives_as_long_as_that_is_enrolled() {
     until("it is lost", || worker(&client, "proving").filter(|worker| worker.status == "lost"));
     until("it has ended", || (Executions::read(&executions(&dev)).open == 0).then_some(()));
     assert_ne!(client.get(&format!("/api/v1/jobs/{slow}")).of::<Value>(200)["state"], "SUCCEEDED");
+}
+
+#[test]
+#[ignore = "needs the published CAP SDK: tools/test interop"]
+fn a_production_agent_takes_what_is_signed_for_it_and_signs_what_it_did() {
+    let dev = trusting(&["scheduler.worker_trust=enforce"]);
+    let client = dev.client();
+    let prover = Prover::new("production", 4);
+    prover.enrol_with(&dev, &["--production"]);
+    let keys = (prover.key_file(&dev), scheduler_public_key(&dev));
+    let _agent = CapSdk::proving(&dev, "production", true, &keys.0, &keys.1);
+    client.until_online("production", 1);
+    for n in 0..3 {
+        let job = submit(&client, "job.cap.named", &json!({"ms": n}));
+        assert_eq!(client.result(&job)["seen"], json!({"ms": n}));
+    }
+    assert_eq!(Executions::read(&executions(&dev)).count(), 3);
 }
 
 #[test]

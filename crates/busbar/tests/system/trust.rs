@@ -1,5 +1,7 @@
 //! Trust on a whole stack: workers prove enrolled keys, and whoever did not changes nothing where that is enforced.
 
+use std::time::Duration;
+
 use busbar_api::{JobState, JobView};
 use busbar_protocol::busbar::WorkerBeat;
 use busbar_protocol::cap::bus_packet::Payload;
@@ -7,10 +9,12 @@ use busbar_protocol::cap::{
     JobCancel, JobProgress, JobRequest, JobResult, JobStatus, WorkerHandshakePurpose, WorkerHandshakeRejectionReason as Reason,
 };
 use busbar_protocol::prost::Message as _;
+use busbar_protocol::signing::production::{self, Expected};
 use busbar_protocol::subjects;
+use busbar_protocol::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Dev, Executions, Prover, Sleeper, Wire, ctl, executions, trusting, until, verdict};
+use crate::support::{Client, Dev, Executions, Prover, Sleeper, Wire, ctl, executions, scheduler_key, trusting, until, verdict};
 
 const ENFORCE: &str = "scheduler.worker_trust=enforce";
 
@@ -185,6 +189,45 @@ fn what_is_not_signed_by_its_sender_changes_nothing_where_that_is_enforced() {
     assert_eq!(view(&client, "signed").state, JobState::Dispatched);
     sender.say(&wire, subjects::RESULT, "", done("signed", "sender"));
     assert_eq!(client.wait("signed").state, JobState::Succeeded);
+}
+
+#[test]
+fn a_production_worker_signs_each_result_for_its_subject_and_gets_jobs_of_its_tenant_alone() {
+    let dev = trusting(&[ENFORCE]);
+    let (client, wire) = (dev.client(), Wire::connect(&dev.endpoints.nats));
+    let alerts = wire.listen(subjects::ALERT);
+    let prover = Prover::new("prover", 1);
+    prover.enrol_with(&dev, &["--production"]);
+    let sent = wire.listen(&subjects::worker_jobs("prover"));
+    let token = prover.session(&wire).unwrap();
+    prover.live(&wire, &token);
+    until("it is online", || online(&client, "prover").then_some(()));
+    let acme = dev.client_of("acme");
+    let theirs = submit(&acme);
+    let job = submit(&client);
+    until("it has the job", || (view(&client, &job).worker_id.as_deref() == Some("prover")).then_some(()));
+    let dispatch = until("it was sent", || sent.first());
+    let expected = Expected {
+        audience: "worker.prover.jobs",
+        tenant_id: "default",
+        sender_id: subjects::SCHEDULER_SENDER,
+        key: ("busbar-scheduler", &scheduler_key().public()),
+        now: Timestamp::wall_clock(),
+        skew: Duration::from_secs(1),
+    };
+    let verified = production::verify(&dispatch, &expected).unwrap();
+    let Some(Payload::JobRequest(request)) = verified.packet.payload else { panic!("a request") };
+    assert_eq!((request.job_id.as_str(), request.identity), (job.as_str(), verified.packet.identity));
+    // In the ordinary way, without a session, and under the name of another message.
+    prover.say(&wire, subjects::RESULT, &token, failed(&job, "prover"));
+    prover.seal_result(&wire, "guessed", [1; 16], failed(&job, "prover"));
+    prover.seal_result(&wire, &token, [2; 16], ended(JobStatus::Succeeded, "another", "prover"));
+    prover.seal_result(&wire, &token, [2; 16], failed(&job, "prover"));
+    prover.seal_result(&wire, &token, [3; 16], done(&job, "prover"));
+    assert_eq!(client.wait(&job).state, JobState::Succeeded);
+    let told = ["signature_missing", "session_required", "signature_invalid"];
+    until("all is told", || told.iter().all(|code| alerts.told(code)).then_some(()));
+    assert_eq!(view(&acme, &theirs).state, JobState::Scheduled);
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub(crate) struct EnrollArgs {
     /// Whose the worker is; by default the tenant of the API key.
     #[arg(long)]
     tenant_id: Option<String>,
+    /// The worker speaks CAP-PRODUCTION: it gets jobs of that tenant alone, and must sign its results.
+    #[arg(long)]
+    production: bool,
 }
 
 #[derive(Debug, Args)]
@@ -51,7 +54,7 @@ pub(super) fn list(args: &KeysArgs, client: &Client, output: &Output) -> Result<
 pub(super) fn enroll(args: EnrollArgs, client: &Client, output: &Output) -> Result<(), Failure> {
     let file = &args.public_key;
     let public_key = std::fs::read_to_string(file).map_err(|error| Failure::Failed(format!("{}: {error}", file.display())))?;
-    let request = EnrolRequest { public_key, agent_id: args.agent_id, tenant_id: args.tenant_id };
+    let request = EnrolRequest { public_key, agent_id: args.agent_id, tenant_id: args.tenant_id, production: args.production };
     let key: WorkerKeyView = client.put(&key_path(&args.worker_id, &args.key_id), &request)?;
     let WorkerKeyView { worker_id, key_id, agent_id, tenant_id, .. } = &key;
     output.show(&key, || format!("worker {worker_id} may prove key {key_id}, as agent {agent_id} of tenant {tenant_id}"))
@@ -67,9 +70,10 @@ fn key_path(worker_id: &str, key_id: &str) -> String {
     path(worker_id, &format!("keys/{}", encode(key_id)))
 }
 
-const HEADER: [&str; 6] = ["WORKER", "KEY", "AGENT", "TENANT", "ENROLLED", "BY"];
+const HEADER: [&str; 7] = ["WORKER", "KEY", "AGENT", "TENANT", "PROFILE", "ENROLLED", "BY"];
 
 fn row(key: &WorkerKeyView) -> Vec<String> {
-    let WorkerKeyView { worker_id, key_id, agent_id, tenant_id, enrolled_at, enrolled_by, .. } = key;
-    [worker_id, key_id, agent_id, tenant_id, enrolled_at, enrolled_by].map(Clone::clone).into()
+    let WorkerKeyView { worker_id, key_id, agent_id, tenant_id, production, enrolled_at, enrolled_by, .. } = key;
+    let profile = if *production { "production" } else { "" };
+    [worker_id, key_id, agent_id, tenant_id, profile, enrolled_at, enrolled_by].map(str::to_owned).into()
 }

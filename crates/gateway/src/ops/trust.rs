@@ -42,6 +42,7 @@ pub(crate) async fn enrol<B: Bus, R: Records>(
         enrolled_ms: app.clock.now().millis(),
         enrolled_by: caller.name().to_owned(),
         enrolment_id: String::new(),
+        production: request.production,
     };
     ask(app, busbar::EnrolRequest { enrol: vec![key.clone()], revoke: Vec::new() }).await?;
     Ok(view(key))
@@ -69,6 +70,7 @@ fn view(key: EnrolledKey) -> WorkerKeyView {
         key_id: key.proof_key_id,
         agent_id: key.agent_id,
         tenant_id: key.tenant_id,
+        production: key.production,
         public_key: key.public_key,
         enrolled_at: time(key.enrolled_ms),
         enrolled_by: key.enrolled_by,

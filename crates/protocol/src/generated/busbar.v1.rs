@@ -814,6 +814,9 @@ pub struct EnrolledKey {
     /// Tells this enrolment from others under the same names: sessions belong to one.
     #[prost(string, tag = "8")]
     pub enrolment_id: ::prost::alloc::string::String,
+    /// The worker speaks CAP-PRODUCTION: it gets jobs of its tenant alone, signed for the subject, and signs its results in the same way.
+    #[prost(bool, tag = "9")]
+    pub production: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnrolledKeyName {

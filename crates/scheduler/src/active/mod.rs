@@ -89,6 +89,9 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     let settings = Settings { proven_only: config.worker_trust == Mode::Enforce, ..config.settings };
     let mut cell = Cell::new(settings, beginning);
     cell.adopt_workers(std::mem::take(known));
+    let trust = Trust::load(config, ports.records.clone(), ports.clock.clone(), epoch).await?;
+    let empty = cell.bind(trust.bindings());
+    debug_assert!(empty, "no job was read yet");
     let rest = takeover::begin(config, ports, &mut cell).await?;
 
     let (inputs, arrived) = mpsc::channel(4 * INPUTS_MAX);
@@ -121,7 +124,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         instruments: instruments.clone(),
         epoch,
         objections: Arc::clone(&objections),
-        trust: Arc::new(Trust::load(config, ports.records.clone(), ports.clock.clone(), epoch).await?),
+        trust: Arc::new(trust),
     };
     Arc::new(ears).start(&mut tasks).await?;
     tasks.spawn(tasks::call_workers(ports.bus.clone(), ports.clock.clone()));
@@ -294,6 +297,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Beat(beat) => self.cell.beat(&beat, now),
             Input::Heartbeat(beat) => self.cell.heartbeat(&beat, now),
             Input::Handshake(shake, sent) => self.cell.handshake(&shake, sent, now),
+            Input::Bindings(bindings) => {
+                if !self.cell.bind(bindings) {
+                    return Err(Left::Reload);
+                }
+            }
             Input::Distrusted(workers) => workers.iter().for_each(|worker| self.cell.distrust(worker, now)),
             Input::NobodyThere { job, attempt } => self.cell.nobody_there(&job, attempt, now),
             Input::Cancel { items, reply } => self.cancel(&items, reply, now),
@@ -408,7 +416,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         for order in self.cell.take_orders() {
             let speaker = (bus, &self.config.voice);
             let job = self.cell.job(&order.job);
-            perform::send(speaker, &self.observer.instruments().traces, &order, job, &self.inbox, now).await;
+            let bound = self.cell.tenant_of(&order.worker_id).is_some();
+            perform::send(speaker, &self.observer.instruments().traces, (&order, bound), job, &self.inbox, now).await;
         }
         for (delivery, settlement) in self.settle.drain(..) {
             if let Err(error) = bus.settle(&delivery, settlement).await {

@@ -19,6 +19,8 @@ pub struct Class {
     pub pool: Option<String>,
     /// The worker that it would rather go to.
     pub worker: Option<String>,
+    /// Its tenant, where there are workers that are bound to one.
+    pub tenant: Option<Arc<str>>,
 }
 
 /// Which priority goes first.

@@ -10,6 +10,7 @@ use busbar_protocol::time::Timestamp;
 
 use super::holds::Holds;
 use super::line::Class;
+use super::trust::Bindings;
 use super::workers::{Worker, Workers};
 
 /// What a native worker can do that runs any topic with a module, whatever topics it announces.
@@ -53,6 +54,8 @@ pub struct Rooms<'a> {
 struct Room<'a> {
     id: &'a str,
     worker: &'a Worker,
+    /// The tenant whose jobs alone it gets.
+    tenant: Option<&'a str>,
     /// It is given something now: it neither drains nor is blocked.
     takes: bool,
     taken: u32,
@@ -84,7 +87,7 @@ struct Load {
 impl<'a> Rooms<'a> {
     /// The room that there is now.
     #[must_use]
-    pub fn new(workers: &'a Workers, holds: &Holds, now: Timestamp) -> Self {
+    pub fn new(workers: &'a Workers, bindings: &'a Bindings, holds: &Holds, now: Timestamp) -> Self {
         let takes = |id: &str, worker: &Worker| {
             !worker.draining
                 && worker.is_fresh(now)
@@ -97,7 +100,7 @@ impl<'a> Rooms<'a> {
             .filter(|(_, worker)| !worker.lost)
             .map(|(id, worker)| {
                 let taken = u32::try_from(worker.out.len()).unwrap_or(u32::MAX);
-                Room { id, worker, takes: takes(id, worker), taken }
+                Room { id, worker, tenant: bindings.get(id).map(String::as_str), takes: takes(id, worker), taken }
             })
             .collect();
         Self { workers, by_class: BTreeMap::new() }
@@ -116,7 +119,9 @@ impl<'a> Rooms<'a> {
             return group;
         }
         let preferred = class.worker.as_deref().and_then(|wanted| {
-            let fits = |(_, room): &(usize, &Room<'_>)| room.id == wanted && fits(room.worker, room.id, document, class).is_ok();
+            let fits = |(_, room): &(usize, &Room<'_>)| {
+                room.id == wanted && fits((room.id, room.worker, room.tenant), document, class).is_ok()
+            };
             self.workers.iter().enumerate().find(fits).filter(|(_, room)| room.has_slot()).map(|(index, _)| index)
         });
         let free = preferred.or_else(|| pop(&mut candidates.heap, &self.workers, |room| room.has_slot()));
@@ -178,8 +183,8 @@ impl Candidates {
             // Whose topics are unknown may serve any.
             let topics = &room.worker.topics;
             let may_serve = topics.is_empty() || topics.contains(&class.topic);
-            candidates.in_group |= room.worker.kind == WorkerKind::Announced && may_serve;
-            if fits(room.worker, room.id, document, class).is_err() {
+            candidates.in_group |= room.worker.kind == WorkerKind::Announced && may_serve && room.tenant.is_none();
+            if fits((room.id, room.worker, room.tenant), document, class).is_err() {
                 continue;
             }
             candidates.served = true;
@@ -214,18 +219,21 @@ impl Room<'_> {
 /// Why a worker may not have a job of a class, whatever room it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// One word: `pool`, `topic`, `requires`, `region`, `type` or `label`.
+    /// One word: `tenant`, `pool`, `topic`, `requires`, `region`, `type` or `label`.
     pub why: &'static str,
     /// In a few more.
     pub detail: String,
 }
 
-/// Whether a worker may have a job of this class, room or not.
+/// Whether a worker, by its id and the tenant that it is bound to, may have a job of this class, room or not.
 ///
 /// # Errors
 /// [`Unfit`] says why not.
-pub fn fits(worker: &Worker, id: &str, document: &TopicDocument, class: &Class) -> Result<(), Unfit> {
+pub fn fits((id, worker, tenant): (&str, &Worker, Option<&str>), document: &TopicDocument, class: &Class) -> Result<(), Unfit> {
     let unfit = |why, detail: String| Err(Unfit { why, detail });
+    if let Some(tenant) = tenant.filter(|tenant| class.tenant.as_deref() != Some(tenant)) {
+        return unfit("tenant", format!("it is bound to tenant {tenant}"));
+    }
     let in_pools = |pool: &str| document.pools.iter().any(|own| own == pool);
     let pool_ok = match (&class.pool, worker.pool.as_str()) {
         (Some(wanted), own) => wanted == own && in_pools(own),
@@ -270,11 +278,18 @@ pub fn fits(worker: &Worker, id: &str, document: &TopicDocument, class: &Class) 
 
 /// What keeps each worker from taking a job of a class now; the most promising come first.
 #[must_use]
-pub fn verdicts(workers: &Workers, holds: &Holds, class: &Class, document: &TopicDocument, now: Timestamp) -> Vec<WorkerVerdict> {
+pub fn verdicts(
+    (workers, bindings): (&Workers, &Bindings),
+    holds: &Holds,
+    class: &Class,
+    document: &TopicDocument,
+    now: Timestamp,
+) -> Vec<WorkerVerdict> {
     let mut all: Vec<(u8, WorkerVerdict)> = workers
         .iter()
         .map(|(id, worker)| {
-            let (order, verdict, detail) = verdict(id, worker, holds, class, document, now);
+            let tenant = bindings.get(id).map(String::as_str);
+            let (order, verdict, detail) = verdict((id, worker, tenant), holds, class, document, now);
             (order, WorkerVerdict { worker_id: id.clone(), verdict: verdict.to_owned(), detail })
         })
         .collect();
@@ -283,14 +298,13 @@ pub fn verdicts(workers: &Workers, holds: &Holds, class: &Class, document: &Topi
 }
 
 fn verdict(
-    id: &str,
-    worker: &Worker,
+    (id, worker, tenant): (&str, &Worker, Option<&str>),
     holds: &Holds,
     class: &Class,
     document: &TopicDocument,
     now: Timestamp,
 ) -> (u8, &'static str, String) {
-    if let Err(unfit) = fits(worker, id, document, class) {
+    if let Err(unfit) = fits((id, worker, tenant), document, class) {
         return (3, unfit.why, unfit.detail);
     }
     if worker.lost {

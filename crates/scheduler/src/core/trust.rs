@@ -68,10 +68,16 @@ pub enum EnrolError {
     /// The key is none.
     #[error("public_key: must be a key on the curve P-256, BEGIN PUBLIC KEY in PEM")]
     Key,
+    /// Another key of the worker binds it to another tenant.
+    #[error("tenant_id: the production keys of a worker must be of one tenant")]
+    Tenants,
     /// There are too many.
     #[error("the enrolled keys would take more than {} KiB: revoke what is not needed", KEYS_BYTES_MAX >> 10)]
     Full,
 }
+
+/// Workers that speak CAP-PRODUCTION, each with the tenant whose jobs alone it gets.
+pub type Bindings = BTreeMap<String, String>;
 
 /// The enrolled keys.
 #[derive(Clone, Debug, Default)]
@@ -129,8 +135,14 @@ impl Enrolments {
             tenant_id: record.tenant_id.clone(),
         };
         let place = (record.worker_id.clone(), record.proof_key_id.clone());
+        let mut own = self.0.iter().filter(|(other, _)| other.0 == record.worker_id && **other != place);
+        if record.production && own.any(|(_, entry)| entry.record.production && entry.record.tenant_id != record.tenant_id) {
+            return Err(EnrolError::Tenants);
+        }
         match self.0.get(&place) {
-            Some(before) if before.enrolled == enrolled => record.enrolment_id.clone_from(&before.record.enrolment_id),
+            Some(before) if before.enrolled == enrolled && before.record.production == record.production => {
+                record.enrolment_id.clone_from(&before.record.enrolment_id);
+            }
             Some(_) | None => {}
         }
         let others = self.0.iter().filter(|(other, _)| **other != place).map(|(_, entry)| room(&entry.record));
@@ -157,6 +169,20 @@ impl Enrolments {
     pub fn of<'a>(&'a self, worker_id: &'a str) -> impl Iterator<Item = &'a Enrolled> {
         let from = (worker_id.to_owned(), String::new());
         self.0.range(from..).take_while(move |((worker, _), _)| worker == worker_id).map(|(_, entry)| &entry.enrolled)
+    }
+
+    /// The production key of these names.
+    #[must_use]
+    pub fn production_key(&self, worker_id: &str, proof_key_id: &str) -> Option<&Enrolled> {
+        let entry = self.0.get(&(worker_id.to_owned(), proof_key_id.to_owned()))?;
+        entry.record.production.then_some(&entry.enrolled)
+    }
+
+    /// The workers that speak CAP-PRODUCTION, each with the tenant that it is bound to.
+    #[must_use]
+    pub fn bindings(&self) -> Bindings {
+        let bound = self.0.values().filter(|entry| entry.record.production);
+        bound.map(|entry| (entry.record.worker_id.clone(), entry.record.tenant_id.clone())).collect()
     }
 
     /// Whether any key of the worker is enrolled.
@@ -235,6 +261,13 @@ pub fn accept(challenge_id: &str, token: &str, session: &WorkerSession, keys_rev
     Unit { id, guards, writes: vec![put, Write::Delete { key: challenge }] }
 }
 
+/// The unit that remembers a production-signed message: only the first of its name gets through.
+#[must_use]
+pub fn take_message(key: String, digest: &[u8], expire: std::time::Duration, epoch: u64, id: CommitId) -> Unit {
+    let put = Write::Put { key: key.clone(), revision: 1, value: digest.to_vec().into(), expire: Some(expire) };
+    Unit { id, guards: vec![commit::owner(epoch), Guard::Absent { key }], writes: vec![put] }
+}
+
 #[cfg(test)]
 mod tests {
     use busbar_protocol::signing::PrivateKey;
@@ -286,6 +319,20 @@ mod tests {
         assert!(enrolments.revoke(&name) && !enrolments.revoke(&name));
         enrolments.enrol(key("w", 1, "later")).expect("a good key");
         assert!(!enrolments.vouches(&session, "w", NOW), "the old session belongs to the old enrolment");
+    }
+
+    #[test]
+    fn production_keys_bind_their_worker_to_one_tenant() {
+        let mut enrolments = Enrolments::default();
+        enrolments.enrol(key("plain", 1, "a")).expect("a good key");
+        let bound = EnrolledKey { production: true, ..key("bound", 1, "a") };
+        enrolments.enrol(bound.clone()).expect("a good key");
+        assert_eq!(enrolments.bindings(), [("bound".to_owned(), "default".to_owned())].into());
+        assert!(enrolments.production_key("bound", "k").is_some() && enrolments.production_key("plain", "k").is_none());
+        let elsewhere = EnrolledKey { proof_key_id: "k2".into(), tenant_id: "acme".into(), ..bound.clone() };
+        assert_eq!(enrolments.enrol(elsewhere), Err(EnrolError::Tenants));
+        enrolments.enrol(EnrolledKey { tenant_id: "acme".into(), ..bound }).expect("its only key may change");
+        assert_eq!(enrolments.bindings()["bound"], "acme");
     }
 
     #[test]

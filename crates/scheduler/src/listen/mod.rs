@@ -348,7 +348,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             return self.settle(&delivery, Settlement::Ack).await;
         }
         let bytes = delivery.message.payload.clone();
-        let Ok(doubt) = self.trust.doubt_worker(&result.worker_id, &packet, &bytes).await else {
+        let Ok(doubt) = self.trust.doubt_result(&result.worker_id, &packet, &bytes).await else {
             return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await;
         };
         let objection = doubt.map(|doubt| Objection { subject: subjects::RESULT, doubt, bytes });

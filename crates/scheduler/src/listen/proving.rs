@@ -51,6 +51,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                     self.send(Input::Distrusted(strangers)).await;
                 }
                 self.answer(&reply, &answer).await;
+                // The answer comes first: with this, a term can end.
+                self.send(Input::Bindings(self.trust.bindings())).await;
             }
             Err(error) => {
                 let problem = Some(intake::problem(Code::PacketMalformed, error.to_string()));

@@ -2,7 +2,8 @@
 
     sdk.py agent NATS REDIS FILE TOPIC [ID]   an Agent with default settings, or with the given id, that serves one topic
                                               with SCHEDULER_KEY it takes only what is signed by that key (a file in PEM);
-                                              with PROOF_KEY, too, it proves that key (a file in PEM), and trusts nobody else
+                                              with PROOF_KEY, too, it proves that key (a file in PEM), and trusts nobody else;
+                                              with PRODUCTION, too, it speaks CAP-PRODUCTION
     sdk.py plain NATS FILE TOPIC              run_worker with default settings
     sdk.py submit NATS REDIS TOPIC INPUT ID   submit_job straight to the bus
     sdk.py ttl REDIS KEY                      prints how many seconds a key has to live, or less than 0
@@ -20,6 +21,8 @@ import nats
 from cap import submit_job
 from cap.packet_boundary import parse_packet
 from cap.pb.cordum.agent.v1 import job_pb2
+from cap.production_replay import InMemoryReplayStore
+from cap.production_signing import ProductionTrust
 from cap.runtime import Agent
 from cap.validate import validate_bus_packet
 from cap.worker import run_worker
@@ -65,7 +68,12 @@ async def agent(nats_url, redis_url, file, topic, *worker_id):
         with open(os.environ["SCHEDULER_KEY"], "rb") as pem:
             named["public_keys"] = {"busbar-scheduler": load_pem_public_key(pem.read())}
     if "PROOF_KEY" in os.environ:
-        named |= {"worker_trust_mode": "enforce", "worker_trust": trust(worker_id[0], named.pop("public_keys"))}
+        keys = named.pop("public_keys")
+        named |= {"worker_trust_mode": "enforce", "worker_trust": trust(worker_id[0], keys)}
+        if "PRODUCTION" in os.environ:
+            # The audience is that of the message; this one is only a default.
+            pinned = ProductionTrust("worker", keys, tenant="default", sender="busbar-scheduler")
+            named |= {"production_trust": pinned, "replay_store": InMemoryReplayStore()}
     runtime = Agent(nats_url=nats_url, redis_url=redis_url, **named)
 
     @runtime.job(topic)

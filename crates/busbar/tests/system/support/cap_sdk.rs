@@ -71,11 +71,12 @@ impl CapSdk {
     }
 
     /// An `Agent` that proves its key in the trust handshake, and trusts the scheduler alone.
-    pub(crate) fn proving(dev: &Dev, topic: &str, id: &str, own: &Path, scheduler: &Path) -> Self {
+    /// With `production` it speaks CAP-PRODUCTION.
+    pub(crate) fn proving(dev: &Dev, id: &str, production: bool, own: &Path, scheduler: &Path) -> Self {
         let file = executions(dev);
         let at = &dev.endpoints;
-        let mut command = command(&["agent", &at.nats, &at.redis, file.to_str().unwrap(), topic, id]);
-        command.env("SCHEDULER_KEY", scheduler).env("PROOF_KEY", own);
+        let mut command = command(&["agent", &at.nats, &at.redis, file.to_str().unwrap(), "job.cap.named", id]);
+        command.env("SCHEDULER_KEY", scheduler).env("PROOF_KEY", own).envs(production.then_some(("PRODUCTION", "1")));
         Self::spawn(dev, id, command)
     }
 
@@ -123,6 +124,10 @@ impl CapSdk {
 
 impl Drop for CapSdk {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.out.with_file_name("sdk.log");
+            eprintln!("{}\n{}", self.said(), fs::read_to_string(log).unwrap_or_default());
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

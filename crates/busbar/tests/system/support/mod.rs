@@ -32,7 +32,7 @@ pub(crate) use guests::{empty, guest, guest_pack, looping, sleeping};
 pub(crate) use noise::Noise;
 pub(crate) use packs::{SLEEP, archive_of, shipped_pack, source_pack, write_test_pack};
 pub(crate) use programs::{Process, built};
-pub(crate) use prover::{Prover, ctl, scheduler_public_key, trusting, verdict};
+pub(crate) use prover::{Prover, ctl, scheduler_key, scheduler_public_key, trusting, verdict};
 pub(crate) use roles::Roles;
 pub(crate) use signals::{freeze, is_alive, kill9, signal, thaw};
 pub(crate) use sleeper::{Executions, Sleeper, sleeper_program};

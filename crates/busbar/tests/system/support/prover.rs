@@ -6,14 +6,14 @@ use std::process::Command;
 
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{
-    BusPacket, ComponentRole, Handshake, Heartbeat, WorkerHandshakeAuthenticate, WorkerHandshakeChallenge,
-    WorkerHandshakeChallengeRequest, WorkerHandshakeProofAlgorithm, WorkerHandshakePurpose, WorkerHandshakeRejectionReason,
-    WorkerHandshakeResult,
+    BusPacket, ComponentRole, Handshake, Heartbeat, IdentityBinding, SignatureMetadata, WorkerHandshakeAuthenticate,
+    WorkerHandshakeChallenge, WorkerHandshakeChallengeRequest, WorkerHandshakeProofAlgorithm, WorkerHandshakePurpose,
+    WorkerHandshakeRejectionReason, WorkerHandshakeResult,
 };
 use busbar_protocol::envelope::PROTOCOL_VERSION;
 use busbar_protocol::handshake::{AUDIENCE, NONCE_BYTES};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::signing::{PrivateKey, packet, trust};
+use busbar_protocol::signing::{PrivateKey, packet, production, trust};
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::{ids, subjects};
 use bytes::Bytes;
@@ -48,7 +48,7 @@ pub(crate) fn trusting(settings: &[&str]) -> Dev {
 }
 
 /// The key with which the scheduler of these tests signs.
-fn scheduler_key() -> PrivateKey {
+pub(crate) fn scheduler_key() -> PrivateKey {
     PrivateKey::from_secret(&[9; 32]).unwrap()
 }
 
@@ -74,11 +74,16 @@ impl Prover {
 
     /// Has its key enrolled, as an operator does it.
     pub(crate) fn enrol(&self, dev: &Dev) {
+        self.enrol_with(dev, &[]);
+    }
+
+    /// The same with more said of it.
+    pub(crate) fn enrol_with(&self, dev: &Dev, more: &[&str]) {
         let file = dev.temp().join(format!("{}.pem", self.id));
         fs::write(&file, self.key.public().to_pem().unwrap()).unwrap();
         let file = file.to_str().unwrap();
-        let said =
-            ctl(dev, &["worker", "enroll", self.id, "--key-id", KEY, "--public-key", file, "--agent-id", "agent"]).unwrap();
+        let args = ["worker", "enroll", self.id, "--key-id", KEY, "--public-key", file, "--agent-id", "agent"];
+        let said = ctl(dev, &[args.as_slice(), more].concat()).unwrap();
         assert!(said.contains(self.id) && said.contains("agent"), "{said}");
     }
 
@@ -139,6 +144,22 @@ impl Prover {
     pub(crate) fn say(&self, wire: &Wire, subject: &str, token: &str, payload: Payload) {
         let unsigned = self.packet(ids::generate_trace(), token, payload).encode_to_vec();
         wire.send(subject, packet::sign(&unsigned, &self.key).unwrap());
+    }
+
+    /// Says how a job has ended, signed for production under this message id.
+    pub(crate) fn seal_result(&self, wire: &Wire, token: &str, message_id: [u8; 16], result: Payload) {
+        let metadata = SignatureMetadata {
+            profile_version: production::PROFILE.to_owned(),
+            algorithm: production::ALGORITHM.to_owned(),
+            message_id: Bytes::copy_from_slice(&message_id),
+            audience: subjects::RESULT.to_owned(),
+            expires_at: Some(Timestamp::wall_clock().after_millis(60_000).to_proto()),
+            key_id: KEY.to_owned(),
+        };
+        let identity = IdentityBinding { tenant_id: ids::DEFAULT_TENANT.to_owned(), ..IdentityBinding::default() };
+        let packet = self.packet(ids::generate_trace(), token, result);
+        let packet = BusPacket { signature_metadata: Some(metadata), identity: Some(identity), ..packet };
+        wire.send(subjects::RESULT, production::sign(&packet.encode_to_vec(), &self.key).unwrap());
     }
 
     fn announcement(&self) -> Handshake {

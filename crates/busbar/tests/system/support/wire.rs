@@ -112,6 +112,11 @@ impl Heard {
         alerts.collect()
     }
 
+    /// The first message, if one came.
+    pub(crate) fn first(&self) -> Option<Bytes> {
+        self.0.lock().unwrap().first().map(|message| message.payload.clone())
+    }
+
     /// Whether an alert with this code is among it.
     pub(crate) fn told(&self, code: &str) -> bool {
         self.all().iter().any(|alert| alert.code == code)

@@ -165,7 +165,7 @@ impl Cell {
             return Vec::new();
         }
         let Some(document) = self.topics.resolve(&entry.job.topic) else { return Vec::new() };
-        let mut verdicts = place::verdicts(&self.workers, &self.holds, &entry.line.class, document, now);
+        let mut verdicts = place::verdicts((&self.workers, &self.bindings), &self.holds, &entry.line.class, document, now);
         verdicts.truncate(WORKERS_MAX);
         verdicts
     }

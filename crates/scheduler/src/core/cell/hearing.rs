@@ -11,6 +11,7 @@ use busbar_protocol::time::Timestamp;
 
 use super::super::roll::Listed;
 use super::super::transition::{Command, Event, Rejected, Report, Reported};
+use super::super::trust::Bindings;
 use super::super::workers::{AttemptKey, Heard, Silence};
 use super::placing::{Alarm, REST};
 use super::{Cell, LISTEN_EVERY, Order, SWEEP_EVERY};
@@ -55,6 +56,24 @@ impl Cell {
     pub fn handshake(&mut self, shake: &Handshake, sent: Timestamp, now: Timestamp) {
         let heard = self.workers.handshake(shake, sent, now);
         self.hear(&shake.component_id, heard, now);
+    }
+
+    /// These workers get jobs of one tenant alone, signed for them. Whether the jobs that are here were sorted for that: with the first
+    /// such worker, and without the last, they must be read again.
+    #[must_use]
+    pub fn bind(&mut self, bindings: Bindings) -> bool {
+        let sorted = self.bindings.is_empty() == bindings.is_empty();
+        if self.bindings != bindings {
+            self.bindings = bindings;
+            self.open_everything();
+        }
+        sorted || self.live.values().all(|count| *count == 0)
+    }
+
+    /// The tenant that a worker is bound to, if it is.
+    #[must_use]
+    pub fn tenant_of(&self, worker_id: &str) -> Option<&str> {
+        self.bindings.get(worker_id).map(String::as_str)
     }
 
     /// An announced worker is not believed any more: what it holds is lost at once, and it gets nothing before it is believed again.

@@ -42,6 +42,7 @@ use super::line::{Class, Line, Rank, Seat, Spot};
 use super::queue::{Queue, WholeRoom};
 use super::roll::Roll;
 use super::transition::{self, Command, Event, Limits, Rejected, Transition};
+use super::trust::Bindings;
 use super::workers::{AttemptKey, Patience, Workers};
 
 use family::Family;
@@ -158,6 +159,8 @@ pub struct Cell {
     holds_revision: u64,
     holds_changed: bool,
     workers: Workers,
+    /// Workers that get jobs of one tenant alone.
+    bindings: Bindings,
     family: Family,
     timers: BTreeSet<(Timestamp, Seat)>,
     alarms: BTreeSet<(Timestamp, Alarm)>,
@@ -213,6 +216,7 @@ impl Cell {
             wanted: BTreeSet::new(),
             loading: None,
             queued_out: BTreeMap::new(),
+            bindings: Bindings::default(),
             resting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             orders: Vec::new(),
@@ -329,11 +333,17 @@ impl Cell {
         self.take_in(job, revision, class, true, now);
     }
 
+    /// The class of a tenant's jobs: where workers are bound to a tenant, jobs of different tenants go to different ones.
+    fn class_of(&self, class: Arc<Class>, tenant: &Arc<str>) -> Arc<Class> {
+        if self.bindings.is_empty() { class } else { Arc::new(Class { tenant: Some(Arc::clone(tenant)), ..(*class).clone() }) }
+    }
+
     fn take_in(&mut self, mut job: Job, revision: u64, class: Arc<Class>, may_shelve: bool, now: Timestamp) {
         if job.end().is_some() || self.is_live(&job.id) {
             return;
         }
         let (id, charge) = (job.id.clone(), self.charge_of(&job));
+        let class = self.class_of(class, &charge.tenant);
         let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
         if let State::Dispatched { hold } | State::Running { hold, .. } = &mut job.state {
             hold.heard = now;

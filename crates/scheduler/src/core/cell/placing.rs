@@ -60,8 +60,8 @@ impl Cell {
 
     /// Takes jobs out of their lines, each with the worker that it goes to.
     fn choose(&mut self, limit: usize, now: Timestamp) -> Vec<(JobId, Charge, Placement)> {
-        let Self { queue, flow, holds, workers, topics, roll, jobs, queued_out, resting, alarms, settings, .. } = self;
-        let mut rooms = Rooms::new(workers, holds, now);
+        let Self { queue, flow, holds, workers, topics, roll, jobs, queued_out, resting, alarms, settings, bindings, .. } = self;
+        let mut rooms = Rooms::new(workers, bindings, holds, now);
         let mut in_group: BTreeMap<Arc<str>, u32> = BTreeMap::new();
         let mut placed = Vec::new();
         while placed.len() < limit {
