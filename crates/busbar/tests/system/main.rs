@@ -27,4 +27,5 @@ mod sdk_python;
 mod support;
 mod telemetry;
 mod two_workers;
+mod wordcount;
 mod workers;
