@@ -1,7 +1,7 @@
 //! The HTTP client: one agent, and errors as problems.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use busbar_api::{ArtifactView, BatchReply, JobView, PACK_MEDIA_TYPE, PROBLEM_MEDIA_TYPE, PackReply, Problem, SubmitRequest};
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ureq::http::Response;
 use ureq::typestate::WithBody;
-use ureq::{Agent, Body, BodyReader, RequestBuilder};
+use ureq::{Agent, Body, BodyReader, RequestBuilder, SendBody};
 
 use crate::failure::Failure;
 
@@ -156,14 +156,19 @@ impl Client {
         self.answer(path, request.call())
     }
 
-    /// Uploads a file as an artifact.
-    pub(crate) fn upload(&self, name: &str, file: File) -> Result<ArtifactView, Failure> {
+    /// Uploads what a reader gives as an artifact, as it comes. The inner error is the reader's.
+    pub(crate) fn upload(&self, name: &str, content: impl Read) -> Result<io::Result<ArtifactView>, Failure> {
         let path = format!("/api/v1/artifacts?name={}", encode(name));
         let mut request = self.agent.post(self.address(&path)).content_type("application/octet-stream");
         if let Some(key) = &self.api_key {
             request = request.header("x-api-key", key);
         }
-        parse(&path, &self.answer(&path, request.send(file))?)
+        let mut content = Remembering { reader: content, error: None };
+        let answered = request.send(SendBody::from_reader(&mut content));
+        match content.error {
+            Some(error) => Ok(Err(error)),
+            None => parse(&path, &self.answer(&path, answered)?).map(Ok),
+        }
     }
 
     /// The job, once it has ended or `wait` is over.
@@ -210,6 +215,22 @@ impl Client {
             Ok(problem) if is_problem => Err(Failure::Refused(problem)),
             _ => Err(Failure::Unreadable { path: path.to_owned(), detail: format!("status {status}, and no word on why") }),
         }
+    }
+}
+
+/// A reader whose own error can be told from one of the connection.
+struct Remembering<R> {
+    reader: R,
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Read for Remembering<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            self.error = Some(error);
+            kind.into()
+        })
     }
 }
 

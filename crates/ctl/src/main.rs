@@ -19,14 +19,17 @@ mod job_explain;
 mod limits;
 mod pack;
 mod pause;
+mod progress;
 mod rate;
 mod render;
 mod run;
+mod runs;
 mod span;
 mod status;
 mod stream;
 mod top;
 mod watch;
+mod wordcount;
 mod worker;
 mod workflow;
 
@@ -84,6 +87,8 @@ enum Command {
     /// Build, install, look at and uninstall packs.
     #[command(subcommand)]
     Pack(pack::PackCommand),
+    /// Count the words of files, folders and patterns: the pack `wordcount` does it.
+    Wordcount(wordcount::WordcountArgs),
     /// Show the state of the stack.
     Status,
     /// Show the cell at a glance, again and again.
@@ -123,6 +128,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Limits(command) => limits::run(command, &stack()?, &output),
         Command::Dlq(command) => dlq::run(command, &stack()?, &output),
         Command::Pack(command) => pack::run(&command, stack, &output),
+        Command::Wordcount(args) => wordcount::run(&args, &stack()?, &output),
         Command::Status => status::run(&stack()?, &output),
         Command::Top(args) => top::run(&args, &stack()?, &output),
         Command::Explain(args) => explain::run(&args, &output),

@@ -184,6 +184,7 @@ fn answer(method: &str, path: &str, body: &[u8], jobs: &Jobs, one_off: bool) -> 
             Some(job) => (200, view(id, job)),
             None => problem(404, "job_not_found", "no such job"),
         },
+        ("GET", ["jobs", "shard", "result"]) => (200, json!({"words": 3, "distinct": 2, "counts": {"a": 2, "b": 1}})),
         ("GET", ["jobs", id, "result"]) => (200, view(id, &known()[*id])["result"].clone()),
         ("GET", ["jobs", id, "logs"]) => (200, json!({"id": id, "attempts": [{"attempt": 1, "lines": ["first", "second"]}]})),
         ("POST", ["jobs", id, "cancel"]) => (200, json!({"id": id, "state": "SUCCEEDED", "reason": "job already terminal"})),
@@ -244,7 +245,8 @@ fn demo_run(id: &str, (workflow, input): &(String, Value), one_off: bool) -> Val
     view["run_id"] = json!(id);
     view["output"] = match workflow.as_str() {
         "bpsw.search" => primes(input, one_off),
-        _ => json!({"counts": {"a": 2, "b": 1}, "words": 3, "top": [{"word": "a", "count": 2}, {"word": "b", "count": 1}]}),
+        _ => json!({"words": 3, "distinct": 2, "top": [{"word": "a", "count": 2}, {"word": "b", "count": 1}],
+            "sums": [{"artifact": "shard", "bytes": 9}]}),
     };
     view
 }
@@ -422,6 +424,29 @@ fn codes_are_explained_without_a_stack() {
     assert!(output.status.success() && stdout(&output).starts_with("# unknown_topic\n"), "{}", stdout(&output));
     assert_eq!(ctl(&["explain", "topic_unknown"]).status.code(), Some(1));
     assert!(stdout(&ctl(&["explain"])).contains("limit_cpu"));
+}
+
+#[test]
+fn words_of_files_are_counted_with_options() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::write(file("text.md"), "a B a\n").expect("written");
+    std::fs::write(file("stop"), "the").expect("written");
+    let gateway = Gateway::start(false);
+    let output = gateway.ctl(&["wordcount", &file("*.md"), "--top", "2", "--stop-words", &file("stop"), "--min-length", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let shown = stdout(&output);
+    assert!(shown.contains("3 words, 2 different, in 1 file") && shown.contains("ctl run output d0"), "{shown}");
+    assert!(stderr(&output).contains("6 bytes in 1 file"), "{}", stderr(&output));
+
+    let output = gateway.ctl(&["-o", "json", "wordcount", "--demo"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["bytes"], &report["distinct"], &report["runs"]), (&json!(27_600), &json!(2), &json!(["d1"])));
+
+    let refused = gateway.ctl(&["wordcount", &file("none")]);
+    assert!(refused.status.code() == Some(2) && stderr(&refused).contains("none cannot be read"), "{}", stderr(&refused));
+    assert_eq!(gateway.ctl(&["wordcount"]).status.code(), Some(2), "nothing to count");
+    assert_eq!(gateway.ctl(&["wordcount", "--demo", &file("stop")]).status.code(), Some(2), "one of both");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use busbar_protocol::busbar::{Ended, JobRecord, JobState, job_record};
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
-use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Bus, Clock, Records, StoreError};
 use busbar_rules::expr::Value;
@@ -74,17 +73,15 @@ async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>,
     Ok(found)
 }
 
-/// Where the result of a job that succeeded stands, if it has one; or how the job counts whose result a run cannot keep.
+/// Where the result of a job that succeeded stands, if it has one; or how the job counts whose result cannot be read.
 fn result_key(ended: &Ended) -> Result<Option<String>, JobOutcome> {
     if ended.state() != JobState::Succeeded || ended.result_ptr.is_empty() {
         return Ok(None);
     }
     match Pointer::parse(&ended.result_ptr) {
         Ok(Pointer::Redis(key)) => Ok(Some(key)),
-        Ok(Pointer::Blob(_)) => Err(unusable(
-            Code::RunTooLarge,
-            format!("the job's result stands in a blob, and a run keeps results of at most {PAYLOAD_BYTES_MAX} bytes"),
-        )),
+        // Whether that is too large is up to the step.
+        Ok(Pointer::Blob(_)) => Err(JobOutcome::SucceededLarge { bytes: ended.result_bytes }),
         Err(error) => Err(unusable(Code::OutputInvalid, error.to_string())),
     }
 }

@@ -28,4 +28,5 @@ mod support;
 mod telemetry;
 mod trust;
 mod two_workers;
+mod wordcount;
 mod workers;

@@ -70,7 +70,7 @@ fn words_are_counted(client: &Client) {
     assert_eq!(sum["top"], json!([{"word": "the", "count": 3_000}]));
 
     let small = client.result(&client.submit(MAP, &json!({"text": "a b A"})));
-    assert_eq!(small, json!({"counts": {"a": 2, "b": 1}, "words": 3}));
+    assert_eq!(small, json!({"counts": {"a": 2, "b": 1}, "distinct": 2, "words": 3}));
 }
 
 fn input_that_no_schema_accepts_is_refused(client: &Client) {
@@ -83,6 +83,7 @@ fn input_that_no_schema_accepts_is_refused(client: &Client) {
     refused(ODDS, json!("3 to 9"));
     refused(MAP, json!({"text": "one", "artifact": "the-other"}));
     refused(MAP, json!({"artifact": "../../secret"}));
+    refused("job.wordcount.reduce", json!({"parts": [], "shard": 1}));
     client.post("/api/v1/jobs", &json!({"topic": "job.bpsw.all", "input": {}})).problem(422, "unknown_topic");
 }
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use busbar_api::{JobView, StreamFilter, StreamItem, SubmitRequest};
 
-use super::progress::Progress;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::job::succeeded;
+use crate::progress::Progress;
 use crate::stream::Stream;
 
 /// How many results are asked for at once.

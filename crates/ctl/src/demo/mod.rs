@@ -3,14 +3,12 @@
 //! ```text
 //!  1. 2,000 echo jobs                                   every answer equals its input
 //!  2. runs of bpsw.search, one for each range           primes and pseudoprimes against known values
-//!  3. text files ─► artifacts ─► run of wordcount.count     against a count of our own
+//!  3. text files ─► artifacts ─► runs of wordcount.count    against a count of our own
 //! ```
 
 mod collect;
 mod echo;
 mod primes;
-mod progress;
-mod runs;
 mod texts;
 mod words;
 

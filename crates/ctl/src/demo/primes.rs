@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Findings;
-use super::runs::{Wanted, elapsed, output, run_all};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render::{framed, grouped, line};
+use crate::runs::{Wanted, elapsed, output, run_all};
 
 const WORKFLOW: &str = "bpsw.search";
 

@@ -1,132 +1,79 @@
 //! The words of real files: uploaded as artifacts, counted in parts on the workers, compared with a count of our own.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Deserialize;
 
 use super::Findings;
-use super::runs::{Wanted, elapsed, output, run_all};
 use super::words::Counts;
-use crate::client::Client;
+use crate::client::{Client, encode};
 use crate::failure::Failure;
 use crate::render::{counted, framed, grouped, line};
+use crate::runs::elapsed;
+use crate::wordcount::corpus::{Corpus, Source};
+use crate::wordcount::count::{Options, TopWord, Total, count, parts};
+use crate::wordcount::{files, upload};
 
-const WORKFLOW: &str = "wordcount.count";
-/// Bytes that one job counts.
-const CHUNK: u64 = 128 * 1024;
 const TOP: u32 = 10;
 const FILES_MAX: usize = 2_000;
+/// They are counted here, too, and in memory.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// A file with a zero byte among its first ones is no text.
-const PROBE: u64 = 8 * 1024;
 
-/// A text file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TextFile {
-    path: PathBuf,
-    name: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Part {
-    artifact: String,
-    start: u64,
-    end: u64,
-}
-
-/// What the run gives back.
+/// The counts of one shard.
 #[derive(Debug, Deserialize)]
-struct Total {
-    words: u64,
+struct Shard {
     counts: BTreeMap<String, u64>,
-    top: Vec<TopWord>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TopWord {
-    word: String,
-    count: u64,
 }
 
 /// The text files below a folder, by name. Hidden ones and links are passed over.
-pub(super) fn find(dir: &Path) -> Result<Vec<TextFile>, Failure> {
-    let mut files = Vec::new();
-    let mut bytes = 0;
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let mut entries = fs::read_dir(&folder)
-            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-            .map_err(|error| unreadable(&folder, &error))?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let path = entry.path();
-            let kind = entry.file_type().map_err(|error| unreadable(&path, &error))?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            if kind.is_dir() {
-                folders.push(path);
-            } else if kind.is_file() && is_text(&path).map_err(|error| unreadable(&path, &error))? {
-                bytes += entry.metadata().map_err(|error| unreadable(&path, &error))?.len();
-                let name = path.strip_prefix(dir).unwrap_or(&path).display().to_string();
-                files.push(TextFile { path, name });
-            }
-        }
-    }
-    if files.is_empty() {
-        return Err(Failure::Usage(format!("there are no text files in {}: name a folder with --text DIR", dir.display())));
-    }
-    if files.len() > FILES_MAX || bytes > BYTES_MAX {
+pub(super) fn find(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let found = files::find(&[dir.to_owned()])?;
+    if found.paths.len() > FILES_MAX || found.bytes > BYTES_MAX {
         let told =
             format!("{} holds more than {FILES_MAX} text files or {BYTES_MAX} bytes: name a smaller folder", dir.display());
         return Err(Failure::Usage(told));
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    Ok(found.paths)
 }
 
-pub(super) fn run(client: &Client, files: &[TextFile], findings: &mut Findings) -> Result<(), Failure> {
+pub(super) fn run(client: &Client, files: &[PathBuf], findings: &mut Findings) -> Result<(), Failure> {
     let mut own = Counts::default();
-    let mut parts = Vec::new();
-    let mut bytes = 0;
-    for file in files {
-        let content = fs::read(&file.path).map_err(|error| unreadable(&file.path, &error))?;
-        own.add(&content);
-        let artifact = client.upload(&file.name, File::open(&file.path).map_err(|error| unreadable(&file.path, &error))?)?;
-        if artifact.size_bytes != content.len() as u64 {
-            return Err(Failure::Failed(format!("{} changed while it was read", file.path.display())));
-        }
-        bytes += artifact.size_bytes;
-        let id = &artifact.artifact_id;
-        parts.extend(ranges(artifact.size_bytes).map(|(start, end)| Part { artifact: id.clone(), start, end }));
+    for path in files {
+        own.add(&fs::read(path).map_err(|error| files::unreadable(path, &error))?);
     }
-    let wanted = Wanted { workflow: WORKFLOW, input: json!({"parts": parts, "top": TOP}) };
-    let runs = run_all(client, "words", &[wanted])?;
-    for run in &runs {
-        let total: Total = output(client, run)?;
-        let wrong = check(&total, &own);
-        let mark = if wrong.is_empty() { "✓" } else { "✗" };
-        findings.extend(wrong);
-        line(&framed(&["word", "count", "counted here", ""], total.top.iter().map(|top| row(top, &own))))?;
-        let groups = run.steps.iter().find(|step| step.id == "reduce").and_then(|step| step.items).map_or(0, |items| items.total);
-        line(&format!(
-            "  {}, {} different, in {} of {} {mark}\n  {}, {}, {:.2} s: `ctl run timeline {}`",
-            counted(total.words, "word"),
-            grouped(total.counts.len() as u64),
-            counted(files.len() as u64, "file"),
-            counted(bytes, "byte"),
-            counted(parts.len() as u64, "map job"),
-            // Those that add up the parts, and the one that adds up the sums.
-            counted(u64::from(groups) + 1, "reduce job"),
-            elapsed(run).as_secs_f64(),
-            run.run_id,
-        ))?;
+    let artifacts = upload(client, Corpus::new(files.iter().cloned().map(Source::File)))?;
+    let parts = parts(&artifacts);
+    let options = Options { top: TOP, ..Options::default() };
+    let (total, runs) = count(client, &parts, &options, |_| Ok(()))?;
+    let counts = all_counts(client, &total)?;
+    let wrong = check(&total, &counts, &own);
+    let mark = if wrong.is_empty() { "✓" } else { "✗" };
+    findings.extend(wrong);
+    line(&framed(&["word", "count", "counted here", ""], total.top.iter().map(|top| row(top, &own))))?;
+    line(&format!(
+        "  {}, {} different, in {} of {} {mark}\n  {} in {}, {:.2} s: `ctl run timeline {}`",
+        counted(total.words, "word"),
+        grouped(total.distinct),
+        counted(files.len() as u64, "file"),
+        counted(artifacts.iter().map(|(_, bytes)| bytes).sum(), "byte"),
+        counted(parts.len() as u64, "map job"),
+        counted(runs.len() as u64, "run"),
+        runs.iter().map(elapsed).sum::<std::time::Duration>().as_secs_f64(),
+        runs.last().map(|run| run.run_id.as_str()).unwrap_or_default(),
+    ))
+}
+
+/// Every word, from the jobs that added them up.
+fn all_counts(client: &Client, total: &Total) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut counts = BTreeMap::new();
+    for sum in &total.sums {
+        let path = format!("/api/v1/jobs/{}/result", encode(&sum.artifact));
+        let shard: Shard = client.get(&path)?;
+        counts.extend(shard.counts);
     }
-    Ok(())
+    Ok(counts)
 }
 
 fn row(top: &TopWord, own: &Counts) -> Vec<String> {
@@ -136,13 +83,13 @@ fn row(top: &TopWord, own: &Counts) -> Vec<String> {
 }
 
 /// What the workers counted otherwise than we did.
-fn check(total: &Total, own: &Counts) -> Findings {
+fn check(total: &Total, counts: &BTreeMap<String, u64>, own: &Counts) -> Findings {
     let mut wrong = Findings::new();
     if total.words != own.words {
         wrong.push(format!("the workers counted {} words, we {}", total.words, own.words));
     }
-    if total.counts != own.by_word {
-        let word = total.counts.keys().chain(own.by_word.keys()).find(|word| total.counts.get(*word) != own.by_word.get(*word));
+    if *counts != own.by_word {
+        let word = counts.keys().chain(own.by_word.keys()).find(|word| counts.get(*word) != own.by_word.get(*word));
         wrong.push(format!("the workers counted the word {:?} otherwise than we did", word.map_or("", String::as_str)));
     }
     let top: Vec<(String, u64)> = total.top.iter().map(|top| (top.word.clone(), top.count)).collect();
@@ -152,56 +99,20 @@ fn check(total: &Total, own: &Counts) -> Findings {
     wrong
 }
 
-/// A file in parts: bytes, the end not included.
-fn ranges(size: u64) -> impl Iterator<Item = (u64, u64)> {
-    (0..size.div_ceil(CHUNK)).map(move |part| (part * CHUNK, size.min((part + 1) * CHUNK)))
-}
-
-fn is_text(path: &Path) -> io::Result<bool> {
-    let mut head = Vec::new();
-    File::open(path)?.take(PROBE).read_to_end(&mut head)?;
-    Ok(!head.is_empty() && !head.contains(&0))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Usage(format!("{} cannot be read: {error}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ranges_cover_a_file() {
-        assert_eq!(ranges(0).count(), 0);
-        assert_eq!(ranges(10).collect::<Vec<_>>(), [(0, 10)]);
-        assert_eq!(ranges(CHUNK + 1).collect::<Vec<_>>(), [(0, CHUNK), (CHUNK, CHUNK + 1)]);
-    }
-
-    #[test]
-    fn only_texts_are_found() {
-        let dir = tempfile::tempdir().expect("a folder");
-        fs::create_dir_all(dir.path().join("b/.git")).expect("made");
-        for (name, content) in
-            [("z.md", &b"text"[..]), ("b/a.txt", b"more"), ("b/.git/x", b"hidden"), ("bin", b"a\0b"), ("empty", b"")]
-        {
-            fs::write(dir.path().join(name), content).expect("written");
-        }
-        let names: Vec<String> = find(dir.path()).expect("texts").into_iter().map(|file| file.name).collect();
-        assert_eq!(names, ["b/a.txt", "z.md"]);
-        assert!(matches!(find(&dir.path().join("b/.git/..").join("none")), Err(Failure::Usage(_))));
-    }
-
-    #[test]
     fn a_difference_is_told() {
         let mut own = Counts::default();
         own.add(b"a b a");
-        let total = |a: u64, words: u64| Total {
-            words,
-            counts: [("a".to_owned(), a), ("b".to_owned(), 1)].into(),
-            top: vec![TopWord { word: "a".into(), count: a }, TopWord { word: "b".into(), count: 1 }],
+        let checked = |a: u64, words: u64| {
+            let top = vec![TopWord { word: "a".into(), count: a }, TopWord { word: "b".into(), count: 1 }];
+            let total = Total { words, distinct: 2, top, sums: Vec::new() };
+            check(&total, &[("a".to_owned(), a), ("b".to_owned(), 1)].into(), &own)
         };
-        assert!(check(&total(2, 3), &own).is_empty());
-        assert_eq!(check(&total(3, 4), &own).len(), 3);
+        assert!(checked(2, 3).is_empty());
+        assert_eq!(checked(3, 4).len(), 3);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! guest under the real sandbox, one thread ─┐
-//! PARI/GP, Math::Prime::Util, GMP ──────────┴─ in turn, several times ─► medians, raw figures, JSON
+//! PARI/GP, Math::Prime::Util, GMP ──────────┤
+//! the same program, built natively ─────────┴─ in turn, several times ─► medians, raw figures, JSON
 //! ```
 //!
 //! It judges nothing, except that all must have counted the same. A peer that is not installed is named as skipped.
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 mod contest;
 mod peers;
 mod starts;
+mod words;
 
 /// Whatever stops a measurement.
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -38,6 +40,9 @@ struct Options {
     /// Where the built packs are.
     #[arg(long, value_name = "DIR", default_value = "target/packs")]
     packs: PathBuf,
+    /// The wordcount guest's program, built for this machine; without it, its row is left out.
+    #[arg(long, value_name = "FILE")]
+    wordcount: Option<PathBuf>,
     /// Where every raw figure goes.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -63,6 +68,9 @@ fn run(options: &Options) -> Outcome<()> {
     let module = load(&sandbox, &bpsw)?;
     for contest in contest::all() {
         report.push(contest.hold(&sandbox, &module, runs)?);
+    }
+    if let Some(native) = &options.wordcount {
+        report.push(words::measure(&sandbox, &options.packs, native, runs)?);
     }
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let whole = json!({ "load_at_end": load.trim(), "runs": runs, "rows": report });

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use busbar_protocol::busbar::JobState;
 use busbar_protocol::cap::JobStatus;
 use serde_json::{Value, json};
 
 use crate::guests::{continuing, empty, guest, looping, sleeping};
+use crate::packs::shipped;
 use crate::rig::{Job, Rig, TENANT, end};
 
 const SUCCEEDED: (JobStatus, &str) = (JobStatus::Succeeded, "");
@@ -127,6 +129,40 @@ async fn artifacts_are_granted_to_their_tenant_alone() {
         let result = rig.result(name).await;
         let status = if code.is_empty() { JobStatus::Succeeded } else { JobStatus::Failed };
         assert_eq!(end(&result), (status, code), "{name}: {}", result.error_message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_a_job_is_an_artifact() {
+    let mut rig = Rig::start().await;
+    let _worker = rig.worker().await;
+    let wordcount = rig.module(shipped("wordcount/wordcount.wasm")).await;
+    let part = |word: &str| format!(r#"{{"words":2,"distinct":1,"counts":{{"{word}":2}}}}"#);
+    let large = rig.blobs.put_bytes(part("large").into()).await.unwrap();
+    rig.ended("large", JobState::Succeeded, &format!("blob:sha256:{}", large.sha256)).await;
+    // The worker itself leaves the other one.
+    let small = Job::guest("small", &wordcount, json!({ "text": "small small" }));
+    let made = rig.output(&small).await;
+    assert_eq!(made["words"], json!(2));
+    rig.ended("small", JobState::Succeeded, "redis://res:small:1").await;
+    rig.ended("expired", JobState::Succeeded, "redis://res:expired:1").await;
+    rig.ended("silent", JobState::Succeeded, "").await;
+    rig.ended("failed", JobState::Failed, "redis://res:small:1").await;
+    rig.ended("liar", JobState::Succeeded, "redis://res:small:1").await;
+
+    let sum = rig.output(&Job::guest("sum", &wordcount, json!({ "artifacts": ["large", "small"] }))).await;
+    assert_eq!(sum["counts"], json!({ "large": 2, "small": 2 }));
+    let cases = [
+        ("foreign", "other", "large", "artifact_not_found"),
+        ("gone", TENANT, "expired", "artifact_unavailable"),
+        ("nothing", TENANT, "silent", "artifact_not_found"),
+        ("unsuccessful", TENANT, "failed", "artifact_not_found"),
+        ("elsewhere", TENANT, "liar", "artifact_not_found"),
+    ];
+    for (name, tenant, artifact, code) in cases {
+        rig.dispatch_for(&Job::guest(name, &wordcount, json!({ "artifact": artifact })), tenant, 1).await;
+        let result = rig.result(name).await;
+        assert_eq!(end(&result), (JobStatus::Failed, code), "{name}: {}", result.error_message);
     }
 }
 

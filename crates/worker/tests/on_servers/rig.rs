@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use busbar_blobs::{Blobs, url_of};
 use busbar_bus::{BusConfig, NatsBus};
-use busbar_protocol::busbar::{ArtifactRecord, WorkerBeat};
+use busbar_protocol::busbar::{ArtifactRecord, Ended, JobRecord, JobState, WorkerBeat, job_record};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{DispatchIdentity, JobCancel, JobRequest, JobResult, JobStatus};
 use busbar_protocol::ports::{
@@ -166,8 +166,24 @@ impl Rig {
             size_bytes: stored.size_bytes,
             ..ArtifactRecord::default()
         };
-        let key = keys::artifact(id);
-        let put = Write::Put { key: key.clone(), revision: 1, value: record.encode_to_vec().into(), expire: None };
+        self.keep(keys::artifact(id), record.encode_to_vec()).await;
+    }
+
+    /// What the scheduler leaves of a job that has ended in this state, with its result there.
+    pub(crate) async fn ended(&self, id: &str, state: JobState, result_ptr: &str) {
+        let ended = Ended { state: state.into(), result_ptr: result_ptr.to_owned(), ..Ended::default() };
+        let record = JobRecord {
+            version: 1,
+            job_id: id.to_owned(),
+            tenant_id: TENANT.to_owned(),
+            state: Some(job_record::State::Ended(ended)),
+            ..JobRecord::default()
+        };
+        self.keep(keys::job(id), record.encode_to_vec()).await;
+    }
+
+    async fn keep(&self, key: String, record: Vec<u8>) {
+        let put = Write::Put { key: key.clone(), revision: 1, value: record.into(), expire: None };
         let unit = Unit { id: CommitId::generate(), guards: vec![Guard::Absent { key }], writes: vec![put] };
         self.store.commit(CommitClass::Admit, vec![unit]).await.unwrap();
     }
@@ -251,9 +267,14 @@ impl Rig {
 
     /// What a job that succeeded has put out.
     pub(crate) async fn output_of(&self, result: &JobResult) -> Value {
+        serde_json::from_slice(&self.bytes_of(result).await).unwrap()
+    }
+
+    /// The same, as it is.
+    pub(crate) async fn bytes_of(&self, result: &JobResult) -> Bytes {
         assert_eq!(result.status(), JobStatus::Succeeded, "{}: {} {}", result.job_id, result.error_code, result.error_message);
         let key = result.result_ptr.strip_prefix("redis://").unwrap();
-        serde_json::from_slice(&self.payload(key).await.unwrap()).unwrap()
+        self.payload(key).await.unwrap()
     }
 
     /// The payload at a key.

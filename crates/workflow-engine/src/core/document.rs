@@ -102,6 +102,8 @@ pub struct StepDocument {
     pub timeout_ms: Option<u64>,
     /// Of jobs: what happens when one does not succeed.
     pub retries: Option<Retries>,
+    /// Of jobs: whether the run keeps the result, or only says where it is.
+    pub result: Option<ResultAs>,
 
     /// Of `for_each`: an expression that gives a list.
     pub items: Option<String>,
@@ -137,6 +139,17 @@ pub enum Priority {
     Interactive,
     /// What must go first.
     Critical,
+}
+
+/// What a step's output is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultAs {
+    /// The job's result.
+    #[default]
+    Value,
+    /// `{"artifact", "bytes"}`: under which name other jobs find the result as an artifact, and how large it is.
+    Artifact,
 }
 
 /// What happens when a job does not succeed: another one, after a pause that doubles.
@@ -206,6 +219,7 @@ impl StepDocument {
             ("requires", self.requires.is_some()),
             ("timeout_ms", self.timeout_ms.is_some()),
             ("retries", self.retries.is_some()),
+            ("result", self.result.is_some()),
         ];
         let for_each = [("items", self.items.is_some()), ("max_parallel", self.max_parallel.is_some())];
         let condition = [("condition", self.condition.is_some())];

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
+use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::time::Timestamp;
 use busbar_rules::expr::{COST_MAX, Value};
 use bytes::Bytes;
 
-use super::document::{Join, Retries};
+use super::document::{Join, ResultAs, Retries};
 use super::run::{Counts, End, EndOutcome, Fan, ItemRun, Outcome, Over, Progress, Run, Spot, StepRun, Try, TryState, output_key};
 use super::transition::{JobOutcome, Limits, Rejected, Staged, Transition};
 use super::workflow::{ITEMS_MAX, Step, Work};
@@ -80,6 +81,14 @@ impl<'a> Draft<'a> {
             return Err(Rejected::Stale);
         }
         match outcome {
+            JobOutcome::Succeeded { bytes, .. } | JobOutcome::SucceededLarge { bytes } if self.refers(spot.step, *bytes) => {
+                self.refer(spot, &at, job_id, *bytes);
+            }
+            JobOutcome::SucceededLarge { bytes } => {
+                let message =
+                    format!("the job's result has {bytes} bytes, and a run keeps results of at most {PAYLOAD_BYTES_MAX} bytes");
+                self.give_up(spot, &at, Outcome::Failed, Code::RunTooLarge.as_str(), &message);
+            }
             JobOutcome::Succeeded { bytes, .. } if self.values_bytes() + bytes > self.limits.values_bytes_max => {
                 let message = format!(
                     "with this output of {bytes} bytes the run would keep more than {} bytes of values",
@@ -108,6 +117,26 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the run keeps only where a result is.
+    fn refers(&self, place: usize, bytes: u64) -> bool {
+        bytes > 0 && self.job_plan(place).is_some_and(|plan| plan.result == ResultAs::Artifact)
+    }
+
+    /// The job's result stays where it is; the output says under which name other jobs find it.
+    fn refer(&mut self, spot: Spot, at: &Try, job_id: &str, bytes: u64) {
+        let output = Value::from_json(&serde_json::json!({ "artifact": job_id, "bytes": bytes }));
+        let text = json(&output);
+        let output_bytes = text.len() as u64;
+        if self.values_bytes() + output_bytes > self.limits.values_bytes_max {
+            let message = format!("the run would keep more than {} bytes of values", self.limits.values_bytes_max);
+            return self.give_up(spot, at, Outcome::Failed, Code::RunTooLarge.as_str(), &message);
+        }
+        self.next.staged.push(Staged { key: output_key(self.run, spot), value: text });
+        self.next.values_bytes += output_bytes;
+        let over = Over { output, output_bytes, ..self.over(at, Outcome::Succeeded, "", "") };
+        self.set_over(spot, over);
     }
 
     pub(super) fn tick(&mut self) {

@@ -60,6 +60,11 @@ pub enum JobOutcome {
         /// Where the result stands.
         key: String,
     },
+    /// It succeeded with a result that is larger than what a run keeps.
+    SucceededLarge {
+        /// Size of the result.
+        bytes: u64,
+    },
     /// It did not.
     NotSucceeded {
         /// How.

@@ -9,7 +9,7 @@ use busbar_rules::Schema;
 use busbar_rules::expr::{ExprError, Expression, References, Template};
 use serde_json::Value;
 
-use super::document::{Broken, Document, Join, Priority, Retries, StepDocument, StepType};
+use super::document::{Broken, Document, Join, Priority, ResultAs, Retries, StepDocument, StepType};
 
 /// The most steps of a workflow.
 pub const STEPS_MAX: usize = 256;
@@ -100,6 +100,8 @@ pub struct JobPlan {
     pub timeout: Option<Duration>,
     /// What happens when one does not succeed.
     pub retries: Retries,
+    /// What the run keeps of their results.
+    pub result: ResultAs,
 }
 
 impl Workflow {
@@ -229,6 +231,7 @@ fn job_plan(id: &str, step: &StepDocument, seen: &Seen<'_>) -> Result<JobPlan, B
         requires,
         timeout: duration(&place("timeout_ms"), step.timeout_ms)?,
         retries,
+        result: step.result.unwrap_or_default(),
     })
 }
 

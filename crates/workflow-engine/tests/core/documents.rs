@@ -47,6 +47,8 @@ fn whatever_is_wrong_is_placed() {
             "steps.a.items: a step of type job has no such member",
         ),
         (json!({"a": {"type": "transform", "value": 1, "topic": "job.x"}}), "steps.a.topic: a step of type transform"),
+        (json!({"a": {"type": "job", "topic": "job.x", "result": "file"}}), "steps.a: unknown variant `file`"),
+        (json!({"a": {"type": "condition", "condition": "true", "result": "value"}}), "steps.a.result: a step of type condition"),
         (json!({"a": {"type": "transform"}}), "steps.a.value: a step of type transform needs it"),
         (json!({"a": {"type": "condition"}}), "steps.a.condition: a step of type condition needs it"),
         (json!({"a": {"type": "for_each", "topic": "job.x"}}), "steps.a.items: a step of type for_each needs it"),

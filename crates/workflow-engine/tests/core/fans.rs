@@ -1,11 +1,12 @@
 //! `for_each`: one job for each entry, so many at once.
 
 use busbar_protocol::busbar::{RunState, StepState};
+use busbar_rules::expr::Value;
 use busbar_workflow_engine::core::run::{Outcome, Spot, StepRun};
 use busbar_workflow_engine::core::transition::{Event, JobOutcome};
 use serde_json::{Value as Json, json};
 
-use crate::play::{Play, failure};
+use crate::play::{Play, RUN, failure};
 
 fn fan(extra: &Json) -> Json {
     let mut step = json!({"type": "for_each", "items": "input", "topic": "job.echo", "max_parallel": 2, "input": {"n": "${item}", "i": "${index}"}});
@@ -107,4 +108,22 @@ fn cancelling_before_all_items_have_begun() {
     let StepRun::Over(over) = &play.run.steps[0] else { panic!("not over") };
     assert_eq!(over.counts.map(|counts| (counts.total, counts.next)), Some((4, 2)));
     assert!(play.run.attempt_at(Spot { step: 0, item: Some(1) }).is_none());
+}
+
+#[test]
+fn results_that_are_artifacts_stay_where_they_are() {
+    let steps = fan(&json!({"result": "artifact"}));
+    let mut play = Play::begin(&steps, &json!("${steps.map.output}"), &json!([1, 2, 3]));
+    let large = JobOutcome::SucceededLarge { bytes: 5_000_000 };
+    play.end("map[0]@1", large.clone()).expect("taken");
+    play.succeed("map[1]@1", &json!("small"));
+    play.end("map[2]@1", JobOutcome::Succeeded { output: Value::null(), bytes: 0, key: String::new() }).expect("taken");
+    let at = |item: u32| format!("{RUN}:map[{item}]@1");
+    let kept = json!([{"artifact": at(0), "bytes": 5_000_000}, {"artifact": at(1), "bytes": 7}, null]);
+    assert_eq!((play.state(), &play.staged["wf:out"]), (RunState::Succeeded, &kept));
+
+    let mut play = Play::begin(&fan(&json!({})), &Json::Null, &json!([1]));
+    play.end("map[0]@1", large).expect("taken");
+    assert_eq!((play.state(), play.why().0.as_str()), (RunState::Failed, "step_failed"));
+    assert!(play.why().1.contains("5000000 bytes"), "{:?}", play.why());
 }

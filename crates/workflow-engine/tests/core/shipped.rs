@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use busbar_protocol::busbar::RunState;
-use busbar_workflow_engine::core::transition::Event;
+use busbar_workflow_engine::core::transition::{Event, JobOutcome};
 use serde_json::{Value as Json, json};
 
-use crate::play::Play;
+use crate::play::{Play, RUN};
 
 fn shipped(file: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packs").join(file);
@@ -62,21 +62,39 @@ fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
 }
 
 #[test]
-fn words_are_added_up_in_groups_that_fit() {
-    let parts: Vec<Json> = (0..5).map(|n| json!({"artifact": "a", "start": n, "end": n + 1})).collect();
-    let mut play = Play::ready(&shipped("wordcount/workflows/count.yaml"), &json!({"parts": parts, "top": 3}));
+fn words_are_added_up_in_shards_that_fit() {
+    let parts: Vec<Json> = (0..3).map(|n| json!({"artifact": "a", "start": n, "end": n + 1})).collect();
+    let input = json!({"parts": parts, "top": 3, "stop_words": ["the"], "sums": [{"artifact": "old", "bytes": 40_000_000}]});
+    let mut play = Play::ready(&shipped("wordcount/workflows/count.yaml"), &input);
     play.apply(&Event::Proceed).expect("it begins");
-    assert_eq!(play.submitted["map[4]@1"], parts[4]);
-    let counts = |word: &str| json!({"counts": {word: 1}, "words": 1});
-    for part in 0..5 {
-        play.succeed(&format!("map[{part}]@1"), &counts(&"x".repeat(400_000)));
+    let map = json!({"artifact": "a", "start": 2, "end": 3, "stop_words": ["the"], "min_length": 0});
+    assert_eq!(play.submitted["map[2]@1"], map);
+    for part in 0..3 {
+        play.end(&format!("map[{part}]@1"), JobOutcome::SucceededLarge { bytes: 10_000_000 }).expect("taken");
     }
-    assert_eq!(play.out(), ["reduce[0]@1", "reduce[1]@1", "reduce[2]@1"], "two of 400,000 bytes fit, three do not");
-    assert_eq!(play.submitted["reduce[2]@1"]["parts"].as_array().map(Vec::len), Some(1));
-    for group in 0..3 {
-        play.succeed(&format!("reduce[{group}]@1"), &counts("y"));
-    }
-    assert_eq!(play.submitted["total@1"], json!({"parts": [counts("y"), counts("y"), counts("y")], "top": 3}));
-    play.succeed("total@1", &json!({"counts": {"y": 3}, "words": 3, "top": []}));
-    assert_eq!((play.state(), &play.staged["wf:out"]["words"]), (RunState::Succeeded, &json!(3)));
+    assert_eq!(play.state(), RunState::Running, "{:?}", play.run.progress);
+    assert_eq!(play.out(), ["reduce[0]@1", "reduce[1]@1"], "70 million bytes are more than 48 MiB");
+    let at = |job: &str| format!("{RUN}:{job}@1");
+    let artifacts = json!([at("map[0]"), at("map[1]"), at("map[2]"), "old"]);
+    assert_eq!(play.submitted["reduce[1]@1"], json!({"artifacts": artifacts, "shard": 1, "shards": 2, "top": 3}));
+    play.end("reduce[0]@1", JobOutcome::SucceededLarge { bytes: 2_000_000 }).expect("taken");
+    play.succeed("reduce[1]@1", &json!({"words": 1, "distinct": 1, "top": [], "counts": {}}));
+    let total = json!({"artifacts": [at("reduce[0]"), at("reduce[1]")], "outline": true, "top": 3});
+    assert_eq!(play.submitted["total@1"], total);
+    play.succeed("total@1", &json!({"words": 3, "distinct": 1, "top": [{"word": "y", "count": 3}]}));
+    assert_eq!(play.state(), RunState::Succeeded);
+    let found = &play.staged["wf:out"];
+    assert_eq!((&found["words"], &found["distinct"], &found["top"][0]["word"]), (&json!(3), &json!(1), &json!("y")));
+    assert_eq!(found["sums"][0], json!({"artifact": at("reduce[0]"), "bytes": 2_000_000}));
+}
+
+#[test]
+fn a_small_text_needs_one_shard_and_no_options() {
+    let mut play = Play::ready(&shipped("wordcount/workflows/count.yaml"), &json!({"parts": [{"artifact": "a"}]}));
+    play.apply(&Event::Proceed).expect("it begins");
+    let map = json!({"artifact": "a", "start": 0, "end": null, "stop_words": [], "min_length": 0});
+    assert_eq!(play.submitted["map[0]@1"], map);
+    play.succeed("map[0]@1", &json!({"words": 0, "distinct": 0, "counts": {}}));
+    assert_eq!(play.out(), ["reduce[0]@1"]);
+    assert_eq!(play.submitted["reduce[0]@1"]["top"], json!(10));
 }

@@ -1,21 +1,46 @@
-//! Counts the words of a text, or of the words that start in a byte range of an artifact.
+//! Counts the words of a text, or of the words that a byte range of an artifact owns.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Component, Path};
+use std::path::Path;
 
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 
+use crate::counts::Counts;
+use crate::files;
+use crate::pieces::Span;
 use crate::progress::Progress;
-use crate::words::{Span, for_each_word};
+use crate::words::{for_each_word, normal};
 
-/// What a part of a text holds. Words are sorted, so that equal parts give equal bytes.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+/// What a part of a text holds.
+#[derive(Debug, Serialize)]
 pub(crate) struct Counted {
-    pub(crate) counts: BTreeMap<String, u64>,
-    pub(crate) words: u64,
+    words: u64,
+    distinct: u64,
+    counts: Counts,
+}
+
+/// Which words count.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    stop_words: FxHashSet<String>,
+    characters_min: usize,
+}
+
+impl Wanted {
+    /// Not the stop words, whatever their case, and none of fewer characters.
+    pub(crate) fn new(stop_words: &[String], characters_min: u32) -> Self {
+        let stop_words = stop_words.iter().map(|word| normal(word)).collect();
+        Self { stop_words, characters_min: usize::try_from(characters_min).unwrap_or(usize::MAX) }
+    }
+
+    fn accepts(&self, word: &str) -> bool {
+        // The number of bytes is at least that of characters: mostly that decides.
+        let long_enough =
+            self.characters_min <= 1 || (word.len() >= self.characters_min && word.chars().count() >= self.characters_min);
+        long_enough && (self.stop_words.is_empty() || !self.stop_words.contains(word))
+    }
 }
 
 /// Why a part could not be counted.
@@ -33,19 +58,20 @@ pub(crate) enum MapError {
     Text(io::Error),
 }
 
-pub(crate) fn count_text(text: &str) -> Result<Counted, MapError> {
-    count(text.as_bytes(), Span::new(0, text.len() as u64)).map_err(MapError::Text)
+pub(crate) fn count_text(text: &str, wanted: &Wanted) -> Result<Counted, MapError> {
+    count(text.as_bytes(), Span::new(0, text.len() as u64), wanted).map_err(MapError::Text)
 }
 
-/// Counts the words that start from byte `start` (else the first) to before byte `end` (else the end) of an artifact.
-pub(crate) fn count_artifact(folder: &Path, artifact: &str, start: Option<u64>, end: Option<u64>) -> Result<Counted, MapError> {
-    let mut components = Path::new(artifact).components();
-    let is_one_name = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-    if !is_one_name {
-        return Err(MapError::Name(artifact.to_owned()));
-    }
+/// Counts the words from byte `start` (else the first) to before byte `end` (else the end) of an artifact.
+pub(crate) fn count_artifact(
+    folder: &Path,
+    artifact: &str,
+    (start, end): (Option<u64>, Option<u64>),
+    wanted: &Wanted,
+) -> Result<Counted, MapError> {
+    let path = files::below(folder, artifact).ok_or_else(|| MapError::Name(artifact.to_owned()))?;
     let unreadable = |error| MapError::Unreadable { artifact: artifact.to_owned(), error };
-    let mut file = File::open(folder.join(artifact)).map_err(unreadable)?;
+    let mut file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let (start, end) = (start.unwrap_or(0), end.unwrap_or(size));
     if end > size {
@@ -56,80 +82,81 @@ pub(crate) fn count_artifact(folder: &Path, artifact: &str, start: Option<u64>, 
     }
     let span = Span::new(start, end);
     file.seek(SeekFrom::Start(span.first_read)).map_err(unreadable)?;
-    count(file, span).map_err(unreadable)
+    count(file, span, wanted).map_err(unreadable)
 }
 
-fn count(reader: impl Read, span: Span) -> io::Result<Counted> {
-    // Not the standard random state: equal work should take equal steps. The table is bounded by the memory limit.
-    let mut counts: HashMap<String, u64, BuildHasherDefault<DefaultHasher>> = HashMap::default();
-    let mut words = 0;
+fn count(reader: impl Read, span: Span, wanted: &Wanted) -> io::Result<Counted> {
+    let mut counts = Counts::default();
     let mut progress = Progress::new();
     let visit = |word: &str| {
-        words += 1;
-        match counts.get_mut(word) {
-            Some(count) => *count += 1,
-            None => {
-                counts.insert(word.to_owned(), 1);
-            }
+        if wanted.accepts(word) {
+            // There are fewer words than bytes, whose number fits.
+            let _ = counts.add(word.into(), 1);
         }
     };
     let length = span.end - span.first_read;
     for_each_word(reader, span, visit, |position| progress.tell(position - span.first_read, length))?;
     progress.tell(1, 1);
-    Ok(Counted { counts: counts.into_iter().collect(), words })
+    Ok(Counted { words: counts.words(), distinct: counts.distinct(), counts })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    /// A file of its own for one test, removed at the end.
-    struct Artifact(std::path::PathBuf);
-
-    impl Artifact {
-        fn new(name: &str, content: &[u8]) -> Self {
-            let path = std::env::temp_dir().join(format!("wordcount-{}-{name}", std::process::id()));
-            std::fs::write(&path, content).expect("temporary folder");
-            Self(path)
-        }
-
-        fn count(&self, start: Option<u64>, end: Option<u64>) -> Result<Counted, MapError> {
-            let (folder, name) = (self.0.parent().expect("a folder"), self.0.file_name().expect("a name"));
-            count_artifact(folder, name.to_str().expect("ASCII"), start, end)
-        }
+    fn json(counted: &Counted) -> serde_json::Value {
+        serde_json::to_value(counted).expect("JSON")
     }
 
-    impl Drop for Artifact {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
+    fn by_word(counted: &Counted) -> BTreeMap<String, u64> {
+        serde_json::from_value(json(counted)["counts"].clone()).expect("counts")
+    }
+
+    fn folder(content: &[u8]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        std::fs::write(folder.path().join("a"), content).expect("written");
+        folder
     }
 
     #[test]
     fn ranges_of_a_file_add_up_to_the_whole() {
         let text = "Der Fluß fließt. L'été, c'est l'été! ".repeat(5_000);
-        let artifact = Artifact::new("ranges", text.as_bytes());
-        let whole = artifact.count(None, None).expect("readable");
-        assert_eq!(whole, count_text(&text).expect("readable"));
-        assert_eq!((whole.words, whole.counts["l'été"]), (30_000, 10_000));
+        let folder = folder(text.as_bytes());
+        let count = |start, end| count_artifact(folder.path(), "a", (start, end), &Wanted::default()).expect("readable");
+        let whole = count(None, None);
+        assert_eq!(json(&whole), json(&count_text(&text, &Wanted::default()).expect("readable")));
+        assert_eq!((whole.words, whole.distinct, by_word(&whole)["l'été"]), (30_000, 5, 10_000));
         let size = text.len() as u64;
-        let piece = 4_099;
         let mut counts = BTreeMap::new();
-        for start in (0..size).step_by(piece) {
-            let part = artifact.count(Some(start), Some((start + piece as u64).min(size))).expect("readable");
-            part.counts.into_iter().for_each(|(word, count)| *counts.entry(word).or_insert(0) += count);
+        for start in (0..size).step_by(4_099) {
+            let part = count(Some(start), Some((start + 4_099).min(size)));
+            by_word(&part).into_iter().for_each(|(word, count)| *counts.entry(word).or_insert(0) += count);
         }
-        assert_eq!(counts, whole.counts);
+        assert_eq!(counts, by_word(&whole));
+    }
+
+    #[test]
+    fn stop_words_and_short_words_do_not_count() {
+        let count = |stop: &[&str], min| {
+            let stop: Vec<String> = stop.iter().map(|word| (*word).to_owned()).collect();
+            json(&count_text("The cat and THE élan 東", &Wanted::new(&stop, min)).expect("readable")).to_string()
+        };
+        assert_eq!(count(&["The", "AND"], 0), r#"{"counts":{"cat":1,"élan":1,"東":1},"distinct":3,"words":3}"#);
+        assert_eq!(count(&[], 4), r#"{"counts":{"élan":1},"distinct":1,"words":1}"#, "characters, not bytes");
     }
 
     #[test]
     fn wrong_ranges_and_names() {
-        let artifact = Artifact::new("wrong", b"abc");
-        assert_eq!(artifact.count(Some(3), Some(3)).expect("empty").words, 0);
-        assert!(matches!(artifact.count(Some(2), Some(1)), Err(MapError::Reversed { start: 2, end: 1 })));
-        assert!(matches!(artifact.count(None, Some(4)), Err(MapError::BehindEnd { end: 4, size: 3, .. })));
+        let folder = folder(b"abc");
+        let count = |start, end| count_artifact(folder.path(), "a", (start, end), &Wanted::default());
+        assert_eq!(count(Some(3), Some(3)).expect("empty").words, 0);
+        assert!(matches!(count(Some(2), Some(1)), Err(MapError::Reversed { start: 2, end: 1 })));
+        assert!(matches!(count(None, Some(4)), Err(MapError::BehindEnd { end: 4, size: 3, .. })));
         for name in ["", ".", "..", "a/b", "/etc/passwd", "../x"] {
-            assert!(matches!(count_artifact(Path::new("/in"), name, None, None), Err(MapError::Name(_))), "{name:?}");
+            let counted = count_artifact(folder.path(), name, (None, None), &Wanted::default());
+            assert!(matches!(counted, Err(MapError::Name(_))), "{name:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// How far a piece of work is.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     title: &'static str,
     what: &'static str,
     bar: Option<ProgressBar>,
@@ -18,7 +18,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Begins to show work that counts in these things, such as `jobs`.
-    pub(super) fn begin(title: &'static str, what: &'static str) -> Self {
+    pub(crate) fn begin(title: &'static str, what: &'static str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template(&format!(
@@ -31,7 +31,7 @@ impl Progress {
         Self { title, what, bar, told: Instant::now() }
     }
 
-    pub(super) fn show(&mut self, done: u64, total: u64) {
+    pub(crate) fn show(&mut self, done: u64, total: u64) {
         match &self.bar {
             Some(bar) => {
                 bar.set_length(total.max(1));
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }

@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 use busbar_api::{RunChange, RunState, RunView, StartReply, StreamFilter, StreamItem};
 use serde::de::DeserializeOwned;
 
-use super::progress::Progress;
 use crate::client::{Client, encode};
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::stream::Stream;
 
-/// When nothing is heard of any run for so long, the demo gives up.
+/// When nothing is heard of any run for so long, we give up.
 const PATIENCE: Duration = Duration::from_secs(180);
 const TICK: Duration = Duration::from_millis(100);
 
 /// A run that is to be started.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Its workflow.
-    pub(super) workflow: &'static str,
+    pub(crate) workflow: &'static str,
     /// Its input.
-    pub(super) input: serde_json::Value,
+    pub(crate) input: serde_json::Value,
 }
 
 /// Starts the runs and returns them at their end, in the same order.
 ///
 /// # Errors
 /// The first run that is refused or does not succeed, with its reason.
-pub(super) fn run_all(client: &Client, title: &'static str, wanted: &[Wanted]) -> Result<Vec<RunView>, Failure> {
+pub(crate) fn run_all(client: &Client, title: &'static str, wanted: &[Wanted]) -> Result<Vec<RunView>, Failure> {
     let mut runs = Vec::with_capacity(wanted.len());
     for Wanted { workflow, input } in wanted {
         let reply: StartReply = client.post(&format!("/api/v1/workflows/{}/runs", encode(workflow)), input)?;
@@ -117,7 +117,7 @@ fn ended(client: &Client, run_id: &str) -> Result<RunView, Failure> {
 }
 
 /// What a run gave back, also where its view does not carry it.
-pub(super) fn output<T: DeserializeOwned>(client: &Client, run: &RunView) -> Result<T, Failure> {
+pub(crate) fn output<T: DeserializeOwned>(client: &Client, run: &RunView) -> Result<T, Failure> {
     let path = format!("/api/v1/workflow-runs/{}/output", encode(&run.run_id));
     let text = match &run.output {
         Some(output) => output.get().as_bytes().to_vec(),
@@ -127,7 +127,7 @@ pub(super) fn output<T: DeserializeOwned>(client: &Client, run: &RunView) -> Res
 }
 
 /// From the start to the end, by the control plane's clock.
-pub(super) fn elapsed(run: &RunView) -> Duration {
+pub(crate) fn elapsed(run: &RunView) -> Duration {
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
     let (from, to) = (time(&run.created_at), run.ended_at.as_deref().and_then(time));
     from.zip(to).and_then(|(from, to)| Duration::try_from(to.duration_since(from)).ok()).unwrap_or_default()
