@@ -22,6 +22,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("$symlink", r#"(import "wasi_snapshot_preview1" "path_symlink" (func $symlink (param i32 i32 i32 i32 i32) (result i32)))"#),
     ("$proc_exit", r#"(import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))"#),
     ("$poll", r#"(import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))"#),
+    ("$readdir", r#"(import "wasi_snapshot_preview1" "fd_readdir" (func $readdir (param i32 i32 i32 i64 i32) (result i32)))"#),
+    ("$stat", r#"(import "wasi_snapshot_preview1" "path_filestat_get" (func $stat (param i32 i32 i32 i32 i32) (result i32)))"#),
     ("$random", r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#),
     ("$clock", r#"(import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))"#),
     ("$progress", r#"(import "busbar" "progress" (func $progress (param i32)))"#),
@@ -81,6 +83,10 @@ impl Bench {
 
     pub(crate) fn load(&self, wasm: &[u8]) -> Result<Module, ModuleError> {
         self.sandbox.load(&Sha256Hex::of(wasm), || Ok::<_, Infallible>(Bytes::copy_from_slice(wasm)))
+    }
+
+    pub(crate) fn load_metered(&self, wasm: &[u8]) -> Result<Module, ModuleError> {
+        self.sandbox.load_metered(&Sha256Hex::of(wasm), || Ok::<_, Infallible>(Bytes::copy_from_slice(wasm)))
     }
 
     pub(crate) fn run(&self, wasm: &[u8], task: Task) -> Result<Output, Failure> {
