@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use busbar_protocol::pointers::Sha256Hex;
 use thiserror::Error;
@@ -10,6 +11,8 @@ use wasmtime::{Config, Engine, Linker, OptLevel, Strategy};
 
 use crate::Limits;
 use crate::cache::OnceCache;
+use crate::compile::Compilers;
+use crate::compiled::{self, CacheError, CompiledModules};
 use crate::host::{self, GuestState};
 use crate::modules::{Build, Module};
 use crate::ticker::Ticker;
@@ -35,6 +38,17 @@ pub struct SandboxConfig {
     /// Stack of WebAssembly frames, in bytes. Rust guests keep their large values on a stack of their own, in linear memory. Default
     /// 1 MiB.
     pub stack_bytes: usize,
+    /// How long compiling a module may take, waiting for a compiler included, in milliseconds. Default 2 minutes.
+    pub compile_ms_max: u64,
+    /// How many modules are compiled at once, those that nobody waits for any more included. Default 2.
+    pub compiles_max: usize,
+    /// The largest machine code of a module, in bytes. Default 256 MiB.
+    pub code_bytes_max: usize,
+    /// Where compiled modules are kept for the next process, if anywhere: a folder that belongs to this user and is closed to all
+    /// others. It is made if absent. Default nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// How many bytes of compiled modules are kept there. Default 1 GiB.
+    pub cache_bytes_max: u64,
 }
 
 /// The sandbox could not be set up.
@@ -55,6 +69,15 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// The folder of compiled modules cannot be used, or should not.
+    #[error("the folder for compiled modules {} cannot be used", path.display())]
+    Cache {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CacheError,
+    },
     /// No thread for the ticker.
     #[error("the ticker thread cannot be started")]
     Ticker(#[source] io::Error),
@@ -65,6 +88,8 @@ pub struct Sandbox {
     pub(crate) config: SandboxConfig,
     pub(crate) ticker: Ticker,
     pub(crate) modules: OnceCache<(Sha256Hex, Build), Module>,
+    pub(crate) compiled: Option<Arc<CompiledModules>>,
+    pub(crate) compilers: Compilers,
     plain: Target,
     metered: Target,
 }
@@ -80,6 +105,11 @@ impl SandboxConfig {
             modules_kept_max: 64,
             module_bytes_kept_max: 256 * MIB,
             stack_bytes: MIB,
+            compile_ms_max: 120_000,
+            compiles_max: 2,
+            code_bytes_max: 256 * MIB,
+            cache_dir: None,
+            cache_bytes_max: 1024 * MIB as u64,
         }
     }
 }
@@ -97,7 +127,9 @@ impl Sandbox {
         let metered = Target::new(&config, Build::Metered).map_err(failed)?;
         let ticker = Ticker::start(vec![plain.engine.clone(), metered.engine.clone()]).map_err(SandboxError::Ticker)?;
         let modules = OnceCache::new(config.modules_kept_max, config.module_bytes_kept_max);
-        Ok(Self { config, plain, metered, ticker, modules })
+        let compilers = Compilers::new(config.compiles_max);
+        let compiled = open_cache(&config)?;
+        Ok(Self { config, ticker, modules, compiled, compilers, plain, metered })
     }
 
     pub(crate) fn target(&self, build: Build) -> &Target {
@@ -112,13 +144,16 @@ impl Sandbox {
 pub(crate) struct Target {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<GuestState>,
+    /// The same for engines that can use each other's machine code.
+    pub(crate) fingerprint: [u8; 32],
 }
 
 impl Target {
     fn new(config: &SandboxConfig, build: Build) -> wasmtime::Result<Self> {
         let engine = Engine::new(&engine_config(config, build))?;
         let linker = host::linker(&engine)?;
-        Ok(Self { engine, linker })
+        let fingerprint = compiled::fingerprint(&engine);
+        Ok(Self { engine, linker, fingerprint })
     }
 }
 
@@ -140,6 +175,12 @@ fn engine_config(sandbox: &SandboxConfig, build: Build) -> Config {
         // 64 by 64 bits to 128 makes modular arithmetic about three times as fast.
         .wasm_wide_arithmetic(true);
     config
+}
+
+fn open_cache(config: &SandboxConfig) -> Result<Option<Arc<CompiledModules>>, SandboxError> {
+    let Some(path) = &config.cache_dir else { return Ok(None) };
+    let opened = CompiledModules::open(path, config.cache_bytes_max);
+    opened.map(|cache| Some(Arc::new(cache))).map_err(|source| SandboxError::Cache { path: path.clone(), source })
 }
 
 /// Folders of tasks that a killed process left are removed: nobody else knows of them.

@@ -29,7 +29,7 @@ pub struct Failure {
     /// The last 64 KiB of standard error.
     pub stderr_tail: Bytes,
     /// What it used until then.
-    pub usage: Usage,
+    pub usage: Box<Usage>,
 }
 
 /// The ways to fail.
@@ -133,7 +133,7 @@ impl Failure {
         }
         let stdout = cut(&stdout, usage.output_bytes, STDOUT_BYTES_MAX);
         let message = with_log(description, &stderr_tail);
-        Self { kind, message, stdout, stderr_tail, usage }
+        Self { kind, message, stdout, stderr_tail, usage: Box::new(usage) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! From bytes and a digest to a guest that can be run: verified, compiled, checked, kept.
 
+use std::time::Duration;
+
 use busbar_protocol::codes::Code;
 use busbar_protocol::pointers::Sha256Hex;
 use bytes::Bytes;
@@ -8,6 +10,8 @@ use wasmtime::{ExternType, InstancePre};
 
 use crate::budget::TABLES_MAX;
 use crate::cache::Made;
+use crate::compile::NotMade;
+use crate::compiled::Entry;
 use crate::host::{self, GuestState};
 use crate::{Imports, Sandbox};
 
@@ -47,6 +51,14 @@ pub enum ModuleError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Compiling it costs more than the host allows.
+    #[error("the module {digest} is too costly to compile: {limit}")]
+    TooCostly {
+        /// Which module.
+        digest: Sha256Hex,
+        /// How much it took of how much.
+        limit: String,
+    },
 }
 
 /// A verified, compiled guest. Clones share the code.
@@ -67,6 +79,7 @@ impl ModuleError {
             Self::Missing { .. } => Code::ModuleMissing,
             Self::DigestMismatch { .. } => Code::ModuleDigestMismatch,
             Self::Invalid { .. } => Code::ModuleInvalid,
+            Self::TooCostly { .. } => Code::LimitCompile,
         }
     }
 }
@@ -79,12 +92,22 @@ impl Module {
     }
 }
 
+impl Build {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Metered => "metered",
+        }
+    }
+}
+
 impl Sandbox {
     /// The module with this digest: a kept one, or the one whose bytes `fetch` returns, verified and compiled. However many ask at
-    /// the same time, it is fetched and compiled once. Blocks: compiling takes about a quarter of a second for 200 kB.
+    /// the same time, it is fetched and compiled once; with a folder for compiled modules, once for all processes that use it one after
+    /// another. Blocks: compiling takes about a quarter of a second for 200 kB, and at most `compile_ms_max`.
     ///
     /// # Errors
-    /// [`ModuleError`]: not to be had, not what the digest names, or no guest of ABI 1.
+    /// [`ModuleError`]: not to be had, not what the digest names, no guest of ABI 1, or too costly to compile.
     pub fn load<E>(&self, digest: &Sha256Hex, fetch: impl FnOnce() -> Result<Bytes, E>) -> Result<Module, ModuleError>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -113,27 +136,78 @@ impl Sandbox {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.modules.get_or_make(&(digest.clone(), build), || {
+            if let Some(made) = self.compiled_before(digest, build) {
+                return Ok(made);
+            }
             let bytes = fetch().map_err(|error| ModuleError::Missing { digest: digest.clone(), source: error.into() })?;
-            let module = self.verify_and_compile(digest, build, &bytes)?;
-            Ok(Made { value: module, bytes: bytes.len() })
+            self.verify(digest, &bytes)?;
+            let counted = bytes.len();
+            let code = self.compile(digest, build, bytes)?;
+            Ok(Made { value: self.checked(digest, build, &code)?, bytes: counted })
         })
     }
 
-    fn verify_and_compile(&self, digest: &Sha256Hex, build: Build, bytes: &[u8]) -> Result<Module, ModuleError> {
-        let invalid = |reason: String| ModuleError::Invalid { digest: digest.clone(), reason };
+    /// What an earlier process has compiled. What we have signed was verified then.
+    fn compiled_before(&self, digest: &Sha256Hex, build: Build) -> Option<Made<Module>> {
+        let cache = self.compiled.as_ref()?;
+        let target = self.target(build);
+        let entry = Entry { digest, build, engine: &target.fingerprint };
+        let code = cache.read(&entry)?;
+        #[expect(unsafe_code, reason = "machine code is loaded; `read` returns only what this user's own sandbox has signed")]
+        // SAFETY: the bytes are those that `wasmtime::Module::serialize` gave this user on this machine: `CompiledModules` checks
+        // an HMAC over them whose key nobody else can read.
+        let loaded = unsafe { wasmtime::Module::deserialize(&target.engine, &code) };
+        let made = loaded.map_err(|error| format!("{error:#}")).and_then(|module| {
+            let value = self.checked(digest, build, &module).map_err(|error| error.to_string())?;
+            Ok(Made { value, bytes: code.len() })
+        });
+        made.inspect_err(|error| {
+            tracing::warn!(module = %digest, error, "a compiled module does not fit any more, and is made again");
+            cache.remove(&entry);
+        })
+        .ok()
+    }
+
+    fn verify(&self, digest: &Sha256Hex, bytes: &[u8]) -> Result<(), ModuleError> {
         if bytes.len() > self.config.module_bytes_max {
-            return Err(invalid(format!("{} bytes are more than {}", bytes.len(), self.config.module_bytes_max)));
+            let reason = format!("{} bytes are more than {}", bytes.len(), self.config.module_bytes_max);
+            return Err(ModuleError::Invalid { digest: digest.clone(), reason });
         }
         let actual = Sha256Hex::of(bytes);
-        if actual != *digest {
-            return Err(ModuleError::DigestMismatch { expected: digest.clone(), actual });
-        }
+        if actual == *digest { Ok(()) } else { Err(ModuleError::DigestMismatch { expected: digest.clone(), actual }) }
+    }
+
+    /// The machine code of bytes that were verified; it is kept on disk even if nobody waits for it any more.
+    fn compile(&self, digest: &Sha256Hex, build: Build, bytes: Bytes) -> Result<wasmtime::Module, ModuleError> {
+        let costly = |limit: String| ModuleError::TooCostly { digest: digest.clone(), limit };
         let target = self.target(build);
-        let module = wasmtime::Module::from_binary(&target.engine, bytes).map_err(|error| invalid(format!("{error:#}")))?;
-        let needs = imports(&module).map_err(invalid)?;
-        check_exports(&module).map_err(invalid)?;
-        check_tables(&module).map_err(invalid)?;
-        let instance = target.linker.instantiate_pre(&module).map_err(|error| invalid(format!("{error:#}")))?;
+        let (engine, fingerprint, cache) = (target.engine.clone(), target.fingerprint, self.compiled.clone());
+        let (keeper, code_bytes_max) = (digest.clone(), self.config.code_bytes_max);
+        let work = move || {
+            let module = wasmtime::Module::from_binary(&engine, &bytes)?;
+            let size = module.image_range().end.addr() - module.image_range().start.addr();
+            if let Some(cache) = cache.filter(|_| size <= code_bytes_max) {
+                cache.keep(&Entry { digest: &keeper, build, engine: &fingerprint }, &module.serialize()?);
+            }
+            Ok::<_, wasmtime::Error>((module, size))
+        };
+        let made = self.compilers.run(Duration::from_millis(self.config.compile_ms_max), work);
+        match made {
+            Ok(Ok((module, size))) if size <= code_bytes_max => Ok(module),
+            Ok(Ok((_, size))) => Err(costly(format!("{size} bytes of machine code are more than {code_bytes_max}"))),
+            Ok(Err(error)) => Err(ModuleError::Invalid { digest: digest.clone(), reason: format!("{error:#}") }),
+            Err(NotMade::TooLong) => Err(costly(format!("compiling takes longer than {} ms", self.config.compile_ms_max))),
+            Err(NotMade::Broken) => Err(costly("the compiler broke down".to_owned())),
+        }
+    }
+
+    /// A guest of ABI 1, ready to be instantiated.
+    fn checked(&self, digest: &Sha256Hex, build: Build, module: &wasmtime::Module) -> Result<Module, ModuleError> {
+        let invalid = |reason: String| ModuleError::Invalid { digest: digest.clone(), reason };
+        let needs = imports(module).map_err(invalid)?;
+        check_exports(module).map_err(invalid)?;
+        check_tables(module).map_err(invalid)?;
+        let instance = self.target(build).linker.instantiate_pre(module).map_err(|error| invalid(format!("{error:#}")))?;
         Ok(Module { digest: digest.clone(), build, needs, instance })
     }
 }

@@ -80,10 +80,12 @@ impl Sandbox {
         let signals = Signals::new(Arc::clone(&streams.events));
         let tmp = TmpQuota::new(limits.tmp_bytes, limits.tmp_files);
         let state = GuestState { wasi, budget, tmp, signals, repeatable: given.seed.is_some() };
-        let mut store = match store(module, state, limits) {
-            Ok(store) => store,
-            Err((error, budget)) => return Ran::not(host(format!("{error:#}")), &budget),
-        };
+        let mut store = store(module, state, limits);
+        if module.build == Build::Metered
+            && let Err(error) = store.set_fuel(fuel_given(limits))
+        {
+            return Ran::not(host(format!("{error:#}")), &store.data().budget);
+        }
         let running = self.ticker.running();
         let end = runtime.block_on(go(module, &mut store, &given));
         drop(running);
@@ -157,23 +159,17 @@ fn fuel_given(limits: &Limits) -> u64 {
     if limits.fuel == 0 { u64::MAX } else { limits.fuel }
 }
 
-/// The budget comes back if there is no store: it knows what was used.
-fn store(module: &Module, state: GuestState, limits: &Limits) -> Result<Store<GuestState>, (wasmtime::Error, Budget)> {
+fn store(module: &Module, state: GuestState, limits: &Limits) -> Store<GuestState> {
     let mut store = Store::new(module.instance.module().engine(), state);
     store.limiter(|state| &mut state.budget);
     let bytes = limits.memory_bytes.min(HOST_CALL_BYTES_MAX);
     store.set_hostcall_fuel(usize::try_from(bytes).unwrap_or(usize::MAX));
-    if module.build == Build::Metered
-        && let Err(error) = store.set_fuel(fuel_given(limits))
-    {
-        return Err((error, store.into_data().budget));
-    }
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| match context.data().budget.check() {
         Ok(()) => Ok(UpdateDeadline::Continue(1)),
         Err(stop) => Err(wasmtime::Error::new(stop)),
     });
-    Ok(store)
+    store
 }
 
 /// What the guest is given.

@@ -185,7 +185,12 @@ fn limits_of(text: Option<&str>) -> Result<Limits, Failure> {
 fn module_failure(error: &ModuleError) -> Failure {
     let code = error.code();
     let plain = || Failure::of(code, in_full(error));
-    let ModuleError::Missing { source, .. } = error else { return plain() };
+    let source = match error {
+        ModuleError::Missing { source, .. } => source,
+        // Another machine may be faster, or less busy.
+        ModuleError::TooCostly { .. } => return Failure { retryable: true, ..plain() },
+        ModuleError::DigestMismatch { .. } | ModuleError::Invalid { .. } => return plain(),
+    };
     match source.downcast_ref::<BlobError>() {
         Some(BlobError::Corrupt { .. }) => Failure::of(Code::ModuleDigestMismatch, source.to_string()),
         Some(BlobError::TooLarge { .. }) => Failure::of(Code::ModuleInvalid, source.to_string()),
