@@ -8,17 +8,17 @@ use busbar_sandbox::{Artifact, FailureKind, Limits, Task};
 use crate::support::{Bench, guest};
 
 /// The first granted directory. `/tmp` comes after `/in` when both exist.
-const FIRST: i32 = 3;
-const CREATE: i32 = 1;
-const READ: u64 = 1 << 1;
-const WRITE: u64 = 1 << 6;
+pub(crate) const FIRST: i32 = 3;
+pub(crate) const CREATE: i32 = 1;
+pub(crate) const READ: u64 = 1 << 1;
+pub(crate) const WRITE: u64 = 1 << 6;
 
 const NO_SPACE: u32 = 51;
-const NOT_SUPPORTED: u32 = 58;
-const NOT_PERMITTED: u32 = 63;
+pub(crate) const NOT_SUPPORTED: u32 = 58;
+pub(crate) const NOT_PERMITTED: u32 = 63;
 
 /// Instructions that open `path` (put at address 64 by `with_path`), leaving the errno.
-fn open(directory: i32, path: &str, flags: i32, rights: u64) -> String {
+pub(crate) fn open(directory: i32, path: &str, flags: i32, rights: u64) -> String {
     let len = path.len();
     format!(
         "(call $open (i32.const {directory}) (i32.const 1) (i32.const 64) (i32.const {len}) (i32.const {flags})
@@ -27,11 +27,11 @@ fn open(directory: i32, path: &str, flags: i32, rights: u64) -> String {
 }
 
 /// A guest with `path` at address 64 that writes the errno which the instructions leave, plus 100, as its output.
-fn errno_of(path: &str, instructions: &str) -> Vec<u8> {
+pub(crate) fn errno_of(path: &str, instructions: &str) -> Vec<u8> {
     guest(&format!(r#"(data (i32.const 64) "{path}") (func (export "_start") (call $number {instructions}))"#))
 }
 
-fn errno(bench: &Bench, wasm: &[u8], task: Task) -> u32 {
+pub(crate) fn errno(bench: &Bench, wasm: &[u8], task: Task) -> u32 {
     let output = bench.run(wasm, task).expect("a success").stdout;
     std::str::from_utf8(&output).expect("text").parse::<u32>().expect("a number") - 100
 }
@@ -44,7 +44,7 @@ fn with_tmp(tmp_bytes: u64) -> Task {
     Task { limits: Limits { tmp_bytes, ..Limits::default() }, ..Task::new("{}") }
 }
 
-fn file(bench: &Bench, content: &str) -> std::path::PathBuf {
+pub(crate) fn file(bench: &Bench, content: &str) -> std::path::PathBuf {
     let path = bench.scratch.path().join("artifact");
     fs::write(&path, content).expect("written");
     path
