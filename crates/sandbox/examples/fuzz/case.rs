@@ -25,7 +25,7 @@ impl Case {
         Self { seed: 0, shown: name.to_owned(), wasm: wasm.to_vec(), limits, again: false }
     }
 
-    pub(crate) fn random(seed: u64, corpus: &[(String, Vec<u8>)]) -> Self {
+    pub(crate) fn random(seed: u64, corpus: &[crate::Known]) -> Self {
         let mut dice = Dice::new(seed);
         let limits = limits(&mut dice);
         let again = dice.once_in(4);

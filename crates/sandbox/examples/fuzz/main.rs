@@ -98,8 +98,11 @@ fn run(options: &Guests) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A guest of the corpus: its name, and its bytes.
+type Known = (String, Vec<u8>);
+
 /// The known guests, by name.
-fn corpus(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
+fn corpus(folder: &Path) -> Result<Vec<Known>, Box<dyn Error>> {
     let mut guests = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
