@@ -102,6 +102,9 @@ pub(crate) fn cap_code(code: &str) -> ErrorCode {
         Some(Code::LimitMemory | Code::LimitCpu | Code::LimitWall | Code::LimitOutput | Code::ResultTooLarge) => {
             ErrorCode::JobResourceExhausted
         }
+        Some(
+            Code::LimitTables | Code::LimitStack | Code::LimitHandles | Code::LimitRandom | Code::LimitFuel | Code::LimitCompile,
+        ) => ErrorCode::JobResourceExhausted,
         _ => ErrorCode::Unspecified,
     }
 }

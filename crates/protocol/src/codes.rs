@@ -166,6 +166,20 @@ codes! {
     LimitWall = "limit_wall", 500;
     /// The guest wrote more output than its limit.
     LimitOutput = "limit_output", 500;
+    /// The guest wanted larger tables than its limit.
+    LimitTables = "limit_tables", 500;
+    /// The guest's calls were nested deeper than the stack that the worker gives.
+    LimitStack = "limit_stack", 500;
+    /// The guest held more open files and folders than its limit.
+    LimitHandles = "limit_handles", 500;
+    /// The guest drew more random bytes than its limit.
+    LimitRandom = "limit_random", 500;
+    /// The guest ran more instructions than its limit.
+    LimitFuel = "limit_fuel", 500;
+    /// The module could not be compiled within the time or the size that the worker allows.
+    LimitCompile = "limit_compile", 500;
+    /// The guest imports functions that the limits of its job do not allow.
+    ImportDenied = "import_denied", 500;
     /// The wasm module that the topic names is not in the blob store.
     ModuleMissing = "module_missing", 500;
     /// The wasm module cannot be compiled, or imports what guests may not have.

@@ -1,25 +1,25 @@
-//! The sandbox of a process: one wasmtime engine, the modules it has compiled, and the rules for both.
+//! The sandbox of a process: its wasmtime engines, the modules it has compiled, and the rules for both.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use busbar_protocol::codes::Code;
 use busbar_protocol::pointers::Sha256Hex;
-use bytes::Bytes;
 use thiserror::Error;
-use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, OptLevel, Strategy};
+use wasmtime::{Config, Engine, Linker, OptLevel, Strategy};
 
 use crate::Limits;
-use crate::cache::{Made, OnceCache};
+use crate::cache::OnceCache;
+use crate::compile::Compilers;
+use crate::compiled::{self, CacheError, CompiledModules};
 use crate::host::{self, GuestState};
+use crate::modules::{Build, Module};
 use crate::ticker::Ticker;
 
 const MIB: usize = 1024 * 1024;
-/// Stack of WebAssembly frames. Rust guests keep their large values on a stack of their own, in linear memory.
-const WASM_STACK_BYTES: usize = MIB;
-/// Stack of a whole run: that of WebAssembly and, above it, that of the calls into the host.
-const RUN_STACK_BYTES: usize = 2 * MIB;
+/// Stack of a run above that of WebAssembly, for the calls into the host.
+const HOST_STACK_BYTES: usize = MIB;
 
 /// How a sandbox is set up. Everything has a default but the folder.
 #[derive(Clone, Debug)]
@@ -35,6 +35,20 @@ pub struct SandboxConfig {
     pub modules_kept_max: usize,
     /// How many bytes of modules (before compilation) are kept. Default 256 MiB.
     pub module_bytes_kept_max: usize,
+    /// Stack of WebAssembly frames, in bytes. Rust guests keep their large values on a stack of their own, in linear memory. Default
+    /// 1 MiB.
+    pub stack_bytes: usize,
+    /// How long compiling a module may take, waiting for a compiler included, in milliseconds. Default 2 minutes.
+    pub compile_ms_max: u64,
+    /// How many modules are compiled at once, those that nobody waits for any more included. Default 2.
+    pub compiles_max: usize,
+    /// The largest machine code of a module, in bytes. Default 256 MiB.
+    pub code_bytes_max: usize,
+    /// Where compiled modules are kept for the next process, if anywhere: a folder that belongs to this user and is closed to all
+    /// others. It is made if absent. Default nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// How many bytes of compiled modules are kept there. Default 1 GiB.
+    pub cache_bytes_max: u64,
 }
 
 /// The sandbox could not be set up.
@@ -55,54 +69,29 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// The folder of compiled modules cannot be used, or should not.
+    #[error("the folder for compiled modules {} cannot be used", path.display())]
+    Cache {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CacheError,
+    },
     /// No thread for the ticker.
     #[error("the ticker thread cannot be started")]
     Ticker(#[source] io::Error),
 }
 
-/// A module could not be loaded.
-#[derive(Debug, Error)]
-pub enum ModuleError {
-    /// Its bytes could not be had.
-    #[error("the module {digest} could not be fetched: {source}")]
-    Missing {
-        /// Which module.
-        digest: Sha256Hex,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Its bytes are not those that the digest names.
-    #[error("the module's bytes are {actual}, not {expected}")]
-    DigestMismatch {
-        /// What was asked for.
-        expected: Sha256Hex,
-        /// What came.
-        actual: Sha256Hex,
-    },
-    /// It is not a guest that we run.
-    #[error("the module {digest} is invalid: {reason}")]
-    Invalid {
-        /// Which module.
-        digest: Sha256Hex,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-/// A verified, compiled guest. Clones share the code.
-#[derive(Clone)]
-pub struct Module {
-    digest: Sha256Hex,
-    pub(crate) instance: InstancePre<GuestState>,
-}
-
 /// Loads and runs guests. Share it: all its methods take `&self`.
 pub struct Sandbox {
     pub(crate) config: SandboxConfig,
-    pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,
-    linker: Linker<GuestState>,
-    modules: OnceCache<Sha256Hex, Module>,
+    pub(crate) modules: OnceCache<(Sha256Hex, Build), Module>,
+    pub(crate) compiled: Option<Arc<CompiledModules>>,
+    pub(crate) compilers: Compilers,
+    plain: Target,
+    metered: Target,
 }
 
 impl SandboxConfig {
@@ -115,32 +104,18 @@ impl SandboxConfig {
             module_bytes_max: 32 * MIB,
             modules_kept_max: 64,
             module_bytes_kept_max: 256 * MIB,
+            stack_bytes: MIB,
+            compile_ms_max: 120_000,
+            compiles_max: 2,
+            code_bytes_max: 256 * MIB,
+            cache_dir: None,
+            cache_bytes_max: 1024 * MIB as u64,
         }
-    }
-}
-
-impl ModuleError {
-    /// The stable code.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Missing { .. } => Code::ModuleMissing,
-            Self::DigestMismatch { .. } => Code::ModuleDigestMismatch,
-            Self::Invalid { .. } => Code::ModuleInvalid,
-        }
-    }
-}
-
-impl Module {
-    /// The SHA-256 of the module's bytes.
-    #[must_use]
-    pub fn digest(&self) -> &Sha256Hex {
-        &self.digest
     }
 }
 
 impl Sandbox {
-    /// Sets up the engine, the scratch folder and the ticker.
+    /// Sets up the engines, the scratch folder and the ticker.
     ///
     /// # Errors
     /// [`SandboxError`] when one of them cannot be had.
@@ -148,48 +123,42 @@ impl Sandbox {
         clean_scratch(&config.scratch_dir)
             .map_err(|source| SandboxError::Scratch { path: config.scratch_dir.clone(), source })?;
         let failed = |error: wasmtime::Error| SandboxError::Engine { reason: format!("{error:#}") };
-        let engine = Engine::new(&engine_config()).map_err(failed)?;
-        let linker = host::linker(&engine).map_err(failed)?;
-        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Ticker)?;
+        let plain = Target::new(&config, Build::Plain).map_err(failed)?;
+        let metered = Target::new(&config, Build::Metered).map_err(failed)?;
+        let ticker = Ticker::start(vec![plain.engine.clone(), metered.engine.clone()]).map_err(SandboxError::Ticker)?;
         let modules = OnceCache::new(config.modules_kept_max, config.module_bytes_kept_max);
-        Ok(Self { config, engine, ticker, linker, modules })
+        let compilers = Compilers::new(config.compiles_max);
+        let compiled = open_cache(&config)?;
+        Ok(Self { config, ticker, modules, compiled, compilers, plain, metered })
     }
 
-    /// The module with this digest: a kept one, or the one whose bytes `fetch` returns, verified and compiled. However many ask at
-    /// the same time, it is fetched and compiled once. Blocks: compiling takes about a quarter of a second for 200 kB.
-    ///
-    /// # Errors
-    /// [`ModuleError`]: not to be had, not what the digest names, or no guest of ABI 1.
-    pub fn load<E>(&self, digest: &Sha256Hex, fetch: impl FnOnce() -> Result<Bytes, E>) -> Result<Module, ModuleError>
-    where
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.modules.get_or_make(digest, || {
-            let bytes = fetch().map_err(|error| ModuleError::Missing { digest: digest.clone(), source: error.into() })?;
-            let module = self.verify_and_compile(digest, &bytes)?;
-            Ok(Made { value: module, bytes: bytes.len() })
-        })
+    pub(crate) fn target(&self, build: Build) -> &Target {
+        match build {
+            Build::Plain => &self.plain,
+            Build::Metered => &self.metered,
+        }
     }
+}
 
-    fn verify_and_compile(&self, digest: &Sha256Hex, bytes: &[u8]) -> Result<Module, ModuleError> {
-        let invalid = |reason: String| ModuleError::Invalid { digest: digest.clone(), reason };
-        if bytes.len() > self.config.module_bytes_max {
-            return Err(invalid(format!("{} bytes are more than {}", bytes.len(), self.config.module_bytes_max)));
-        }
-        let actual = Sha256Hex::of(bytes);
-        if actual != *digest {
-            return Err(ModuleError::DigestMismatch { expected: digest.clone(), actual });
-        }
-        let module = wasmtime::Module::from_binary(&self.engine, bytes).map_err(|error| invalid(format!("{error:#}")))?;
-        check_imports(&module).map_err(invalid)?;
-        check_exports(&module).map_err(invalid)?;
-        let instance = self.linker.instantiate_pre(&module).map_err(|error| invalid(format!("{error:#}")))?;
-        Ok(Module { digest: digest.clone(), instance })
+/// What modules are compiled for.
+pub(crate) struct Target {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<GuestState>,
+    /// The same for engines that can use each other's machine code.
+    pub(crate) fingerprint: [u8; 32],
+}
+
+impl Target {
+    fn new(config: &SandboxConfig, build: Build) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&engine_config(config, build))?;
+        let linker = host::linker(&engine)?;
+        let fingerprint = compiled::fingerprint(&engine);
+        Ok(Self { engine, linker, fingerprint })
     }
 }
 
 /// Cranelift alone compiles; what a guest of ABI 1 does not need is off; what differs between machines is made equal.
-fn engine_config() -> Config {
+fn engine_config(sandbox: &SandboxConfig, build: Build) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -197,8 +166,9 @@ fn engine_config() -> Config {
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
         .epoch_interruption(true)
-        .max_wasm_stack(WASM_STACK_BYTES)
-        .async_stack_size(RUN_STACK_BYTES)
+        .consume_fuel(build == Build::Metered)
+        .max_wasm_stack(sandbox.stack_bytes)
+        .async_stack_size(sandbox.stack_bytes + HOST_STACK_BYTES)
         .wasm_multi_memory(false)
         .wasm_memory64(false)
         .wasm_custom_page_sizes(false)
@@ -207,27 +177,10 @@ fn engine_config() -> Config {
     config
 }
 
-fn check_imports(module: &wasmtime::Module) -> Result<(), String> {
-    for import in module.imports() {
-        if !host::is_offered(import.module(), import.name()) {
-            return Err(format!("it imports {}.{}, which is not offered", import.module(), import.name()));
-        }
-    }
-    Ok(())
-}
-
-fn check_exports(module: &wasmtime::Module) -> Result<(), String> {
-    let is_start = |kind: ExternType| match kind {
-        ExternType::Func(function) => function.params().len() == 0 && function.results().len() == 0,
-        _ => false,
-    };
-    if !module.get_export("_start").is_some_and(is_start) {
-        return Err("it exports no function _start without parameters and results: it is no wasm32-wasip1 command".to_owned());
-    }
-    if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
-        return Err("it exports no memory".to_owned());
-    }
-    Ok(())
+fn open_cache(config: &SandboxConfig) -> Result<Option<Arc<CompiledModules>>, SandboxError> {
+    let Some(path) = &config.cache_dir else { return Ok(None) };
+    let opened = CompiledModules::open(path, config.cache_bytes_max);
+    opened.map(|cache| Some(Arc::new(cache))).map_err(|source| SandboxError::Cache { path: path.clone(), source })
 }
 
 /// Folders of tasks that a killed process left are removed: nobody else knows of them.

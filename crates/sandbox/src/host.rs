@@ -14,10 +14,12 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wiggle::GuestMemory;
 
 use crate::budget::Budget;
+use crate::imports::{Import, Imports};
+use crate::listing;
 use crate::stdio::{SharedEvents, lock};
 use crate::task::CHECKPOINT_BYTES_MAX;
 
-const WASI: &str = "wasi_snapshot_preview1";
+pub(crate) const WASI: &str = "wasi_snapshot_preview1";
 const BUSBAR: &str = "busbar";
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Signs of life no more often than this.
@@ -31,6 +33,8 @@ const ERRNO_NOT_SUPPORTED: i32 = 58;
 const OPEN_CREATE: i32 = 1;
 /// What a new name in a directory counts for.
 const ENTRY_BYTES: u64 = 4096;
+/// What one call to the host's randomness draws at most.
+pub(crate) const RANDOM_PIECE_BYTES: u32 = 64 * 1024;
 /// Descriptors below are standard input, output and error.
 const FIRST_FILE: i32 = 3;
 
@@ -40,12 +44,17 @@ pub(crate) struct GuestState {
     pub(crate) budget: Budget,
     pub(crate) tmp: TmpQuota,
     pub(crate) signals: Signals,
+    /// Whether everything that it can see must be the same in every run.
+    pub(crate) repeatable: bool,
 }
 
-/// What is left of `tmp_bytes`.
+/// What is left of `tmp_bytes` and `tmp_files`.
 pub(crate) struct TmpQuota {
-    bytes_left: u64,
+    bytes: u64,
     bytes_max: u64,
+    files: u64,
+    files_max: u64,
+    refused: bool,
 }
 
 /// Passes progress and checkpoints on, no more often than anyone wants to hear.
@@ -57,22 +66,45 @@ pub(crate) struct Signals {
 }
 
 impl TmpQuota {
-    pub(crate) fn new(bytes: u64) -> Self {
-        Self { bytes_left: bytes, bytes_max: bytes }
+    pub(crate) fn new(bytes_max: u64, files_max: u64) -> Self {
+        Self { bytes: 0, bytes_max, files: 0, files_max, refused: false }
     }
 
     fn take(&mut self, bytes: u64) -> bool {
-        match self.bytes_left.checked_sub(bytes) {
-            Some(left) => {
-                self.bytes_left = left;
-                true
-            }
-            None => false,
+        let wanted = self.bytes.saturating_add(bytes);
+        let fits = wanted <= self.bytes_max;
+        if fits {
+            self.bytes = wanted;
         }
+        self.refused |= !fits;
+        fits
+    }
+
+    fn take_entry(&mut self) -> bool {
+        let fits = self.files < self.files_max && self.take(ENTRY_BYTES);
+        self.files += u64::from(fits);
+        self.refused |= !fits;
+        fits
     }
 
     fn give_back(&mut self, bytes: u64) {
-        self.bytes_left = self.bytes_left.saturating_add(bytes).min(self.bytes_max);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Bytes and files that count so far.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        (self.bytes, self.files)
+    }
+
+    /// What a person must know of a guest that failed: the guest itself was told no more than that there is no space left.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let (bytes, files) = self.used();
+        self.refused.then(|| {
+            format!(
+                "; its /tmp was full: {bytes} of {} bytes (tmp_bytes) and {files} of {} files (tmp_files) were used",
+                self.bytes_max, self.files_max
+            )
+        })
     }
 }
 
@@ -104,13 +136,14 @@ fn is_due(before: Option<Instant>, interval: Duration, now: Instant) -> bool {
     before.is_none_or(|before| now.duration_since(before) >= interval)
 }
 
-/// Whether a guest may import this.
-pub(crate) fn is_offered(module: &str, name: &str) -> bool {
-    match module {
-        WASI => !name.starts_with("sock_"),
-        BUSBAR => matches!(name, "progress" | "checkpoint"),
-        _ => false,
-    }
+/// Whether a guest may import this, and the group that its job must allow for it.
+pub(crate) fn offered(module: &str, name: &str) -> Option<Imports> {
+    let needed = match module {
+        WASI if !name.starts_with("sock_") => Import::of_wasi(name),
+        BUSBAR if matches!(name, "progress" | "checkpoint") => Some(Import::Reports),
+        _ => return None,
+    };
+    Some(needed.into_iter().collect())
 }
 
 /// Everything that guests may import.
@@ -127,6 +160,8 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     bound_sizes(&mut linker)?;
     bound_names(&mut linker)?;
     bound_open(&mut linker)?;
+    bound_random(&mut linker)?;
+    listing::add(&mut linker)?;
     Ok(linker)
 }
 
@@ -207,7 +242,7 @@ fn bound_names(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
         |mut caller: Caller<'_, GuestState>, (fd, path, len): (i32, i32, i32)| {
             Box::new(async move {
                 let (bytes, state) = split(&mut caller)?;
-                if !state.tmp.take(ENTRY_BYTES) {
+                if !state.tmp.take_entry() {
                     return Ok(ERRNO_NO_SPACE);
                 }
                 let mut memory = GuestMemory::Unshared(bytes);
@@ -229,7 +264,7 @@ fn bound_open(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
             let (fd, lookup, path, len, open, rights, inherited, flags, opened) = arguments;
             let (bytes, state) = split(&mut caller)?;
             let creates = open & OPEN_CREATE != 0 && state.tmp.bytes_max > 0;
-            if creates && !state.tmp.take(ENTRY_BYTES) {
+            if creates && !state.tmp.take_entry() {
                 return Ok(ERRNO_NO_SPACE);
             }
             let mut memory = GuestMemory::Unshared(bytes);
@@ -240,8 +275,29 @@ fn bound_open(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
+/// Many bytes at once are drawn in pieces, so that no call copies much.
+fn bound_random(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.func_wrap(WASI, "random_get", |mut caller: Caller<'_, GuestState>, start: i32, len: i32| {
+        let (bytes, state) = split(&mut caller)?;
+        let (mut at, mut left) = (start.cast_unsigned(), len.cast_unsigned());
+        state.budget.take_random(u64::from(left))?;
+        while left > 0 {
+            let piece = left.min(RANDOM_PIECE_BYTES);
+            let mut memory = GuestMemory::Unshared(&mut *bytes);
+            let errno = preview1::random_get(&mut state.wasi, &mut memory, at.cast_signed(), piece.cast_signed())?;
+            if errno != 0 {
+                return Ok(errno);
+            }
+            at = at.saturating_add(piece);
+            left -= piece;
+        }
+        Ok(0)
+    })?;
+    Ok(())
+}
+
 /// The guest's memory and our state beside each other, ready for a call of WASI's.
-fn split<'a>(caller: &'a mut Caller<'_, GuestState>) -> wasmtime::Result<(&'a mut [u8], &'a mut GuestState)> {
+pub(crate) fn split<'a>(caller: &'a mut Caller<'_, GuestState>) -> wasmtime::Result<(&'a mut [u8], &'a mut GuestState)> {
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else { wasmtime::bail!("the guest has no memory") };
     let fuel = caller.as_context_mut().hostcall_fuel();
     let (bytes, state) = memory.data_and_store_mut(caller);
@@ -250,11 +306,11 @@ fn split<'a>(caller: &'a mut Caller<'_, GuestState>) -> wasmtime::Result<(&'a mu
 }
 
 /// WebAssembly's addresses are unsigned, its integers have no sign of their own.
-fn address(value: i32) -> usize {
+pub(crate) fn address(value: i32) -> usize {
     value.cast_unsigned() as usize
 }
 
-fn word(memory: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(memory: &[u8], at: usize) -> Option<u32> {
     let bytes = memory.get(at..at.checked_add(4)?)?;
     Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
@@ -312,12 +368,23 @@ mod tests {
 
     #[test]
     fn the_quota_is_never_exceeded() {
-        let mut quota = TmpQuota::new(10);
-        assert!(quota.take(7));
-        assert!(!quota.take(4));
-        quota.give_back(1);
-        assert!(quota.take(4));
-        assert!(!quota.take(1));
+        let mut quota = TmpQuota::new(10_000, 2);
+        assert!(quota.take(7_000));
+        assert_eq!(quota.complaint(), None);
+        assert!(!quota.take(3_001));
+        quota.give_back(2_000);
+        assert!(quota.take_entry());
+        assert!(!quota.take_entry(), "an entry counts for bytes, too");
+        assert_eq!(quota.used(), (9_096, 1));
+        let complaint = quota.complaint().expect("full");
+        assert!(complaint.contains("9096 of 10000 bytes") && complaint.contains("1 of 2 files"), "{complaint}");
+    }
+
+    #[test]
+    fn files_are_counted() {
+        let mut quota = TmpQuota::new(1 << 20, 2);
+        assert!(quota.take_entry() && quota.take_entry() && !quota.take_entry());
+        assert_eq!(quota.used(), (2 * ENTRY_BYTES, 2));
     }
 
     #[test]

@@ -19,27 +19,35 @@
 //! threads that are kept for this, never on those of a network runtime.
 //!
 //! **How time is limited.** One ticker thread advances wasmtime's epoch every five milliseconds while guests run. At a tick
-//! the guest's own thread compares its processor time with `cpu_ms`, and the time since the start with `wall_ms`. Fuel would
-//! cost twice as much and measure nothing that users know. Epochs do not interrupt a call into the host, so a guest that
-//! sleeps is ended by a timer that runs beside it.
+//! the guest's own thread compares its processor time with `cpu_ms`, and the time since the start with `wall_ms`. Epochs do not
+//! interrupt a call into the host, so a guest that sleeps is ended by a timer that runs beside it. Where it matters that a guest
+//! stops at the same instruction everywhere, its limits name fuel and it is loaded with [`Sandbox::load_metered`].
 //!
-//! **Absent on purpose:** compiled modules on disk. Loading machine code from a file trusts that file completely; compiling
-//! a typical guest takes a quarter of a second once per process.
+//! **Compiled modules on disk.** With `cache_dir`, a module is compiled once and not once a process. Loading machine code from a file
+//! trusts that file completely, so that only what this user's own sandbox has signed on this machine is loaded.
 
 mod budget;
 mod cache;
+mod compile;
+mod compiled;
 mod engine;
 mod failure;
 mod folder;
 mod host;
+mod imports;
 mod limits;
+mod listing;
+mod modules;
 mod repeatable;
 mod run;
 mod stdio;
 mod task;
 mod ticker;
 
-pub use engine::{Module, ModuleError, Sandbox, SandboxConfig, SandboxError};
+pub use compiled::CacheError;
+pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use failure::{Failure, FailureKind};
+pub use imports::{Import, Imports};
 pub use limits::{Limits, LimitsInvalid};
+pub use modules::{Module, ModuleError};
 pub use task::{Artifact, CHECKPOINT_BYTES_MAX, GuestEvents, NoEvents, Output, Task, Usage};

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::Imports;
+
 const MIB: u64 = 1024 * 1024;
 
 /// The bounds of one task. On the wire it is the JSON of `BUSBAR_LIMITS`, where every member may be absent.
@@ -21,6 +23,21 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Bytes that may be written below `/tmp` in all, overwritten and deleted ones included; 0 means that there is no `/tmp`. Default 0.
     pub tmp_bytes: u64,
+    /// Files and folders that may be made below `/tmp` in all, deleted ones included. Default 1,000.
+    pub tmp_files: u64,
+    /// Files and folders that are open at once, with what the host itself needs for the guest. Default 256.
+    pub open_handles: u64,
+    /// Elements of all tables together. Default 100,000.
+    pub table_elements: u64,
+    /// Random bytes in all. Default 16 MiB.
+    pub random_bytes: u64,
+    /// Instructions, as wasmtime counts them: the same number for the same run on every machine. 0 means that they are not counted,
+    /// which is about a fifth faster. Default 0.
+    pub fuel: u64,
+    /// Whether clocks, randomness and what can be seen of files are the same in every run with the same module and input. Default no.
+    pub repeatable: bool,
+    /// Which groups of functions the guest may import. Default all.
+    pub imports: Imports,
 }
 
 /// `BUSBAR_LIMITS` is not an object of the known members with whole numbers.
@@ -33,14 +50,40 @@ pub struct LimitsInvalid {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 256 * MIB, cpu_ms: 5 * 60_000, wall_ms: 10 * 60_000, output_bytes: MIB, tmp_bytes: 0 }
+        Self {
+            memory_bytes: 256 * MIB,
+            cpu_ms: 5 * 60_000,
+            wall_ms: 10 * 60_000,
+            output_bytes: MIB,
+            tmp_bytes: 0,
+            tmp_files: 1_000,
+            open_handles: 256,
+            table_elements: 100_000,
+            random_bytes: 16 * MIB,
+            fuel: 0,
+            repeatable: false,
+            imports: Imports::ALL,
+        }
     }
 }
 
 impl Limits {
-    /// The most that a host allows unless its configuration says otherwise: 4 GiB of memory, a day, 64 MiB of output, 1 GiB of `/tmp`.
-    pub const CEILING: Self =
-        Self { memory_bytes: 4096 * MIB, cpu_ms: 86_400_000, wall_ms: 86_400_000, output_bytes: 64 * MIB, tmp_bytes: 1024 * MIB };
+    /// The most that a host allows unless its configuration says otherwise: 4 GiB of memory, a day, 64 MiB of output, 1 GiB of `/tmp`
+    /// in 100,000 files, 4,096 handles, a million table elements, 1 GiB of random bytes.
+    pub const CEILING: Self = Self {
+        memory_bytes: 4096 * MIB,
+        cpu_ms: 86_400_000,
+        wall_ms: 86_400_000,
+        output_bytes: 64 * MIB,
+        tmp_bytes: 1024 * MIB,
+        tmp_files: 100_000,
+        open_handles: 4_096,
+        table_elements: 1_000_000,
+        random_bytes: 1024 * MIB,
+        fuel: 0,
+        repeatable: false,
+        imports: Imports::ALL,
+    };
 
     /// Reads the JSON of `BUSBAR_LIMITS`.
     ///
@@ -59,6 +102,16 @@ impl Limits {
             wall_ms: self.wall_ms.min(other.wall_ms),
             output_bytes: self.output_bytes.min(other.output_bytes),
             tmp_bytes: self.tmp_bytes.min(other.tmp_bytes),
+            tmp_files: self.tmp_files.min(other.tmp_files),
+            open_handles: self.open_handles.min(other.open_handles),
+            table_elements: self.table_elements.min(other.table_elements),
+            random_bytes: self.random_bytes.min(other.random_bytes),
+            fuel: match (self.fuel, other.fuel) {
+                (0, fuel) | (fuel, 0) => fuel,
+                (one, another) => one.min(another),
+            },
+            repeatable: self.repeatable || other.repeatable,
+            imports: self.imports.common(other.imports),
         }
     }
 
@@ -89,5 +142,18 @@ mod tests {
         let a = Limits { cpu_ms: 10, wall_ms: 900, ..Limits::default() };
         let b = Limits { cpu_ms: 20, wall_ms: 100, ..Limits::CEILING };
         assert_eq!(a.tightened(b), Limits { cpu_ms: 10, wall_ms: 100, ..Limits::default() });
+    }
+
+    #[test]
+    fn tightening_keeps_what_either_counts_demands_or_forbids() {
+        let fuel = |fuel| Limits { fuel, ..Limits::default() };
+        for (one, other, both) in [(0, 0, 0), (0, 7, 7), (7, 0, 7), (7, 9, 7)] {
+            assert_eq!(fuel(one).tightened(fuel(other)).fuel, both);
+        }
+        let demanding = Limits::from_json(r#"{"repeatable":true,"imports":["files","clocks"]}"#).expect("valid");
+        let forbidding = Limits::from_json(r#"{"imports":["clocks","random"]}"#).expect("valid");
+        for both in [demanding.tightened(forbidding), forbidding.tightened(demanding)] {
+            assert_eq!((both.repeatable, both.imports.to_string().as_str()), (true, "clocks"));
+        }
     }
 }

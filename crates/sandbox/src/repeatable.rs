@@ -12,7 +12,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 /// Fine clocks are what timing attacks are made of; no guest of ours needs better.
 const RESOLUTION: Duration = Duration::from_millis(1);
 /// Where the repeatable clock starts: 2026-01-01T00:00:00Z.
-const REPEATABLE_START: Duration = Duration::from_secs(1_767_225_600);
+pub(crate) const REPEATABLE_START: Duration = Duration::from_secs(1_767_225_600);
 
 /// This machine's time, in whole milliseconds.
 #[derive(Clone, Copy)]

@@ -38,11 +38,17 @@ trait Sink: Send + 'static {
 pub(crate) struct Stdout {
     bytes: Vec<u8>,
     bytes_max: u64,
+    written: u64,
 }
 
 impl Stdout {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes: Vec::new(), bytes_max }
+        Self { bytes: Vec::new(), bytes_max, written: 0 }
+    }
+
+    /// How many bytes the guest has written, those above the bound included.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     pub(crate) fn finish(&mut self) -> Vec<u8> {
@@ -51,11 +57,15 @@ impl Stdout {
 }
 
 impl Sink for Stdout {
+    /// What fits is kept even of the write that does not: it shows what went wrong.
     fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        if (self.bytes.len() + bytes.len()) as u64 > self.bytes_max {
-            return Err(Stop::Output);
+        let room = self.bytes_max.saturating_sub(self.written);
+        self.written += bytes.len() as u64;
+        let fitting = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+        self.bytes.extend_from_slice(&bytes[..fitting]);
+        if self.written > self.bytes_max {
+            return Err(Stop::Output { wanted: self.written });
         }
-        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 }
@@ -266,7 +276,8 @@ mod tests {
     #[test]
     fn standard_output_is_refused_at_its_bound() {
         let mut stdout = Stdout::new(4);
-        assert_eq!(stdout.take(b"1234"), Ok(()));
-        assert_eq!(stdout.take(b"5"), Err(Stop::Output));
+        assert_eq!(stdout.take(b"123"), Ok(()));
+        assert_eq!(stdout.take(b"45"), Err(Stop::Output { wanted: 5 }));
+        assert_eq!((stdout.written(), stdout.finish()), (5, b"1234".to_vec()));
     }
 }

@@ -21,7 +21,8 @@ pub struct Task {
     pub artifacts: Vec<Artifact>,
     /// The last checkpoint of an earlier attempt: it appears as `/in/checkpoint`.
     pub checkpoint: Option<Bytes>,
-    /// With a seed, clock and randomness are the same in every run with that seed, on every machine.
+    /// With a seed, clocks, randomness and what can be seen of files are the same in every run with that seed, on every machine. Without
+    /// one, a task that is to be repeatable gets one that follows from module and input.
     pub seed: Option<[u8; 32]>,
     /// Who hears of progress, checkpoints and log lines.
     pub events: Box<dyn GuestEvents>,
@@ -90,6 +91,18 @@ pub struct Usage {
     pub wall: Duration,
     /// The largest linear memory, in bytes.
     pub memory_bytes_peak: u64,
+    /// Elements of all tables.
+    pub table_elements: u64,
+    /// Bytes written to standard output.
+    pub output_bytes: u64,
+    /// Bytes written below `/tmp`, and 4 KiB for each file or folder made there.
+    pub tmp_bytes: u64,
+    /// Files and folders made below `/tmp`.
+    pub tmp_files: u64,
+    /// Random bytes drawn.
+    pub random_bytes: u64,
+    /// Instructions, if they were counted.
+    pub fuel: u64,
 }
 
 /// A run that ended with exit code 0 and one JSON value.

@@ -1,4 +1,4 @@
-//! Advances the engine's epoch while guests run, and sleeps when none does.
+//! Advances the engines' epochs while guests run, and sleeps when none does.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -32,11 +32,11 @@ pub(crate) struct Running {
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: Engine) -> std::io::Result<Self> {
+    pub(crate) fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = std::thread::Builder::new().name("sandbox-ticker".to_owned()).spawn({
             let shared = Arc::clone(&shared);
-            move || tick(&shared, &engine)
+            move || tick(&shared, &engines)
         })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -71,7 +71,7 @@ impl Shared {
     }
 }
 
-fn tick(shared: &Shared, engine: &Engine) {
+fn tick(shared: &Shared, engines: &[Engine]) {
     let mut state = shared.lock();
     while !state.closed {
         if state.guests == 0 {
@@ -80,7 +80,7 @@ fn tick(shared: &Shared, engine: &Engine) {
         }
         drop(state);
         std::thread::sleep(TICK);
-        engine.increment_epoch();
+        engines.iter().for_each(Engine::increment_epoch);
         state = shared.lock();
     }
 }

@@ -117,6 +117,9 @@ fn cap_code(code: &str) -> ErrorCode {
         Some(Code::UnknownTopic | Code::NoPool | Code::WorkerLost | Code::WorkerUnreachable) => ErrorCode::JobWorkerUnavailable,
         Some(Code::JobDuplicate) => ErrorCode::JobDuplicate,
         Some(Code::LimitMemory | Code::LimitCpu | Code::LimitOutput) => ErrorCode::JobResourceExhausted,
+        Some(
+            Code::LimitTables | Code::LimitStack | Code::LimitHandles | Code::LimitRandom | Code::LimitFuel | Code::LimitCompile,
+        ) => ErrorCode::JobResourceExhausted,
         _ => ErrorCode::Unspecified,
     }
 }

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use busbar_sdk::WorkerOptions;
 use busbar_service::telemetry::{DEFAULT_FILTER, LogConfig, LogFormat, TraceConfig};
 use clap::{Parser, ValueEnum};
 
+use crate::wall::{Demand, Needs, Wall};
+
 /// The topic that needs no module.
 pub(crate) const ECHO: &str = "job.echo";
+/// The label that says what stands around the guests beside their sandbox.
+const WALL: &str = "wall";
 /// The capability that says: any topic with a module, whatever its name.
 const RUNS_MODULES: &str = "wasm";
 
@@ -58,6 +62,16 @@ pub(crate) struct Args {
     /// given.
     #[arg(long, value_name = "DIR", env = "WORKER_SCRATCH")]
     pub(crate) scratch: Option<PathBuf>,
+    /// Where compiled modules are kept for the next process: a folder that belongs to this user and is closed to all others; beside the
+    /// scratch folder unless given, for all workers of this user.
+    #[arg(long, value_name = "DIR", env = "WORKER_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+    /// What the worker gives up before it runs anybody's code: as much as the kernel allows, all or nothing, or nothing.
+    #[arg(long, value_name = "HOW", env = "WORKER_WALL", default_value = "auto")]
+    pub(crate) wall: Demand,
+    /// A file or folder that it must be able to read besides, for example certificates in a place of their own; may be repeated.
+    #[arg(long, value_name = "PATH", env = "WORKER_WALL_READ", value_delimiter = ':')]
+    pub(crate) wall_read: Vec<PathBuf>,
     /// How long a drain may take, in seconds; what still runs then is told to stop, and tried again elsewhere.
     #[arg(long, value_name = "SECONDS", env = "WORKER_DRAIN_WITHIN", default_value_t = 300)]
     pub(crate) drain_within: u32,
@@ -108,7 +122,7 @@ impl Args {
 
     /// What the SDK is told. It announces one topic, because others have workers of their own; those with a module reach it by
     /// its capability.
-    pub(crate) fn options(&self) -> WorkerOptions {
+    pub(crate) fn options(&self, wall: Wall) -> WorkerOptions {
         WorkerOptions {
             nats_url: self.nats.clone(),
             redis_url: self.redis.clone(),
@@ -118,11 +132,28 @@ impl Args {
             max_parallel: self.slots(),
             prefetch: self.prefetch.map(usize::from),
             worker_type: self.worker_type.clone(),
-            labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
+            labels: self.labels(wall),
             capabilities: std::iter::once(RUNS_MODULES.to_owned()).chain(self.capability.iter().cloned()).collect(),
             topics: Some(vec![ECHO.to_owned()]),
             drain_within: Duration::from_secs(u64::from(self.drain_within)),
             ..WorkerOptions::default()
+        }
+    }
+}
+
+impl Args {
+    /// Those that were asked for, and what stands around the guests: jobs may demand it.
+    fn labels(&self, wall: Wall) -> BTreeMap<String, String> {
+        std::iter::once((WALL.to_owned(), wall.describe().to_owned())).chain(self.label.iter().cloned()).collect()
+    }
+
+    /// What must stay possible behind the wall. Libraries find certificates by two names in the environment.
+    pub(crate) fn needs(&self, written: &[&Path]) -> Needs {
+        let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+        Needs {
+            written: written.iter().copied().map(Path::to_owned).collect(),
+            read: certificates.chain(self.wall_read.iter().cloned()).collect(),
+            listens: self.health_listen.map(|address| address.port()),
         }
     }
 }
@@ -151,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_a_default() {
-        let options = Args::try_parse_from(NEEDED).expect("enough").options();
+        let options = Args::try_parse_from(NEEDED).expect("enough").options(Wall::default());
         assert_eq!((options.id.as_str(), options.pool.as_str(), options.max_parallel > 0), ("w1", "default", true));
         assert_eq!((options.prefetch, options.worker_type.as_str()), (None, ""));
         assert_eq!((options.capabilities, options.topics), (vec!["wasm".to_owned()], Some(vec!["job.echo".to_owned()])));
@@ -161,11 +192,23 @@ mod tests {
     fn what_is_said_reaches_the_sdk() {
         let more = ["--max-parallel", "3", "--label", "zone=a=b", "--capability", "gpu", "--drain-within", "7"];
         let kinds = ["--prefetch", "0", "--worker-type", "spot"];
-        let options = Args::try_parse_from(NEEDED.into_iter().chain(more).chain(kinds)).expect("valid").options();
+        let options = Args::try_parse_from(NEEDED.into_iter().chain(more).chain(kinds))
+            .expect("valid")
+            .options(Wall { landlock: 6, seccomp: true });
         assert_eq!((options.prefetch, options.worker_type.as_str()), (Some(0), "spot"));
         assert_eq!((options.max_parallel, options.drain_within), (3, Duration::from_secs(7)));
-        assert_eq!(options.labels["zone"], "a=b");
+        assert_eq!((options.labels["zone"].as_str(), options.labels["wall"].as_str()), ("a=b", "landlock-seccomp"));
         assert_eq!(options.capabilities, ["wasm", "gpu"]);
+    }
+
+    #[test]
+    fn what_is_named_stays_possible_behind_the_wall() {
+        let more = ["--wall-read", "/x:/y", "--health-listen", "127.0.0.1:9091", "--wall", "require"];
+        let args = Args::try_parse_from(NEEDED.into_iter().chain(more)).expect("valid");
+        let needs = args.needs(&[Path::new("/b"), Path::new("/s")]);
+        assert_eq!((args.wall, needs.listens), (Demand::Require, Some(9091)));
+        assert_eq!(needs.written, ["/b", "/s"].map(PathBuf::from));
+        assert!(needs.read.ends_with(&["/x", "/y"].map(PathBuf::from)), "{:?}", needs.read);
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub(crate) enum Fatal {
     InUse { path: PathBuf },
     #[error("the sandbox cannot be set up")]
     Sandbox(#[from] SandboxError),
+    #[error("what this process gives up cannot be given up")]
+    Wall(#[source] Box<dyn Error + Send + Sync>),
+    #[error("--wall require: this system lacks a part of the second wall (there is: {found}); see docs/operations.md")]
+    WallMissing { found: &'static str },
     #[error("no threads for the guests")]
     Threads(#[source] io::Error),
     #[error(transparent)]

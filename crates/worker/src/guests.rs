@@ -90,7 +90,11 @@ impl Guests {
     /// Blocks for as long as the guest runs: only for the threads that are kept for this.
     fn load_and_run(&self, digest: &Sha256Hex, task: Task, about: &Context, runtime: &Handle) -> Result<Bytes, Failure> {
         let fetch = || runtime.block_on(self.blobs.read(digest, MODULE_BYTES_MAX));
-        let module = self.sandbox.load(digest, fetch).map_err(|error| module_failure(&error))?;
+        let loaded = match task.limits.fuel {
+            0 => self.sandbox.load(digest, fetch),
+            _ => self.sandbox.load_metered(digest, fetch),
+        };
+        let module = loaded.map_err(|error| module_failure(&error))?;
         let (began, limits) = (Instant::now(), task.limits);
         let tell = |usage: &Usage, code: Option<Code>| {
             self.meters.guest(usage, code);
@@ -181,7 +185,12 @@ fn limits_of(text: Option<&str>) -> Result<Limits, Failure> {
 fn module_failure(error: &ModuleError) -> Failure {
     let code = error.code();
     let plain = || Failure::of(code, in_full(error));
-    let ModuleError::Missing { source, .. } = error else { return plain() };
+    let source = match error {
+        ModuleError::Missing { source, .. } => source,
+        // Another machine may be faster, or less busy.
+        ModuleError::TooCostly { .. } => return Failure { retryable: true, ..plain() },
+        ModuleError::DigestMismatch { .. } | ModuleError::Invalid { .. } => return plain(),
+    };
     match source.downcast_ref::<BlobError>() {
         Some(BlobError::Corrupt { .. }) => Failure::of(Code::ModuleDigestMismatch, source.to_string()),
         Some(BlobError::TooLarge { .. }) => Failure::of(Code::ModuleInvalid, source.to_string()),

@@ -20,6 +20,7 @@ use clap::Parser as _;
 
 use crate::args::Args;
 use crate::failure::Fatal;
+use crate::serve::Ground;
 use crate::signals::Signals;
 
 mod args;
@@ -31,6 +32,7 @@ mod scratch;
 mod serve;
 mod signals;
 mod threads;
+mod wall;
 
 /// What log lines and traces say of this program.
 const PROCESS: Process = Process { role: "worker", version: env!("CARGO_PKG_VERSION") };
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Fatal> {
     telemetry::init(&args.log_config(), PROCESS)?;
+    let ground = Ground::prepare(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Fatal::Runtime)?;
     let ended = runtime.block_on(async {
         let signals = Signals::listen().map_err(Fatal::Signals)?;
@@ -58,7 +61,7 @@ fn run(args: &Args) -> Result<(), Fatal> {
         let ended = tokio::select! {
             biased;
             () = signals.second() => Err(Fatal::CutShort),
-            ended = serve::serve(args, tracer, &signals) => ended,
+            ended = serve::serve(args, ground, tracer, &signals) => ended,
         };
         export.finish().await;
         ended

@@ -17,7 +17,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How an attempt can end.
 const OUTCOMES: [&str; 4] = ["succeeded", "failed", "retryable", "cancelled"];
 /// The limits that can end a guest.
-const LIMITS: [Code; 4] = [Code::LimitMemory, Code::LimitCpu, Code::LimitWall, Code::LimitOutput];
+const LIMITS: [Code; 9] = [
+    Code::LimitMemory,
+    Code::LimitCpu,
+    Code::LimitWall,
+    Code::LimitOutput,
+    Code::LimitTables,
+    Code::LimitStack,
+    Code::LimitHandles,
+    Code::LimitRandom,
+    Code::LimitFuel,
+];
 
 /// The metrics. Clones are the same ones.
 #[derive(Clone, Debug)]
@@ -169,7 +179,7 @@ mod tests {
             let _ = meters.clone().attempt(std::future::ready(end)).await;
         }
         drop(meters.clone().attempt(std::future::pending()));
-        meters.guest(&Usage { cpu: Duration::ZERO, wall: Duration::ZERO, memory_bytes_peak: 65_536 }, Some(Code::LimitCpu));
+        meters.guest(&Usage { memory_bytes_peak: 65_536, ..Usage::default() }, Some(Code::LimitCpu));
         let text = metrics.render();
         for outcome in OUTCOMES {
             assert!(text.contains(&format!("busbar_worker_attempts_total{{outcome=\"{outcome}\"}} 1\n")), "{outcome} in {text}");

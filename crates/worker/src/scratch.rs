@@ -11,11 +11,13 @@ use crate::failure::Fatal;
 const BESIDE_BLOBS: &str = "scratch";
 const LOCK: &str = "lock";
 const TASKS: &str = "tasks";
+/// No worker's folder begins like this.
+const COMPILED: &str = ".compiled-";
 
 /// The folder, locked as long as this lives. A killed worker's lock is gone with its process.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    tasks: PathBuf,
+    path: PathBuf,
     _lock: File,
 }
 
@@ -29,20 +31,31 @@ impl Scratch {
         make_private(&path).map_err(failed)?;
         let lock = File::create(path.join(LOCK)).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { tasks: path.join(TASKS), _lock: lock }),
+            Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Fatal::InUse { path }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
 
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the sandbox makes the folders of its tasks.
-    pub(crate) fn tasks(&self) -> &Path {
-        &self.tasks
+    pub(crate) fn tasks(&self) -> PathBuf {
+        self.path.join(TASKS)
+    }
+
+    /// Where the sandbox keeps compiled modules for the next process, and for other workers of the same user.
+    pub(crate) fn compiled(&self) -> PathBuf {
+        let user = rustix::process::geteuid().as_raw();
+        self.path.with_file_name(format!("{COMPILED}{user}"))
     }
 }
 
-/// Tenants' artifacts are linked here: nobody else looks in.
-fn make_private(path: &Path) -> io::Result<()> {
+/// Makes a folder that nobody else looks into: tenants' artifacts are linked here.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made,
@@ -67,6 +80,7 @@ mod tests {
         assert_eq!(first.tasks(), blobs.join("scratch/w%2f1/tasks"));
         assert!(matches!(Scratch::open(None, &blobs, "w/1"), Err(Fatal::InUse { .. })));
         let other = Scratch::open(Some(&blobs), &blobs, "w2").expect("another id");
+        assert_eq!(first.compiled().parent(), Some(blobs.join("scratch").as_path()), "shared by workers of one user");
         assert_eq!(other.tasks(), blobs.join("w2/tasks"));
         drop(first);
         drop(Scratch::open(None, &blobs, "w/1").expect("free again"));

@@ -1,5 +1,6 @@
 //! From the command line to a worker that serves: what it owns, the connection, the handlers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use busbar_blobs::Blobs;
@@ -12,23 +13,49 @@ use crate::args::{Args, ECHO};
 use crate::failure::{Fatal, in_full};
 use crate::guests::{Guests, MODULE};
 use crate::meters::{Health, Meters};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, make_private};
 use crate::signals::Signals;
 use crate::threads::Threads;
+use crate::wall::{self, Demand, Wall};
+
+/// What must be there before any thread is begun: the wall is raised around it.
+pub(crate) struct Ground {
+    blobs: Blobs,
+    scratch: Scratch,
+    cache: PathBuf,
+    wall: Wall,
+}
+
+impl Ground {
+    /// Opens the folders and raises the wall around this thread and all that it will begin.
+    pub(crate) fn prepare(args: &Args) -> Result<Self, Fatal> {
+        let blobs = Blobs::open(&args.blobs).map_err(Fatal::Blobs)?;
+        let scratch = Scratch::open(args.scratch.as_deref(), blobs.folder(), &args.id)?;
+        let cache = args.cache.clone().unwrap_or_else(|| scratch.compiled());
+        make_private(&cache).map_err(|source| Fatal::Scratch { path: cache.clone(), source })?;
+        let wall = wall::raise(args.wall, &args.needs(&[blobs.folder(), scratch.path(), &cache]))?;
+        let Wall { landlock, seccomp } = wall;
+        tracing::info!(landlock, seccomp, "the second wall around guests");
+        if args.wall == Demand::Auto && !(landlock > 0 && seccomp) {
+            tracing::warn!("the second wall around guests has gaps on this system; docs/operations.md tells what it needs");
+        }
+        Ok(Self { blobs, scratch, cache, wall })
+    }
+}
 
 /// Serves until a signal, then drains.
-pub(crate) async fn serve(args: &Args, tracer: Tracer, signals: &Signals) -> Result<(), Fatal> {
+pub(crate) async fn serve(args: &Args, ground: Ground, tracer: Tracer, signals: &Signals) -> Result<(), Fatal> {
+    let Ground { blobs, scratch, cache, wall } = ground;
     let metrics = Metrics::new();
+    tell(wall, &metrics);
     let meters = Meters::register(&metrics, args.slots());
     let health = match args.health_listen {
         Some(address) => Some(Health::start(address, metrics.clone()).await?),
         None => None,
     };
-    let blobs = Blobs::open(&args.blobs).map_err(Fatal::Blobs)?;
-    let scratch = Scratch::open(args.scratch.as_deref(), blobs.folder(), &args.id)?;
-    let sandbox = Sandbox::new(SandboxConfig::new(scratch.tasks()))?;
+    let sandbox = Sandbox::new(SandboxConfig { cache_dir: Some(cache), ..SandboxConfig::new(scratch.tasks()) })?;
     let threads = Threads::start(args.slots()).map_err(Fatal::Threads)?;
-    let options = args.options();
+    let options = args.options(wall);
     let worker = tokio::select! {
         biased;
         () = signals.first() => return Ok(()),
@@ -42,6 +69,12 @@ pub(crate) async fn serve(args: &Args, tracer: Tracer, signals: &Signals) -> Res
     let guests = Arc::new(Guests { sandbox, threads, blobs, artifacts, checkpoints, meters, tracer });
     with_handlers(worker, &guests).run(signals.first()).await?;
     Ok(())
+}
+
+fn tell(wall: Wall, metrics: &Metrics) {
+    let landlock = metrics.gauge("worker_wall_landlock", "The version of Landlock's interface that is in force, 0 for none");
+    landlock.set(i64::from(wall.landlock));
+    metrics.gauge("worker_wall_seccomp", "Whether system calls are filtered").set(i64::from(wall.seccomp));
 }
 
 /// Connects, for as long as it takes: workers are started before servers, and outlive them.

@@ -1,5 +1,7 @@
 //! `topics.yaml`: the topics of a pack, and the topic documents that follow from them.
 
+use std::collections::BTreeSet;
+
 use busbar_protocol::busbar::{FlowLimits, KeyLimits, KeyStrategy, Rate, TopicDocument};
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +161,31 @@ struct Limits {
     output_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tmp_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tmp_files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_handles: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table_elements: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    random_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fuel: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeatable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imports: Option<BTreeSet<ImportGroup>>,
+}
+
+/// Functions that a guest may import. The sandbox reads the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ImportGroup {
+    Files,
+    Clocks,
+    Waiting,
+    Random,
+    Reports,
 }
 
 impl TopicsFile {

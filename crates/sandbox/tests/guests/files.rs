@@ -3,22 +3,22 @@
 use std::fs;
 use std::path::Path;
 
-use busbar_sandbox::{Artifact, Limits, Task};
+use busbar_sandbox::{Artifact, FailureKind, Limits, Task};
 
 use crate::support::{Bench, guest};
 
 /// The first granted directory. `/tmp` comes after `/in` when both exist.
-const FIRST: i32 = 3;
-const CREATE: i32 = 1;
-const READ: u64 = 1 << 1;
-const WRITE: u64 = 1 << 6;
+pub(crate) const FIRST: i32 = 3;
+pub(crate) const CREATE: i32 = 1;
+pub(crate) const READ: u64 = 1 << 1;
+pub(crate) const WRITE: u64 = 1 << 6;
 
 const NO_SPACE: u32 = 51;
-const NOT_SUPPORTED: u32 = 58;
-const NOT_PERMITTED: u32 = 63;
+pub(crate) const NOT_SUPPORTED: u32 = 58;
+pub(crate) const NOT_PERMITTED: u32 = 63;
 
 /// Instructions that open `path` (put at address 64 by `with_path`), leaving the errno.
-fn open(directory: i32, path: &str, flags: i32, rights: u64) -> String {
+pub(crate) fn open(directory: i32, path: &str, flags: i32, rights: u64) -> String {
     let len = path.len();
     format!(
         "(call $open (i32.const {directory}) (i32.const 1) (i32.const 64) (i32.const {len}) (i32.const {flags})
@@ -27,11 +27,11 @@ fn open(directory: i32, path: &str, flags: i32, rights: u64) -> String {
 }
 
 /// A guest with `path` at address 64 that writes the errno which the instructions leave, plus 100, as its output.
-fn errno_of(path: &str, instructions: &str) -> Vec<u8> {
+pub(crate) fn errno_of(path: &str, instructions: &str) -> Vec<u8> {
     guest(&format!(r#"(data (i32.const 64) "{path}") (func (export "_start") (call $number {instructions}))"#))
 }
 
-fn errno(bench: &Bench, wasm: &[u8], task: Task) -> u32 {
+pub(crate) fn errno(bench: &Bench, wasm: &[u8], task: Task) -> u32 {
     let output = bench.run(wasm, task).expect("a success").stdout;
     std::str::from_utf8(&output).expect("text").parse::<u32>().expect("a number") - 100
 }
@@ -44,7 +44,7 @@ fn with_tmp(tmp_bytes: u64) -> Task {
     Task { limits: Limits { tmp_bytes, ..Limits::default() }, ..Task::new("{}") }
 }
 
-fn file(bench: &Bench, content: &str) -> std::path::PathBuf {
+pub(crate) fn file(bench: &Bench, content: &str) -> std::path::PathBuf {
     let path = bench.scratch.path().join("artifact");
     fs::write(&path, content).expect("written");
     path
@@ -179,6 +179,70 @@ fn open_files_are_bounded() {
            (func (export "_start") (loop $again (br_if $again (i32.eqz {open_text}))) (call $proc_exit (i32.const 5)))"#
     ));
     let failure = bench.run(&wasm, with_artifact(&path)).expect_err("a failure");
-    assert_eq!(failure.kind.code().as_str(), "guest_trap");
-    assert!(failure.message.contains("resource table"), "{}", failure.message);
+    assert_eq!(failure.kind.code().as_str(), "limit_handles");
+    assert!(failure.message.contains("more than 256 open files"), "{}", failure.message);
+}
+
+/// Makes files `a`, `b`, … until that fails; the exit code is the number that were made.
+fn make_many() -> Vec<u8> {
+    let open_next = open(FIRST, "a", CREATE, WRITE);
+    guest(&format!(
+        r#"(data (i32.const 64) "a")
+           (func (export "_start") (local $made i32)
+             (block $full
+               (loop $again
+                 (br_if $full {open_next})
+                 (drop (call $fd_close (i32.load (i32.const 1024))))
+                 (i32.store8 (i32.const 64) (i32.add (i32.load8_u (i32.const 64)) (i32.const 1)))
+                 (local.set $made (i32.add (local.get $made) (i32.const 1)))
+                 (br $again)))
+             (call $proc_exit (local.get $made)))"#
+    ))
+}
+
+#[test]
+fn the_number_of_files_is_bounded_and_the_failure_says_so() {
+    let limits = Limits { tmp_bytes: 1 << 20, tmp_files: 7, ..Limits::default() };
+    let failure = Bench::new().run(&make_many(), Task { limits, ..Task::new("{}") }).expect_err("a failure");
+    assert_eq!(failure.kind, FailureKind::Exit { code: 7 });
+    assert!(failure.message.contains("its /tmp was full") && failure.message.contains("7 of 7 files"), "{}", failure.message);
+    assert_eq!((failure.usage.tmp_files, failure.usage.tmp_bytes), (7, 7 * 4096));
+}
+
+/// Writes the listing of the first directory, as WASI gives it, and the description of `.` to standard error.
+fn list() -> Vec<u8> {
+    guest(
+        r#"(data (i32.const 64) ".")
+           (func (export "_start")
+             (if (call $readdir (i32.const 3) (i32.const 4096) (i32.const 8192) (i64.const 0) (i32.const 32))
+               (then (call $proc_exit (i32.const 9))))
+             (drop (call $say (i32.const 2) (i32.const 4096) (i32.load (i32.const 32))))
+             (if (call $stat (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 2048))
+               (then (call $proc_exit (i32.const 8))))
+             (drop (call $say (i32.const 2) (i32.const 2048) (i32.const 64)))
+             (call $proc_exit (i32.const 1)))"#,
+    )
+}
+
+#[test]
+fn directories_are_listed_by_name_and_repeatable_runs_see_the_same_everywhere() {
+    let listing = |repeatable: bool, ids: &[&str]| {
+        let bench = Bench::new();
+        let path = file(&bench, "[1]");
+        let artifacts = ids.iter().map(|id| Artifact { id: (*id).to_owned(), path: path.clone() }).collect();
+        let limits = Limits { repeatable, ..Limits::default() };
+        bench.run(&list(), Task { artifacts, limits, ..Task::new("{}") }).expect_err("exit 1").stderr_tail
+    };
+    let ids = ["m", "z", "a", "q.10", "q.9", "B"];
+    let reversed: Vec<&str> = ids.iter().rev().copied().collect();
+    assert_eq!(listing(true, &ids), listing(true, &reversed));
+    let names = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let mut at: Vec<(usize, &str)> = ids.iter().map(|id| (text.find(id).expect("listed"), *id)).collect();
+        at.sort_unstable();
+        at.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+    };
+    for listed in [listing(true, &ids), listing(false, &ids)] {
+        assert_eq!(names(&listed), ["B", "a", "m", "q.10", "q.9", "z"]);
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use busbar_sandbox::{Failure, Limits, Sandbox, SandboxConfig, Task};
+use busbar_sandbox::{Failure, Import, Imports, Limits, Sandbox, SandboxConfig, Task};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bench, code, guest, run, start};
@@ -75,8 +75,74 @@ fn growing_tables_is_ended() {
            (func (export "_start") (drop (table.grow $t (ref.null func) (i32.const 1000000000))))"#,
     );
     let failure = failure(&wasm, |_| ());
-    assert_eq!(failure.kind.code().as_str(), "limit_memory");
-    assert!(failure.message.contains("table elements"), "{}", failure.message);
+    assert_eq!(failure.kind.code().as_str(), "limit_tables");
+    assert!(failure.message.contains("1000000001 of 100000 table elements"), "{}", failure.message);
+    let lower = failure_of_tables(&guest(r#"(table 6 funcref) (table 5 funcref) (func (export "_start"))"#), 10);
+    assert_eq!(lower, "limit_tables", "tables count together, from the start");
+}
+
+fn failure_of_tables(wasm: &[u8], table_elements: u64) -> &'static str {
+    code(run(wasm, |limits| limits.table_elements = table_elements))
+}
+
+#[test]
+fn endless_recursion_is_ended_by_the_stack() {
+    let wasm = guest(r#"(func $deep (call $deep) (call $deep)) (func (export "_start") (call $deep))"#);
+    let failure = failure(&wasm, |_| ());
+    assert_eq!(failure.kind.code().as_str(), "limit_stack");
+    assert!(failure.message.contains("1048576 bytes"), "{}", failure.message);
+}
+
+#[test]
+fn the_host_says_how_large_the_stack_is() {
+    let scratch = tempfile::tempdir().expect("a temp folder");
+    let config = SandboxConfig { stack_bytes: 64 * 1024, ..SandboxConfig::new(scratch.path()) };
+    let bench = Bench { sandbox: Sandbox::new(config).expect("a sandbox"), scratch };
+    // Ten thousand calls fit into a megabyte and not into a sixteenth of it.
+    let wasm = guest(
+        r#"(func $deep (param $left i32) (result i32)
+             (if (result i32) (local.get $left)
+               (then (i32.add (i32.const 1) (call $deep (i32.sub (local.get $left) (i32.const 1))))) (else (i32.const 0))))
+           (func (export "_start") (drop (call $deep (i32.const 10000))))"#,
+    );
+    assert_eq!(code(run(&wasm, |_| ())), "guest_output_invalid", "it ended by itself");
+    assert_eq!(code(bench.run(&wasm, Task::new("{}"))), "limit_stack");
+}
+
+#[test]
+fn fuel_ends_a_guest_at_the_same_instruction_every_time() {
+    let wasm = guest(
+        r#"(global $count (mut i32) (i32.const 0))
+           (func (export "_start")
+             (loop $again
+               (global.set $count (i32.add (global.get $count) (i32.const 1)))
+               (i32.store (i32.const 64) (global.get $count))
+               (drop (call $say (i32.const 2) (i32.const 64) (i32.const 4)))
+               (br $again)))"#,
+    );
+    let once = || {
+        let bench = Bench::new();
+        let limits = Limits { fuel: 12_345, ..Limits::default() };
+        let module = bench.load_metered(&wasm).expect("a valid guest");
+        bench.sandbox.run(&module, Task { limits, ..Task::new("{}") }).expect_err("a failure")
+    };
+    let (first, second) = (once(), once());
+    assert_eq!(first.kind.code().as_str(), "limit_fuel");
+    assert!(first.message.contains("12345 of 12345 instructions"), "{}", first.message);
+    assert_eq!((first.usage.fuel, first.stderr_tail.len() % 4), (second.usage.fuel, 0));
+    assert_eq!(first.stderr_tail, second.stderr_tail);
+}
+
+#[test]
+fn fuel_is_counted_only_where_it_was_asked_for() {
+    let (bench, wasm) = (Bench::new(), start("(nop)"));
+    let limits = Limits { fuel: 1_000, ..Limits::default() };
+    let plain = bench.run(&wasm, Task { limits, ..Task::new("{}") });
+    assert_eq!(code(plain), "internal", "a module without counting must not run as if it counted");
+    let metered = bench.load_metered(&wasm).expect("a valid guest");
+    let failure = bench.sandbox.run(&metered, Task::new("{}")).expect_err("no output");
+    assert_eq!(failure.kind.code().as_str(), "guest_output_invalid");
+    assert!(failure.usage.fuel > 0 && failure.usage.fuel < 100, "{:?}", failure.usage);
 }
 
 #[test]
@@ -84,7 +150,11 @@ fn a_flood_of_output_is_ended() {
     let wasm = start("(loop $again (drop (call $say (i32.const 1) (i32.const 0) (i32.const 65536))) (br $again))");
     let failure = failure(&wasm, |limits| limits.output_bytes = 1_000_000);
     assert_eq!(failure.kind.code().as_str(), "limit_output");
-    assert!(failure.message.contains("1000000 bytes"), "{}", failure.message);
+    let wrote = failure.usage.output_bytes;
+    assert!(wrote > 1_000_000 && wrote <= 1_000_000 + 65_536, "{wrote}");
+    assert!(failure.message.contains(&format!("{wrote} of 1000000 bytes")), "{:?}", failure.message);
+    assert!(failure.message.contains(&format!("[cut: the first 512 of {wrote} bytes]")), "{:?}", failure.message);
+    assert!(failure.stdout.ends_with(format!("\n[cut: the first 1000000 of {wrote} bytes]").as_bytes()));
 }
 
 #[test]
@@ -97,14 +167,27 @@ fn a_flood_of_log_costs_processor_time_and_nothing_else() {
 }
 
 #[test]
-fn huge_randomness_is_refused() {
+fn randomness_is_bounded_in_all() {
     let wasm = guest(
         r#"(memory (export "memory") 64)
-           (func (export "_start") (drop (call $random (i32.const 0) (i32.const 4000000))))"#,
+           (func (export "_start")
+             (loop $again (drop (call $random (i32.const 0) (i32.const 4000000))) (br $again)))"#,
     );
-    let failure = failure(&wasm, |_| ());
-    assert_eq!(failure.kind.code().as_str(), "guest_trap");
-    assert!(failure.message.contains("exceeds limit"), "{}", failure.message);
+    let failure = failure(&wasm, |limits| limits.random_bytes = 10_000_000);
+    assert_eq!(failure.kind.code().as_str(), "limit_random");
+    assert!(failure.message.contains("12000000 of 10000000 random bytes"), "{}", failure.message);
+    assert_eq!(failure.usage.random_bytes, 8_000_000);
+}
+
+#[test]
+fn imports_that_the_limits_do_not_name_are_denied() {
+    let clock = start("(drop (call $clock (i32.const 1) (i64.const 0) (i32.const 64)))");
+    let failure = failure(&clock, |limits| limits.imports = Imports::NONE.with(Import::Files));
+    assert_eq!(failure.kind.code().as_str(), "import_denied");
+    assert!(failure.message.contains("groups clocks; its limits allow it files"), "{}", failure.message);
+    assert_eq!(code(run(&clock, |limits| limits.imports = Imports::NONE.with(Import::Clocks))), "guest_output_invalid");
+    let bare = start("(drop (call $say (i32.const 1) (i32.const 0) (i32.const 0)))");
+    assert_eq!(code(run(&bare, |limits| limits.imports = Imports::NONE)), "guest_output_invalid", "the streams are for all");
 }
 
 #[test]

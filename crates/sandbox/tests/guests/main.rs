@@ -2,6 +2,7 @@
 //! exactly what the guest does.
 
 mod ends;
+mod escapes;
 mod files;
 mod limits;
 mod modules;

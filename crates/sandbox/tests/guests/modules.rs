@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use busbar_protocol::pointers::Sha256Hex;
-use busbar_sandbox::{ModuleError, Sandbox, SandboxConfig};
+use busbar_sandbox::{CacheError, Limits, ModuleError, Sandbox, SandboxConfig, SandboxError, Task};
 use bytes::Bytes;
 
 use crate::support::{Bench, guest, start};
@@ -103,4 +103,97 @@ fn folders_that_a_killed_process_left_are_removed() {
     let _sandbox = Sandbox::new(SandboxConfig::new(scratch.path())).expect("a sandbox");
     assert!(!scratch.path().join("task-old").exists());
     assert!(scratch.path().join("other").exists());
+}
+
+fn with_cache(change: impl FnOnce(&mut SandboxConfig)) -> Bench {
+    let scratch = tempfile::tempdir().expect("a temp folder");
+    let mut config = SandboxConfig::new(scratch.path());
+    change(&mut config);
+    Bench { sandbox: Sandbox::new(config).expect("a sandbox"), scratch }
+}
+
+/// Whether the module was fetched, that is, was not found compiled.
+fn fetched(bench: &Bench, wasm: &[u8]) -> bool {
+    let mut fetched = false;
+    let fetch = || {
+        fetched = true;
+        Ok::<_, Infallible>(Bytes::copy_from_slice(wasm))
+    };
+    let module = bench.sandbox.load(&Sha256Hex::of(wasm), fetch).expect("a valid guest");
+    let output = bench.sandbox.run(&module, Task::new("{}")).expect("a success");
+    assert_eq!(output.stdout, "7");
+    fetched
+}
+
+/// Prints 7.
+fn seven() -> Vec<u8> {
+    start("(i32.store8 (i32.const 64) (i32.const 55)) (drop (call $say (i32.const 1) (i32.const 64) (i32.const 1)))")
+}
+
+#[test]
+fn the_next_sandbox_finds_what_was_compiled_and_another_folder_does_not_help_it() {
+    let (folder, other) = (tempfile::tempdir().expect("a temp folder"), tempfile::tempdir().expect("another"));
+    let with = |folder: &tempfile::TempDir| with_cache(|config| config.cache_dir = Some(folder.path().join("compiled")));
+    assert!(fetched(&with(&folder), &seven()));
+    assert!(!fetched(&with(&folder), &seven()));
+    assert!(fetched(&with(&other), &seven()));
+    for entry in std::fs::read_dir(folder.path().join("compiled")).expect("readable") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), other.path().join("compiled").join(entry.file_name())).expect("copied");
+    }
+    assert!(fetched(&with(&other), &seven()), "what was copied is not trusted");
+    assert!(!fetched(&with(&other), &seven()), "and was made again");
+}
+
+#[test]
+fn machine_code_that_was_changed_is_not_run() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let with = || with_cache(|config| config.cache_dir = Some(folder.path().join("compiled")));
+    assert!(fetched(&with(), &seven()));
+    for entry in std::fs::read_dir(folder.path().join("compiled")).expect("readable") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "code") {
+            let mut bytes = std::fs::read(&path).expect("readable");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x90;
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+    assert!(fetched(&with(), &seven()));
+}
+
+#[test]
+fn engines_with_other_settings_do_not_share_machine_code() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let with = |stack_bytes: usize| {
+        with_cache(|config| {
+            config.cache_dir = Some(folder.path().join("compiled"));
+            config.stack_bytes = stack_bytes;
+        })
+    };
+    let bench = with(1 << 20);
+    assert!(fetched(&bench, &seven()));
+    let metered = bench.load_metered(&seven()).expect("a valid guest");
+    let limits = Limits { fuel: 1_000, ..Limits::default() };
+    assert!(bench.sandbox.run(&metered, Task { limits, ..Task::new("{}") }).expect("a success").usage.fuel > 0);
+    assert!(!fetched(&with(1 << 20), &seven()), "the other build has not replaced it");
+}
+
+#[test]
+fn a_folder_that_others_may_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, scratch) = (tempfile::tempdir().expect("a temp folder"), tempfile::tempdir().expect("another"));
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("set");
+    let config = SandboxConfig { cache_dir: Some(folder.path().to_owned()), ..SandboxConfig::new(scratch.path()) };
+    assert!(matches!(Sandbox::new(config), Err(SandboxError::Cache { source: CacheError::NotOurs { .. }, .. })));
+}
+
+#[test]
+fn compiling_is_bounded_in_time_and_size() {
+    let no_time = |config: &mut SandboxConfig| config.compile_ms_max = 0;
+    let no_room = |config: &mut SandboxConfig| config.code_bytes_max = 100;
+    for change in [no_time, no_room] {
+        let error = with_cache(change).load(&seven()).err().expect("too costly");
+        assert_eq!(error.code().as_str(), "limit_compile", "{error}");
+    }
 }

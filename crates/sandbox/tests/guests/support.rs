@@ -22,8 +22,28 @@ const IMPORTS: &[(&str, &str)] = &[
     ("$symlink", r#"(import "wasi_snapshot_preview1" "path_symlink" (func $symlink (param i32 i32 i32 i32 i32) (result i32)))"#),
     ("$proc_exit", r#"(import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))"#),
     ("$poll", r#"(import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))"#),
+    ("$readdir", r#"(import "wasi_snapshot_preview1" "fd_readdir" (func $readdir (param i32 i32 i32 i64 i32) (result i32)))"#),
+    ("$stat", r#"(import "wasi_snapshot_preview1" "path_filestat_get" (func $stat (param i32 i32 i32 i32 i32) (result i32)))"#),
     ("$random", r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#),
     ("$clock", r#"(import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))"#),
+    ("$fd_pwrite", r#"(import "wasi_snapshot_preview1" "fd_pwrite" (func $fd_pwrite (param i32 i32 i32 i64 i32) (result i32)))"#),
+    ("$renumber", r#"(import "wasi_snapshot_preview1" "fd_renumber" (func $renumber (param i32 i32) (result i32)))"#),
+    ("$prestat", r#"(import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))"#),
+    ("$mkdir", r#"(import "wasi_snapshot_preview1" "path_create_directory" (func $mkdir (param i32 i32 i32) (result i32)))"#),
+    ("$rename", r#"(import "wasi_snapshot_preview1" "path_rename" (func $rename (param i32 i32 i32 i32 i32 i32) (result i32)))"#),
+    ("$link", r#"(import "wasi_snapshot_preview1" "path_link" (func $link (param i32 i32 i32 i32 i32 i32 i32) (result i32)))"#),
+    (
+        "$readlink",
+        r#"(import "wasi_snapshot_preview1" "path_readlink" (func $readlink (param i32 i32 i32 i32 i32 i32) (result i32)))"#,
+    ),
+    (
+        "$set_times",
+        r#"(import "wasi_snapshot_preview1" "path_filestat_set_times"
+            (func $set_times (param i32 i32 i32 i32 i64 i64 i32) (result i32)))"#,
+    ),
+    ("$environ", r#"(import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ (param i32 i32) (result i32)))"#),
+    ("$args", r#"(import "wasi_snapshot_preview1" "args_sizes_get" (func $args (param i32 i32) (result i32)))"#),
+    ("$clock_res", r#"(import "wasi_snapshot_preview1" "clock_res_get" (func $clock_res (param i32 i32) (result i32)))"#),
     ("$progress", r#"(import "busbar" "progress" (func $progress (param i32)))"#),
     ("$checkpoint", r#"(import "busbar" "checkpoint" (func $checkpoint (param i32 i32)))"#),
 ];
@@ -81,6 +101,10 @@ impl Bench {
 
     pub(crate) fn load(&self, wasm: &[u8]) -> Result<Module, ModuleError> {
         self.sandbox.load(&Sha256Hex::of(wasm), || Ok::<_, Infallible>(Bytes::copy_from_slice(wasm)))
+    }
+
+    pub(crate) fn load_metered(&self, wasm: &[u8]) -> Result<Module, ModuleError> {
+        self.sandbox.load_metered(&Sha256Hex::of(wasm), || Ok::<_, Infallible>(Bytes::copy_from_slice(wasm)))
     }
 
     pub(crate) fn run(&self, wasm: &[u8], task: Task) -> Result<Output, Failure> {

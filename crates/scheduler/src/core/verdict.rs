@@ -8,6 +8,7 @@ use busbar_protocol::envelope;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
+use serde_json::Value;
 
 use super::job::Job;
 use super::transition::Verdict;
@@ -78,9 +79,9 @@ fn redacted(request: &[u8], context_ptr: &str) -> Option<bytes::Bytes> {
 
 /// The sandbox limits with the wall clock bound to what the decision allows; a decision can only lower a limit.
 fn tightened(limits: &str, run_ms_max: u64) -> String {
-    let mut all: BTreeMap<String, u64> = serde_json::from_str(limits).unwrap_or_default();
-    let wall = all.entry("wall_ms".to_owned()).or_insert(run_ms_max);
-    *wall = run_ms_max.min(*wall);
+    let mut all: BTreeMap<String, Value> = serde_json::from_str(limits).unwrap_or_default();
+    let wall_ms = all.get("wall_ms").and_then(Value::as_u64).map_or(run_ms_max, |wall_ms| wall_ms.min(run_ms_max));
+    all.insert("wall_ms".to_owned(), wall_ms.into());
     serde_json::to_string(&all).unwrap_or_default()
 }
 
@@ -89,6 +90,14 @@ mod tests {
     use busbar_protocol::cap::ResourceRef;
 
     use super::*;
+
+    #[test]
+    fn a_decision_lowers_the_wall_clock_and_leaves_every_other_limit() {
+        assert_eq!(tightened("", 7), r#"{"wall_ms":7}"#);
+        assert_eq!(tightened(r#"{"wall_ms":5}"#, 7), r#"{"wall_ms":5}"#);
+        let all = r#"{"cpu_ms":1,"imports":["files"],"repeatable":true,"wall_ms":9}"#;
+        assert_eq!(tightened(all, 7), r#"{"cpu_ms":1,"imports":["files"],"repeatable":true,"wall_ms":7}"#);
+    }
 
     #[test]
     fn what_is_redacted_cannot_be_found_by_its_reference() {

@@ -44,12 +44,17 @@ async fn every_limit_ends_a_guest_and_leaves_its_neighbours_alone() {
     let _worker = rig.worker().await;
     let growing = guest("(loop $more (drop (memory.grow (i32.const 16))) (br $more))", "");
     let flooding = guest("(loop $more (call $say (i32.const 1) (i32.const 100) (i32.const 4)) (br $more))", "null");
+    // The start function calls itself: it comes after five imports and two functions.
+    let deep = guest("(call 7)", "");
     let cases = [
         ("cpu", looping(), json!({ "cpu_ms": 200 }), "limit_cpu"),
         ("wall", sleeping(600_000), json!({ "wall_ms": 200 }), "limit_wall"),
         ("wall-busy", looping(), json!({ "wall_ms": 200 }), "limit_wall"),
         ("memory", growing, json!({ "memory_bytes": 8 << 20 }), "limit_memory"),
         ("output", flooding, json!({ "output_bytes": 1000 }), "limit_output"),
+        ("stack", deep, json!({}), "limit_stack"),
+        ("fuel", looping(), json!({ "fuel": 10_000 }), "limit_fuel"),
+        ("imports", looping(), json!({ "imports": ["files"] }), "import_denied"),
     ];
     let neighbour = rig.module(sleeping(300)).await;
     let mut jobs = Vec::new();

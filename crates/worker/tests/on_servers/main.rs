@@ -5,3 +5,4 @@ mod guests;
 mod packs;
 mod process;
 mod rig;
+mod wall;
