@@ -118,6 +118,7 @@ pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) 
             broken.push(format!("{job}: the record is not where the log ends"));
         }
     }
+    story.faults = super::faults(world);
     let ledger = world.ledger();
     for job in &ledger.acknowledged {
         match records.get(job) {
@@ -149,7 +150,6 @@ pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) 
     told(world, &records, broken);
     let counters = world.bus.counters();
     story.events = counters.published + counters.delivered + counters.pulled + world.store.commits();
-    story.faults = ledger.faults + counters.dropped + counters.duplicated + counters.acks_lost;
     story.calm = u64::from(ledger.calm);
     story.least = (!ledger.calm).then_some((story.events, story.faults));
     story.reordered = counters.reordered;
