@@ -55,6 +55,7 @@ fn what_expressions_give() {
         ("flatten([[1], [], [2, [3]]])", json!([1, 2, [3]])),
         ("sum(steps.map.output.map(o, o.k)) + sum([])", json!(3)),
         ("sum([1, 0.5])", json!(1.5)),
+        ("max([1, 3, 2]) - min(4, 2, 3)", json!(1)),
         ("range(2, 5)", json!([2, 3, 4])),
         ("range(5, 2)", json!([])),
         ("json(input.deep)", json!(r#"{"f":1.5,"x":null}"#)),

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use busbar_protocol::hex;
 use busbar_protocol::pointers::Sha256Hex;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::TryRng as _;
@@ -195,7 +196,7 @@ impl CompiledModules {
         let mut maker = Sha256::new_with_prefix(entry.engine);
         maker.update(self.place.0.to_le_bytes());
         maker.update(self.place.1.to_le_bytes());
-        let maker: String = maker.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let maker = hex::encode(&maker.finalize()[..8]);
         self.folder.join(format!("{}-{}-{maker}{SUFFIX}", entry.digest, entry.build.as_str()))
     }
 

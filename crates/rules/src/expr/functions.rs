@@ -18,8 +18,8 @@ pub(super) const FUNCTIONS: &[&str] = &[
     "int",
     "uint",
     "double",
-    "max",
-    "min",
+    MAX,
+    MIN,
     CHUNKS,
     GROUPS_BY_BYTES,
     FLATTEN,
@@ -28,6 +28,8 @@ pub(super) const FUNCTIONS: &[&str] = &[
     JSON,
 ];
 
+const MAX: &str = "max";
+const MIN: &str = "min";
 const CHUNKS: &str = "chunks";
 const GROUPS_BY_BYTES: &str = "groupsByBytes";
 const FLATTEN: &str = "flatten";
@@ -38,6 +40,9 @@ const JSON: &str = "json";
 /// Makes our functions known.
 pub(super) fn register(context: &mut Context<'_, '_>) {
     // Registering fails only for a name that CEL has itself, and it has none of these.
+    // The library has these two, but leaves it to its users to offer them: they are no part of CEL's own.
+    let _ = context.add_function(MAX, cel::functions::max);
+    let _ = context.add_function(MIN, cel::functions::min);
     let _ = context.add_function(CHUNKS, chunks);
     let _ = context.add_function(GROUPS_BY_BYTES, groups_by_bytes);
     let _ = context.add_function(FLATTEN, flatten);
