@@ -34,9 +34,9 @@ pub(crate) enum Input {
     /// A native worker's beat.
     Beat(WorkerBeat),
     /// An announced worker's heartbeat.
-    Heartbeat(Heartbeat),
+    Heartbeat(Heartbeat, Option<Objection>),
     /// A worker announced itself at this time.
-    Handshake(Handshake, Timestamp),
+    Handshake(Handshake, Timestamp, Option<Objection>),
     /// These workers speak CAP-PRODUCTION, and others do not.
     Bindings(Bindings),
     /// These workers have no enrolled key any more, and must have one.
@@ -112,7 +112,7 @@ pub(crate) enum Origin {
     Queue { deliveries: Vec<Delivery> },
 }
 
-/// What speaks against a packet, unless it is about what a native worker holds: whether it is, the event loop knows.
+/// What speaks against a packet, unless it is a native worker's, or about what one holds: whether it is, the event loop knows.
 pub(crate) struct Objection {
     /// Where the packet came.
     pub subject: &'static str,

@@ -284,7 +284,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Admit(admit) => self.admits.push(admit),
             Input::Reported(reported) => self.reported(reported, now),
             Input::Progress { job, attempt, worker_id, percent, objection } => {
-                if self.objects(&job, &worker_id, objection) {
+                if self.objects_about(&job, &worker_id, objection) {
                     return Ok(());
                 }
                 let is_theirs = |hold: &Hold| hold.worker_id.is_empty() || hold.worker_id == worker_id;
@@ -295,8 +295,16 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 }
             }
             Input::Beat(beat) => self.cell.beat(&beat, now),
-            Input::Heartbeat(beat) => self.cell.heartbeat(&beat, now),
-            Input::Handshake(shake, sent) => self.cell.handshake(&shake, sent, now),
+            Input::Heartbeat(beat, objection) => {
+                if !self.disbelieves(&beat.worker_id, objection) {
+                    self.cell.heartbeat(&beat, now);
+                }
+            }
+            Input::Handshake(shake, sent, objection) => {
+                if !self.disbelieves(&shake.component_id, objection) {
+                    self.cell.handshake(&shake, sent, now);
+                }
+            }
             Input::Bindings(bindings) => {
                 if !self.cell.bind(bindings) {
                     return Err(Left::Reload);
@@ -358,22 +366,33 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         Ok(())
     }
 
-    /// Whether a packet about a job must not count. Of what a native worker holds, it may speak: it is known by its beats. Where
-    /// nobody holds the job, the packet changes nothing but the slots of a worker, if there is such a worker.
-    fn objects(&mut self, job: &JobId, worker_id: &str, objection: Option<Objection>) -> bool {
-        let may_speak = match self.cell.job(job).and_then(Job::hold) {
-            Some(hold) => hold.kind == WorkerKind::Native && hold.worker_id == worker_id,
-            None => self.cell.workers().get(worker_id).is_none_or(|worker| worker.kind == WorkerKind::Native),
-        };
-        let Some(objection) = objection.filter(|_| !may_speak) else { return false };
+    /// Whether what a worker says of itself must not count. A native one is known by its beats, and speaks in CAP's words for others.
+    fn disbelieves(&mut self, worker_id: &str, objection: Option<Objection>) -> bool {
+        let is_native = self.cell.workers().get(worker_id).is_some_and(|worker| worker.kind == WorkerKind::Native);
+        !is_native && self.objects(objection)
+    }
+
+    /// Whether something must not count against which this speaks; it is told.
+    fn objects(&mut self, objection: Option<Objection>) -> bool {
+        let Some(objection) = objection else { return false };
         let refuses = objection.doubt.refuses;
         self.objections.push(objection);
         refuses
     }
 
+    /// Whether a packet about a job must not count. Of what a native worker holds, it may speak: it is known by its beats. Where
+    /// nobody holds the job, the packet changes nothing but the slots of a worker, if there is such a worker.
+    fn objects_about(&mut self, job: &JobId, worker_id: &str, objection: Option<Objection>) -> bool {
+        let may_speak = match self.cell.job(job).and_then(Job::hold) {
+            Some(hold) => hold.kind == WorkerKind::Native && hold.worker_id == worker_id,
+            None => self.cell.workers().get(worker_id).is_none_or(|worker| worker.kind == WorkerKind::Native),
+        };
+        !may_speak && self.objects(objection)
+    }
+
     fn reported(&mut self, mut reported: Reported, now: Timestamp) {
         let objection = reported.objection.take();
-        if self.objects(&reported.job, &reported.report.worker_id, objection) {
+        if self.objects_about(&reported.job, &reported.report.worker_id, objection) {
             self.settle.push((reported.delivery, Settlement::Term));
             return;
         }

@@ -159,8 +159,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         let Decoded { packet, payload, .. } = decoded;
         match (subject, payload) {
             (subjects::HEARTBEAT, Payload::Heartbeat(beat)) => {
-                if self.believes(subject, &beat.worker_id, &packet, bytes).await == Ok(true) {
-                    self.send(Input::Heartbeat(beat)).await;
+                // One that cannot be weighed now is lost; the next one comes.
+                if let Ok(objection) = self.objection(subject, &beat.worker_id, &packet, bytes).await {
+                    self.send(Input::Heartbeat(beat, objection)).await;
                 }
             }
             (subjects::PROGRESS, Payload::JobProgress(progress)) => self.hear_progress(packet, progress, bytes).await,
@@ -178,8 +179,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
 
     async fn hear_progress(&self, packet: BusPacket, progress: JobProgress, bytes: &Bytes) {
         // Progress that cannot be weighed now is lost; the next one tells more.
-        let Ok(doubt) = self.trust.doubt_worker(&packet.sender_id, &packet, bytes).await else { return };
-        let objection = doubt.map(|doubt| Objection { subject: subjects::PROGRESS, doubt, bytes: bytes.clone() });
+        let Ok(objection) = self.objection(subjects::PROGRESS, &packet.sender_id, &packet, bytes).await else { return };
         let attempt = progress.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok());
         let JobProgress { job_id, percent, .. } = progress;
         if let Ok(job) = JobId::parse(job_id) {
@@ -365,9 +365,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         match envelope::decode(&delivery.message.payload) {
             Ok(Decoded { packet, payload: Payload::Handshake(shake), .. }) => {
                 let sent = packet.created_at.as_ref().map(Timestamp::from_proto).unwrap_or_default();
-                match self.believes(subjects::HANDSHAKE, &shake.component_id, &packet, &delivery.message.payload).await {
-                    Ok(true) => self.send(Input::Handshake(shake, sent)).await,
-                    Ok(false) => {}
+                match self.objection(subjects::HANDSHAKE, &shake.component_id, &packet, &delivery.message.payload).await {
+                    Ok(objection) => self.send(Input::Handshake(shake, sent, objection)).await,
                     Err(_) => return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await,
                 }
             }

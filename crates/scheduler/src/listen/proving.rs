@@ -18,7 +18,7 @@ use busbar_protocol::subjects;
 
 use super::Ears;
 use crate::core::trust::Doubt;
-use crate::input::Input;
+use crate::input::{Input, Objection};
 use crate::intake;
 
 /// How many steps of handshakes are dealt with at once.
@@ -108,19 +108,19 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         }
     }
 
-    /// Whether what a worker says of itself counts.
+    /// What speaks against a packet in which a worker speaks of itself, unless it turns out to be a native one.
     ///
     /// # Errors
     /// [`StoreError`] when that cannot be known now.
-    pub(super) async fn believes(
+    pub(super) async fn objection(
         &self,
         subject: &'static str,
         worker_id: &str,
         packet: &BusPacket,
         bytes: &Bytes,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Objection>, StoreError> {
         let doubt = self.trust.doubt_worker(worker_id, packet, bytes).await?;
-        Ok(self.weighs(subject, doubt, bytes).await)
+        Ok(doubt.map(|doubt| Objection { subject, doubt, bytes: bytes.clone() }))
     }
 
     /// Whether a packet counts against which this speaks.
