@@ -202,7 +202,7 @@ impl<R: Records, C: Clock> Trust<R, C> {
         packet: &BusPacket,
         bytes: &Bytes,
     ) -> Result<Option<Doubt>, StoreError> {
-        if !self.sessions_mode.looks() || !self.known().0.bindings().contains_key(worker_id) {
+        if !self.sessions_mode.looks() || !self.known().0.speaks_production(worker_id) {
             return self.doubt_worker(worker_id, packet, bytes).await;
         }
         if let Some(doubt) = self.doubt_session(worker_id, packet).await? {

@@ -167,8 +167,18 @@ impl Enrolments {
 
     /// The keys of a worker.
     pub fn of<'a>(&'a self, worker_id: &'a str) -> impl Iterator<Item = &'a Enrolled> {
+        self.entries(worker_id).map(|entry| &entry.enrolled)
+    }
+
+    fn entries<'a>(&'a self, worker_id: &'a str) -> impl Iterator<Item = &'a Entry> {
         let from = (worker_id.to_owned(), String::new());
-        self.0.range(from..).take_while(move |((worker, _), _)| worker == worker_id).map(|(_, entry)| &entry.enrolled)
+        self.0.range(from..).take_while(move |((worker, _), _)| worker == worker_id).map(|(_, entry)| entry)
+    }
+
+    /// Whether a worker speaks CAP-PRODUCTION.
+    #[must_use]
+    pub fn speaks_production(&self, worker_id: &str) -> bool {
+        self.entries(worker_id).any(|entry| entry.record.production)
     }
 
     /// The production key of these names.
@@ -328,6 +338,7 @@ mod tests {
         let bound = EnrolledKey { production: true, ..key("bound", 1, "a") };
         enrolments.enrol(bound.clone()).expect("a good key");
         assert_eq!(enrolments.bindings(), [("bound".to_owned(), "default".to_owned())].into());
+        assert!(enrolments.speaks_production("bound") && !enrolments.speaks_production("plain"));
         assert!(enrolments.production_key("bound", "k").is_some() && enrolments.production_key("plain", "k").is_none());
         let elsewhere = EnrolledKey { proof_key_id: "k2".into(), tenant_id: "acme".into(), ..bound.clone() };
         assert_eq!(enrolments.enrol(elsewhere), Err(EnrolError::Tenants));
