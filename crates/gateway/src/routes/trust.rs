@@ -65,7 +65,7 @@ pub(crate) async fn list_of<B: Bus, R: Records>(
     operation_id = "enrolWorkerKey",
     params(("id" = String, Path, description = "The worker."), ("key_id" = String, Path, description = "The key's name.")),
     request_body(content = EnrolRequest, example = json!({
-        "public_key": "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE…\n-----END PUBLIC KEY-----\n", "agent_id": "translator"
+        "public_key": "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAECKELxk8TTA7PJ7PvLfS22ueuNFa6\n2NQSC2HUQeSPLWRpBTuxc7dC+h6I0xHs2aFNv2hbirlE/VYOCfjYJkzmYw==\n-----END PUBLIC KEY-----\n", "agent_id": "translator"
     })),
     responses((status = 200, description = "It is enrolled.", body = WorkerKeyView)),
     extensions(("x-busbar-codes" = json!([

@@ -14,6 +14,24 @@ fn names(list: &Value) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_workers_are_enrolled_shown_and_revoked() {
+    let fixture = Fixture::start().await;
+    let _scheduler = Scheduler::start(&fixture).await;
+    let path = "/api/v1/workers/w1/keys/k1";
+    let key = fixture.ask("PUT", path, r#"{"public_key":"PEM","production":true}"#).await.json();
+    assert_eq!((&key["worker_id"], &key["key_id"], &key["agent_id"]), (&json!("w1"), &json!("k1"), &json!("w1")));
+    assert_eq!((&key["tenant_id"], &key["production"]), (&json!("acme"), &json!(true)));
+    for list in ["/api/v1/worker-keys", "/api/v1/workers/w1/keys"] {
+        assert_eq!(fixture.ask("GET", list, "").await.json(), json!({"items": [key]}), "{list}");
+    }
+    assert_eq!(fixture.ask("GET", "/api/v1/workers/w2/keys", "").await.json(), json!({"items": []}));
+    assert_eq!(fixture.ask("DELETE", path, "").await.json(), json!({"items": []}));
+    fixture.ask("DELETE", path, "").await.refused(404, "not_found");
+    fixture.ask("PUT", path, r#"{"publick_key":"PEM"}"#).await.refused(400, "body_invalid");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_paused_stays_so_until_it_is_lifted() {
     let fixture = Fixture::start().await;
     let _scheduler = Scheduler::start(&fixture).await;

@@ -9,9 +9,9 @@ use busbar_blobs::Blobs;
 use busbar_bus::{BusConfig, NatsBus};
 use busbar_gateway::{Gateway, GatewayConfig, Grpc, Kit, Listeners, NewKey, Role, create_key};
 use busbar_protocol::busbar::{
-    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelAnswer, CancelReply, CancelRequest, Drain, Ended, JobEvent,
-    JobEventBatch, JobEventEntry, JobOptions, JobPlan, JobRecord, JobState, ListReply, ListRequest, Pause, Problem, Scheduled,
-    SchedulerStatus, WorkerKind, WorkerView, WorkersReply, admit_answer, cancel_answer, job_record,
+    AdmitAnswer, AdmitItem, AdmitReply, AdmitRequest, Admitted, CancelAnswer, CancelReply, CancelRequest, Drain, Ended,
+    EnrolledKey, JobEvent, JobEventBatch, JobEventEntry, JobOptions, JobPlan, JobRecord, JobState, ListReply, ListRequest, Pause,
+    Problem, Scheduled, SchedulerStatus, WorkerKind, WorkerView, WorkersReply, admit_answer, cancel_answer, job_record,
 };
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::ports::{Answer, Bus, CommitClass, CommitId, Guard, Headers, Message, Records, Unit, Write};
@@ -179,7 +179,7 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
 }
 
 /// What the scheduler is asked for.
-const VERBS: [&str; 8] = [
+const VERBS: [&str; 9] = [
     subjects::ADMIT,
     subjects::SCHEDULER_CANCEL,
     subjects::SCHEDULER_LIST,
@@ -187,6 +187,7 @@ const VERBS: [&str; 8] = [
     subjects::SCHEDULER_EXPLAIN,
     subjects::SCHEDULER_PAUSE,
     subjects::SCHEDULER_DRAIN,
+    subjects::SCHEDULER_ENROL,
     subjects::SCHEDULER_REDRIVE,
 ];
 
@@ -206,6 +207,8 @@ pub(crate) struct State {
     /// What is paused, by scope and name.
     pub(crate) pauses: BTreeMap<(i32, String), Pause>,
     pub(crate) drains: BTreeMap<String, Drain>,
+    /// The enrolled keys.
+    pub(crate) keys: Vec<EnrolledKey>,
     /// How many redrives came in each message, with the times before which nothing starts.
     pub(crate) redrives: Vec<Vec<u64>>,
     /// What the last job that tries another again was to be called.
@@ -267,6 +270,7 @@ impl Scheduler {
             subjects::SCHEDULER_EXPLAIN => self.explain(&message),
             subjects::SCHEDULER_PAUSE => self.pause(&message),
             subjects::SCHEDULER_DRAIN => self.drain(&message),
+            subjects::SCHEDULER_ENROL => self.enrol(&message),
             subjects::SCHEDULER_REDRIVE => match self.redrive(&message).await {
                 Some(reply) => reply,
                 None => return,

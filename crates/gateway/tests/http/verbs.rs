@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use busbar_protocol::busbar::{
-    AdmitAnswer, Admitted, DeadLetter, DrainReply, DrainRequest, ExplainReply, ExplainRequest, Gate, GateState, JobRecord,
-    JobState, PauseReply, PauseRequest, Problem, RedriveItem, RedriveReply, RedriveRequest, Scheduled, WorkerVerdict,
-    admit_answer, job_record,
+    AdmitAnswer, Admitted, DeadLetter, DrainReply, DrainRequest, EnrolReply, EnrolRequest, ExplainReply, ExplainRequest, Gate,
+    GateState, JobRecord, JobState, PauseReply, PauseRequest, Problem, RedriveItem, RedriveReply, RedriveRequest, Scheduled,
+    WorkerVerdict, admit_answer, job_record,
 };
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::keys;
@@ -61,6 +61,16 @@ impl Scheduler {
         state.drains.retain(|worker_id, _| !lift.contains(worker_id));
         state.drains.extend(set.into_iter().map(|drain| (drain.worker_id.clone(), drain)));
         DrainReply { drains: state.drains.values().cloned().collect(), problem: None }.encode_to_vec()
+    }
+
+    pub(crate) fn enrol(&self, message: &Message) -> Vec<u8> {
+        let EnrolRequest { enrol, revoke } = EnrolRequest::decode(message.payload.clone()).expect("a request");
+        let mut state = self.state.lock().expect("not poisoned");
+        state.keys.retain(|key| {
+            !revoke.iter().any(|name| (&name.worker_id, &name.proof_key_id) == (&key.worker_id, &key.proof_key_id))
+        });
+        state.keys.extend(enrol);
+        EnrolReply { keys: state.keys.clone(), problem: None }.encode_to_vec()
     }
 
     /// None where the answer is to be lost.
