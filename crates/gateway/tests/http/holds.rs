@@ -27,7 +27,7 @@ async fn keys_of_workers_are_enrolled_shown_and_revoked() {
     assert_eq!(fixture.ask("GET", "/api/v1/workers/w2/keys", "").await.json(), json!({"items": []}));
     assert_eq!(fixture.ask("DELETE", path, "").await.json(), json!({"items": []}));
     fixture.ask("DELETE", path, "").await.refused(404, "not_found");
-    fixture.ask("PUT", path, r#"{"publick_key":"PEM"}"#).await.refused(400, "body_invalid");
+    fixture.ask("PUT", path, r#"{"publick_key":"PEM"}"#).await.refused(422, "field_invalid");
     fixture.end().await;
 }
 
