@@ -216,17 +216,14 @@ impl<R: Records, C: Clock> Trust<R, C> {
     }
 
     fn verify_production(&self, audience: &str, packet: &BusPacket, bytes: &Bytes) -> Result<Verified, PacketError> {
-        if packet.signature_metadata.is_none() {
-            return Err(PacketError::Unsigned);
-        }
-        let key_id = production::key_id(bytes).map_err(|_| PacketError::Signature)?;
+        let key_id = &packet.signature_metadata.as_ref().ok_or(PacketError::Unsigned)?.key_id;
         let known = self.known();
-        let enrolled = known.0.production_key(&packet.sender_id, &key_id).ok_or(PacketError::Signature)?;
+        let enrolled = known.0.production_key(&packet.sender_id, key_id).ok_or(PacketError::Signature)?;
         let expected = Expected {
             audience,
             tenant_id: &enrolled.tenant_id,
             sender_id: &enrolled.worker_id,
-            key: (&key_id, &enrolled.key),
+            key: (key_id, &enrolled.key),
             now: self.clock.now(),
             skew: production::SKEW_MAX,
         };

@@ -292,9 +292,7 @@ impl Workers {
             // A handshake that was kept since an earlier time says what the worker serves, not that it lives.
             worker.lost = true;
         }
-        let gone: Vec<_> = worker.out.extract_if(.., |_, out| out.confirmed < sent).collect();
-        let lost = gone.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
-        release(gone, released);
+        let lost = give_up(worker.out.extract_if(.., |_, out| out.confirmed < sent), released);
         *room_came = true;
         Heard { lost, ..Heard::default() }
     }
@@ -333,9 +331,7 @@ impl Workers {
         let announced = self.by_id.get_mut(id).filter(|worker| worker.kind == WorkerKind::Announced);
         let Some(worker) = announced else { return Vec::new() };
         worker.lost = true;
-        let lost = worker.out.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
-        release(std::mem::take(&mut worker.out), &mut self.released);
-        lost
+        give_up(std::mem::take(&mut worker.out), &mut self.released)
     }
 
     /// The attempt is no longer the present one of its job; the slot stays taken until the worker says otherwise.
@@ -362,14 +358,13 @@ impl Workers {
         for (id, worker) in by_id.iter_mut() {
             if !worker.lost && now.since(worker.silent_since().max(heard_since)) > worker.patience(patience) {
                 worker.lost = true;
-                let current = worker.out.iter().filter(|(_, out)| out.current);
-                silence.lost.extend(current.map(|(key, _)| (key.clone(), id.clone())));
-                release(std::mem::take(&mut worker.out), released);
+                let lost = give_up(std::mem::take(&mut worker.out), released);
+                silence.lost.extend(lost.into_iter().map(|key| (key, id.clone())));
             }
             if worker.left.is_some_and(|at| now.since(at.max(heard_since)) > LEFT_GRACE) {
-                let current = worker.out.iter().filter(|(_, out)| out.current);
-                silence.left.extend(current.map(|(key, _)| (key.clone(), id.clone())));
-                *room_came |= release(std::mem::take(&mut worker.out), released) > 0;
+                *room_came |= !worker.out.is_empty();
+                let left = give_up(std::mem::take(&mut worker.out), released);
+                silence.left.extend(left.into_iter().map(|key| (key, id.clone())));
                 worker.left = None;
             }
             if worker.kind == WorkerKind::Native && !worker.lost {
@@ -402,6 +397,14 @@ fn release(gone: impl IntoIterator<Item = (AttemptKey, Out)>, released: &mut Vec
     count
 }
 
+/// The same; which of the attempts were the present ones of their jobs.
+fn give_up(gone: impl IntoIterator<Item = (AttemptKey, Out)>, released: &mut Vec<Charge>) -> Vec<AttemptKey> {
+    let gone: Vec<_> = gone.into_iter().collect();
+    let current = gone.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
+    release(gone, released);
+    current
+}
+
 /// A load that a worker tells: what is no percentage says nothing.
 fn percent(load: f32) -> f32 {
     if load.is_finite() { load.clamp(0.0, 100.0) } else { 0.0 }
@@ -417,10 +420,7 @@ impl Worker {
     /// Removes what was sent to other starts of the worker than this one, and names what was present of it.
     fn bury(&mut self, incarnation: &str, released: &mut Vec<Charge>) -> Vec<AttemptKey> {
         let is_dead = |out: &Out| !out.incarnation.is_empty() && out.incarnation != incarnation;
-        let gone: Vec<_> = self.out.extract_if(.., |_, out| is_dead(out)).collect();
-        let lost = gone.iter().filter(|(_, out)| out.current).map(|(key, _)| key.clone()).collect();
-        release(gone, released);
-        lost
+        give_up(self.out.extract_if(.., |_, out| is_dead(out)), released)
     }
 
     /// A start that should be gone is still heard. Once can be a late message; if it goes on, two processes share the id.
