@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use busbar_protocol::busbar::{AdmitItem, JobPlan, JobState, Problem, TopicDocument};
+use busbar_protocol::busbar::{AdmitItem, JobPlaces, JobPlan, JobState, Problem, TopicDocument};
 use busbar_protocol::cap::{JobMetadata, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
@@ -152,7 +152,6 @@ fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocume
     let meta = request.meta.clone().unwrap_or_default();
     let trace_id = if item.trace_id.is_empty() { ids::generate_trace() } else { item.trace_id.clone() };
     Job {
-        id,
         tenant_id: tenant(item, request, &meta),
         trace_id,
         traceparent: item.traceparent.clone(),
@@ -161,17 +160,9 @@ fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocume
         priority: request.priority(),
         created: now,
         updated: now,
-        attempt: 0,
-        unreached: 0,
-        crashes: 0,
         parent_job_id: request.parent_job_id.clone(),
-        redrive_of: String::new(),
         plan: plan(item, request, &meta, document, now),
-        decision: None,
-        last_end: None,
-        cancel: None,
-        from_bus: false,
-        state: State::Pending { not_before: now },
+        ..Job::new(id, State::Pending { not_before: now })
     }
 }
 
@@ -234,6 +225,33 @@ fn label(request: &JobRequest, name: &str) -> Option<String> {
 pub(crate) fn class_of(job: &Job) -> Arc<Class> {
     let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
     Arc::new(Class { topic: job.topic.clone(), ..class(&request) })
+}
+
+/// The classes of many jobs that were read from the store: most ask for nothing but their topic, and share them.
+#[derive(Debug, Default)]
+pub(crate) struct PlainClasses(BTreeMap<String, Arc<Class>>);
+
+impl PlainClasses {
+    /// The class of a job.
+    pub(crate) fn of(&mut self, topic: &str, request: &Bytes) -> Arc<Class> {
+        if asks_for_a_place(request) {
+            let request = JobRequest::decode(request.clone()).unwrap_or_default();
+            return Arc::new(Class { topic: topic.to_owned(), ..class(&request) });
+        }
+        if let Some(class) = self.0.get(topic) {
+            return Arc::clone(class);
+        }
+        let class = Arc::new(Class { topic: topic.to_owned(), ..Class::default() });
+        self.0.insert(topic.to_owned(), Arc::clone(&class));
+        class
+    }
+}
+
+/// Whether there may be more in a job's class than its topic: whether its request requires something, or has a label, which may
+/// name a place.
+fn asks_for_a_place(request: &Bytes) -> bool {
+    let places = JobPlaces::decode(request.clone()).unwrap_or_default();
+    !places.labels.is_empty() || places.meta.is_some_and(|meta| !meta.requires.is_empty())
 }
 
 /// Speaks against what belongs to a job that was cancelled. A parent that is not known, or not any more, cancels nothing.

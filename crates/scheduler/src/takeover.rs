@@ -20,10 +20,13 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Cell, Loaded};
+use crate::core::cell::{Cell, Loaded, Read};
 use crate::core::job::Job;
+use crate::core::line::Class;
+use crate::core::sketch::Sketch;
 use crate::input::Input;
-use crate::{intake, tasks};
+use crate::intake::{self, PlainClasses};
+use crate::tasks;
 
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
 const PAGES_AHEAD: usize = 4;
@@ -37,9 +40,12 @@ pub(crate) struct Place {
     seen: BTreeSet<String>,
 }
 
+/// A job, its revision and its class.
+type Whole = (Job, u64, Arc<Class>);
+
 /// A page of live jobs, and where the next one begins; nowhere, after the last.
-struct Page {
-    jobs: Vec<Loaded>,
+struct Page<T> {
+    jobs: Vec<T>,
     /// It ends among jobs that wait.
     waits: bool,
     next: Option<Place>,
@@ -54,7 +60,7 @@ pub(crate) async fn begin<B: Bus, R: Records, C: Clock, J: Judge>(
     let doubt = doubtful_since(&ports.records.log_end(keys::LOG_JOBS).await?);
     let mut read = 0;
     let mut waiting = 0;
-    let mut pages = pin!(pages(&ports.records, config.load_page, Some(Place::default())));
+    let mut pages = pin!(pages(&ports.records, config.load_page, Some(Place::default()), || whole));
     while let Some(Page { jobs, waits, next }) = pages.try_next().await? {
         let now = ports.clock.now();
         read += jobs.len();
@@ -85,7 +91,7 @@ pub(crate) async fn go_on<B: Bus, R: Records, C: Clock, J: Judge>(
     let places = Arc::new(Semaphore::new(PAGES_READY));
     let mut from = from;
     while from.is_some() {
-        let mut pages = pin!(pages(&ports.records, page, from.clone()));
+        let mut pages = pin!(pages(&ports.records, page, from.clone(), sketches));
         loop {
             match pages.try_next().await {
                 Ok(Some(Page { jobs, next, .. })) => {
@@ -115,19 +121,25 @@ pub(crate) async fn go_on<B: Bus, R: Records, C: Clock, J: Judge>(
     let _ = inputs.send(Input::AllLoaded).await;
 }
 
-/// Live jobs from a place on.
-fn pages<R: Records>(records: &R, page: u64, from: Option<Place>) -> impl Stream<Item = Result<Page, StoreError>> {
+/// Live jobs from a place on. `reader` makes what reads the jobs of a page.
+fn pages<R: Records, T, F: FnMut(&str, &Stored) -> Result<Option<T>, StoreError>>(
+    records: &R,
+    page: u64,
+    from: Option<Place>,
+    reader: impl Fn() -> F + Copy,
+) -> impl Stream<Item = Result<Page<T>, StoreError>> {
     entries(records, page, from)
         .map_ok(move |(entries, next)| async move {
             let waits = entries.last().is_none_or(|entry| entry.score >= 0);
             let stored = records.read(entries.iter().map(|entry| keys::job(&entry.member)).collect()).await?;
-            let read = entries.iter().zip(stored).filter_map(|(entry, stored)| {
+            let mut read = reader();
+            let jobs = entries.iter().zip(stored).filter_map(|(entry, stored)| {
                 if stored.is_none() {
                     tracing::error!(job_id = entry.member, "a job is listed as live but has no record");
                 }
-                loaded(&entry.member, &stored?).transpose()
+                read(&entry.member, &stored?).transpose()
             });
-            Ok(Page { jobs: read.collect::<Result<_, _>>()?, waits, next })
+            Ok(Page { jobs: jobs.collect::<Result<_, _>>()?, waits, next })
         })
         .try_buffered(PAGES_AHEAD)
 }
@@ -162,12 +174,24 @@ pub(crate) fn live(job_id: &str, stored: &Stored) -> Result<Option<(Job, u64)>, 
     Ok(job.end().is_none().then_some((job, stored.revision)))
 }
 
-fn loaded(job_id: &str, stored: &Stored) -> Result<Option<Loaded>, StoreError> {
+fn whole(job_id: &str, stored: &Stored) -> Result<Option<Whole>, StoreError> {
     let with_class = |(job, revision)| {
         let class = intake::class_of(&job);
         (job, revision, class)
     };
     Ok(live(job_id, stored)?.map(with_class))
+}
+
+/// Reads of the jobs of a page no more than they wait by, where that will do.
+fn sketches() -> impl FnMut(&str, &Stored) -> Result<Option<Loaded>, StoreError> {
+    let mut classes = PlainClasses::default();
+    move |job_id, stored| match Sketch::read(stored.value.clone()) {
+        Some(sketch) => {
+            let class = classes.of(sketch.topic(), sketch.request());
+            Ok(Some((Read::Sketch(sketch), stored.revision, class)))
+        }
+        None => Ok(whole(job_id, stored)?.map(|(job, revision, class)| (Read::Whole(job), revision, class))),
+    }
 }
 
 /// What is paused and what drains, with the revision of that record.

@@ -72,6 +72,82 @@ pub mod job_record {
         Ended(super::Ended),
     }
 }
+/// What decides where a waiting job stands: read out of a JobRecord without the rest of it. Fields have the numbers that they have
+/// there; texts are bytes, which are not copied when they are read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobSketch {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub job_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub tenant_id: ::prost::bytes::Bytes,
+    /// As in JobRecord; JobPlaces tells whether there is more to read in it.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub request: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "7")]
+    pub created_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub updated_ms: u64,
+    #[prost(message, optional, tag = "10")]
+    pub plan: ::core::option::Option<PlanSketch>,
+    /// A CancelWish; only whether there is one counts.
+    #[prost(bytes = "bytes", optional, tag = "13")]
+    pub cancel: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", tag = "30")]
+    pub topic: ::prost::bytes::Bytes,
+    #[prost(int32, tag = "31")]
+    pub priority: i32,
+    #[prost(bytes = "bytes", tag = "33")]
+    pub parent_job_id: ::prost::bytes::Bytes,
+    /// The states in which nobody has the job.
+    #[prost(oneof = "job_sketch::State", tags = "20, 21, 22")]
+    pub state: ::core::option::Option<job_sketch::State>,
+}
+/// Nested message and enum types in `JobSketch`.
+pub mod job_sketch {
+    /// The states in which nobody has the job.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum State {
+        #[prost(message, tag = "20")]
+        Pending(super::Pending),
+        #[prost(message, tag = "21")]
+        ApprovalRequired(super::ApprovalRequired),
+        #[prost(message, tag = "22")]
+        Scheduled(super::Scheduled),
+    }
+}
+/// What a JobPlan says about waiting.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanSketch {
+    #[prost(uint64, tag = "4")]
+    pub schedule_to_start_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub deadline_at_ms: u64,
+    #[prost(bytes = "bytes", tag = "13")]
+    pub concurrency_key: ::prost::bytes::Bytes,
+}
+/// What a CAP JobRequest may say about where its job goes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobPlaces {
+    #[prost(message, repeated, tag = "15")]
+    pub labels: ::prost::alloc::vec::Vec<job_places::Label>,
+    #[prost(message, optional, tag = "16")]
+    pub meta: ::core::option::Option<job_places::Meta>,
+}
+/// Nested message and enum types in `JobPlaces`.
+pub mod job_places {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Label {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub name: ::prost::bytes::Bytes,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Meta {
+        #[prost(bytes = "bytes", repeated, tag = "7")]
+        pub requires: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pending {
     /// Not decided again before this time.

@@ -50,9 +50,7 @@ pub(super) fn of_step(before: &Job, after: &Job) -> impl Iterator<Item = Fact> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
-    use busbar_protocol::busbar::{JobPlan, WorkerKind};
+    use busbar_protocol::busbar::WorkerKind;
     use busbar_protocol::cap::JobPriority;
 
     use super::super::job::{End, Hold, Outcome};
@@ -62,26 +60,13 @@ mod tests {
 
     fn job(state: State) -> Job {
         Job {
-            id: JobId::parse("j").expect("a good id"),
             tenant_id: "default".to_owned(),
-            trace_id: "trace".to_owned(),
-            traceparent: String::new(),
-            request: Bytes::new(),
             topic: "job.echo".to_owned(),
             priority: JobPriority::Batch,
             created: SINCE,
             updated: SINCE,
             attempt: 1,
-            unreached: 0,
-            crashes: 0,
-            parent_job_id: String::new(),
-            redrive_of: String::new(),
-            plan: JobPlan::default(),
-            decision: None,
-            last_end: None,
-            cancel: None,
-            from_bus: false,
-            state,
+            ..Job::new(JobId::parse("j").expect("a good id"), state)
         }
     }
 

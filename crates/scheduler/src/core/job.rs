@@ -249,6 +249,33 @@ impl State {
 }
 
 impl Job {
+    /// A job of this name in this state, with nothing else in it.
+    #[must_use]
+    pub fn new(id: JobId, state: State) -> Self {
+        Self {
+            id,
+            tenant_id: String::new(),
+            trace_id: String::new(),
+            traceparent: String::new(),
+            request: Bytes::new(),
+            topic: String::new(),
+            priority: JobPriority::default(),
+            created: Timestamp::default(),
+            updated: Timestamp::default(),
+            attempt: 0,
+            unreached: 0,
+            crashes: 0,
+            parent_job_id: String::new(),
+            redrive_of: String::new(),
+            plan: JobPlan::default(),
+            decision: None,
+            last_end: None,
+            cancel: None,
+            from_bus: false,
+            state,
+        }
+    }
+
     /// Whether a wish that names an attempt means this job as it is: while that attempt is out. 0 names none, and always means it.
     #[must_use]
     pub fn is_meant(&self, attempt: u32) -> bool {

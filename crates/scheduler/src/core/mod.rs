@@ -4,7 +4,7 @@
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
 //! - [`line`](mod@line) is where a job waits; [`queue`], [`workers`] and [`place`] say who runs what next.
-//! - [`roll`] lists who is live, in memory or on the shelf.
+//! - [`roll`] lists who is live, in memory or on the shelf; [`sketch`] is what must be read of a job for the latter.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
 //! - [`complaints`] says of which bad packets operators are told.
 //! - [`trust`] says whom of CAP's workers we believe.
@@ -25,6 +25,7 @@ pub mod line;
 pub mod place;
 pub mod queue;
 pub mod roll;
+pub mod sketch;
 pub mod timeline;
 pub mod transition;
 pub mod trust;

@@ -98,6 +98,12 @@ impl Roll {
         self.by_seat.is_empty()
     }
 
+    /// So many more jobs will go to the shelf: room for them is made once, and not again and again.
+    pub fn expect(&mut self, more: usize) {
+        let Self { by_seat, shelf, hasher } = self;
+        shelf.reserve(more, |seat| hash_of(by_seat, hasher, *seat));
+    }
+
     /// A seat for a job that came then.
     #[must_use]
     pub fn free_seat(&self, came: Timestamp) -> Seat {

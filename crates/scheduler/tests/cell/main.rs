@@ -139,26 +139,15 @@ fn scheduled(name: &str, tenant: &str, now: Timestamp, change: impl FnOnce(&mut 
         ..JobDecision::default()
     };
     let mut job = Job {
-        id: id(name),
         tenant_id: tenant.to_owned(),
         trace_id: "trace".to_owned(),
-        traceparent: String::new(),
-        request: bytes::Bytes::new(),
         topic: "job.a".to_owned(),
         priority: JobPriority::Interactive,
         created: now,
         updated: now,
-        attempt: 0,
-        unreached: 0,
-        crashes: 0,
-        parent_job_id: String::new(),
-        redrive_of: String::new(),
         plan,
         decision: Some(decision),
-        last_end: None,
-        cancel: None,
-        from_bus: false,
-        state: State::Scheduled { since: now, not_before: now },
+        ..Job::new(id(name), State::Scheduled { since: now, not_before: now })
     };
     change(&mut job);
     job

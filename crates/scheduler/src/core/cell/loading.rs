@@ -10,11 +10,21 @@ use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
 
 use super::super::job::Job;
-use super::super::line::Class;
+use super::super::line::{Class, Line, Rank, Spot};
+use super::super::sketch::Sketch;
 use super::Cell;
 
+/// What was read of a job.
+#[derive(Clone, Debug)]
+pub enum Read {
+    /// All of it.
+    Whole(Job),
+    /// By what it waits: it goes to the shelf.
+    Sketch(Sketch),
+}
+
 /// A job as it was read, with its revision and its class.
-pub type Loaded = (Job, u64, Arc<Class>);
+pub type Loaded = (Read, u64, Arc<Class>);
 
 /// What must be known until all jobs are read.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +48,7 @@ impl Loading {
 impl Cell {
     /// So many jobs are to be read yet.
     pub fn begin_loading(&mut self, ahead: usize) {
+        self.roll.expect(ahead);
         self.loading = Some(Loading { ahead, ended: BTreeSet::new() });
     }
 
@@ -57,11 +68,25 @@ impl Cell {
     pub fn load(&mut self, jobs: Vec<Loaded>, now: Timestamp) {
         let Some(loading) = &mut self.loading else { return };
         loading.ahead = loading.ahead.saturating_sub(jobs.len());
-        for (job, revision, class) in jobs {
-            if self.may_be_unread(&job.id) {
-                self.insert(job, revision, class, now);
+        for (read, revision, class) in jobs {
+            match read {
+                Read::Whole(job) if self.may_be_unread(&job.id) => self.insert(job, revision, class, now),
+                Read::Sketch(sketch) if self.may_be_unread(sketch.id()) => self.insert_sketch(&sketch, revision, class, now),
+                Read::Whole(_) | Read::Sketch(_) => {}
             }
         }
+    }
+
+    /// Takes in a job that waits, of which no more was read than that: it is fetched like all on the shelf when it is needed.
+    fn insert_sketch(&mut self, sketch: &Sketch, revision: u64, class: Arc<Class>, now: Timestamp) {
+        let job = sketch.job();
+        let charge = self.charge_of(job);
+        let class = self.class_of(class, &charge.tenant);
+        let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
+        self.flow.wait(&charge, true);
+        *self.live.entry(job.state.tag()).or_default() += 1;
+        let seat = self.roll.free_seat(job.created);
+        self.shelve(job, revision, Spot { line, seat }, now);
     }
 
     /// A job was read before its turn, because something is to happen with it: it comes into memory.

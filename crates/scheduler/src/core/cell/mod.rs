@@ -49,7 +49,7 @@ use family::Family;
 use loading::Loading;
 use placing::Alarm;
 
-pub use loading::Loaded;
+pub use loading::{Loaded, Read};
 pub use shelving::{Known, Misread};
 
 /// A worker's first sign of work is written with the next change, or after this time.

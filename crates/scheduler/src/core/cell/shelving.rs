@@ -19,6 +19,7 @@ use super::super::flow::Charge;
 use super::super::job::{Job, State};
 use super::super::line::{Line, Spot};
 use super::super::roll::{Listed, Shelved};
+use super::super::sketch::can_be_shelved;
 use super::placing::market;
 use super::{Cell, Entry};
 
@@ -242,13 +243,4 @@ fn is_far(wakes: Option<Timestamp>, job: &Job) -> bool {
 /// Whether all of it is written, and nobody was asked about it.
 const fn is_at_rest(entry: &Entry) -> bool {
     entry.passed.is_empty() && !entry.asked
-}
-
-/// Whether a job waits, and nobody else's fate hangs on it.
-fn can_be_shelved(job: &Job) -> bool {
-    let waits = match job.state {
-        State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => true,
-        State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => false,
-    };
-    waits && job.cancel.is_none() && job.plan.concurrency_key.is_empty() && job.parent_job_id.is_empty()
 }
