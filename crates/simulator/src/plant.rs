@@ -60,6 +60,10 @@ pub enum Plant {
     TopicLimitRaised,
     /// A concurrency key gets one attempt at once more than it may have.
     KeyLimitRaised,
+    /// A tenant's jobs start faster than they may.
+    TenantRateRaised,
+    /// Jobs of a concurrency key start faster than they may.
+    KeyRateRaised,
     /// A pause holds up something else than was named.
     PauseMistaken,
     /// Jobs are sent although their time has not come.
@@ -70,6 +74,8 @@ pub enum Plant {
     CrashLimitRaised,
     /// A dead letter that was tried again may be tried again.
     RedrivenTwice,
+    /// A dead letter that is thrown away stays.
+    DiscardForgotten,
     /// A kernel that is away is taken for one that allows everything.
     DecisionPresumed,
     /// Changes of runs are not fenced by the epoch.
@@ -112,11 +118,14 @@ impl Plant {
         Self::TenantLimitRaised,
         Self::TopicLimitRaised,
         Self::KeyLimitRaised,
+        Self::TenantRateRaised,
+        Self::KeyRateRaised,
         Self::PauseMistaken,
         Self::NotBeforeForgotten,
         Self::ChildrenSpared,
         Self::CrashLimitRaised,
         Self::RedrivenTwice,
+        Self::DiscardForgotten,
         Self::DecisionPresumed,
         Self::EngineEpochUnguarded,
         Self::RunOverwritten,
@@ -155,11 +164,14 @@ impl Plant {
             Self::TenantLimitRaised => "tenant-limit-raised",
             Self::TopicLimitRaised => "topic-limit-raised",
             Self::KeyLimitRaised => "key-limit-raised",
+            Self::TenantRateRaised => "tenant-rate-raised",
+            Self::KeyRateRaised => "key-rate-raised",
             Self::PauseMistaken => "pause-mistaken",
             Self::NotBeforeForgotten => "not-before-forgotten",
             Self::ChildrenSpared => "children-spared",
             Self::CrashLimitRaised => "crash-limit-raised",
             Self::RedrivenTwice => "redriven-twice",
+            Self::DiscardForgotten => "discard-forgotten",
             Self::DecisionPresumed => "decision-presumed",
             Self::EngineEpochUnguarded => "engine-epoch-unguarded",
             Self::RunOverwritten => "run-overwritten",

@@ -174,6 +174,16 @@ impl Holds {
         self.get(PauseScope::Pool, pool, now)
     }
 
+    /// The pause that holds jobs which may go to these pools: all of them must be paused. It counts for workers that say no pool, too.
+    #[must_use]
+    pub fn pools<'a>(&self, mut pools: impl Iterator<Item = &'a str>, now: Timestamp) -> Option<&Pause> {
+        if self.pauses.is_empty() {
+            return None;
+        }
+        let first = self.pool(pools.next()?, now)?;
+        pools.all(|pool| self.pool(pool, now).is_some()).then_some(first)
+    }
+
     /// The pause that holds a worker: it is blocked.
     #[must_use]
     pub fn worker(&self, worker_id: &str, now: Timestamp) -> Option<&Pause> {
@@ -242,6 +252,17 @@ mod tests {
         assert_eq!(again.pauses(), holds.pauses());
         assert!(holds.lift(&PauseName { scope: PauseScope::Topic.into(), name: "job.a".into() }));
         assert!(holds.topic("job.a", NOW).is_none());
+    }
+
+    #[test]
+    fn jobs_wait_when_all_their_pools_are_paused() {
+        let mut holds = Holds::default();
+        holds.pause(pause(PauseScope::Pool, "a", 2_000)).expect("a good pause");
+        let held = |holds: &Holds, pools: &[&str], now| holds.pools(pools.iter().copied(), now).is_some();
+        assert!(held(&holds, &["a"], NOW) && !held(&holds, &["a", "b"], NOW) && !held(&holds, &[], NOW));
+        assert!(!held(&holds, &["a"], Timestamp::from_millis(2_000)), "its time is over");
+        holds.pause(pause(PauseScope::Pool, "b", 0)).expect("a good pause");
+        assert!(held(&holds, &["a", "b"], NOW));
     }
 
     #[test]

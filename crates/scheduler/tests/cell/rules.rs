@@ -131,17 +131,23 @@ fn a_pause_holds_what_it_names_until_it_is_lifted_or_over() {
         scene.job("j", "acme", |_| ());
         assert!(scene.turn(1).is_empty(), "{name}");
         let (gate, told) = scene.stands("j");
-        assert_eq!(
-            gate,
-            if matches!(scope, PauseScope::Topic | PauseScope::Tenant) { "pause" } else { "worker" },
-            "{}",
-            told.summary
-        );
+        assert_eq!(gate, if scope == PauseScope::Worker { "worker" } else { "pause" }, "{}", told.summary);
         scene.cell.pause(vec![pause(scope, name, T0 + 5_000)], at(T0)).expect("a good pause");
         assert!(scene.turn(4_998).is_empty(), "{name}");
         scene.beat("w", 100);
         assert_eq!(scene.turn(1), ["j"], "{name}");
     }
+}
+
+#[test]
+fn a_paused_pool_is_paused_for_workers_that_nobody_knows() {
+    let mut scene = Scene::new(LimitsDocument::default());
+    scene.beat("w", 0);
+    scene.cell.pause(vec![pause(PauseScope::Pool, "p", 0)], at(T0)).expect("a good pause");
+    scene.job("j", "acme", |job| job.topic = "job.silent".to_owned());
+    assert!(scene.turn(1).is_empty());
+    let (gate, told) = scene.stands("j");
+    assert!(gate == "pause" && told.summary.contains("pool p is paused by me"), "{}", told.summary);
 }
 
 #[test]

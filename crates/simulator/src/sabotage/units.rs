@@ -1,6 +1,6 @@
 //! Faults in what is committed: pure changes of units.
 
-use busbar_protocol::busbar::{DeadLetter, FlowLimits, LimitsDocument, TopicDocuments};
+use busbar_protocol::busbar::{DeadLetter, FlowLimits, LimitsDocument, Rate, TopicDocuments};
 use busbar_protocol::keys;
 use busbar_protocol::ports::{CommitId, Guard, Stored, Unit, Write};
 use busbar_protocol::prost::Message as _;
@@ -32,6 +32,7 @@ pub(super) fn spoil(plant: Plant, mut unit: Unit) -> Unit {
             Write::Put { key, .. } | Write::IndexAdd { index: key, .. } => key.starts_with("dlq:"),
             _ => false,
         }),
+        Plant::DiscardForgotten if discards(&unit) => leave_out(&mut unit, |_| true),
         Plant::InputNotKept => leave_out(&mut unit, |write| matches!(write, Write::Persist { .. })),
         Plant::ResultNotCopied => {
             leave_out(&mut unit, |write| matches!(write, Write::Copy { from, .. } if from.starts_with("res:")));
@@ -82,6 +83,10 @@ fn leaves(write: &Write, live: &str) -> bool {
     matches!(write, Write::IndexRemove { index, .. } if index == live)
 }
 
+fn discards(unit: &Unit) -> bool {
+    unit.writes.iter().any(|write| matches!(write, Write::Delete { key } if key.starts_with("dlq:entry:")))
+}
+
 fn appends(write: &Write, to: &str) -> bool {
     matches!(write, Write::Append { log, .. } if log == to)
 }
@@ -90,9 +95,14 @@ fn appends(write: &Write, to: &str) -> bool {
 pub(super) fn misread(plant: Plant, key: &str, stored: Stored) -> Stored {
     let value = match (plant, key) {
         (Plant::AttemptsRaised | Plant::CrashLimitRaised, keys::TOPICS) => topics(plant, &stored.value),
-        (Plant::TenantLimitRaised | Plant::TopicLimitRaised | Plant::KeyLimitRaised, keys::LIMITS) => {
-            limits(plant, &stored.value)
-        }
+        (
+            Plant::TenantLimitRaised
+            | Plant::TopicLimitRaised
+            | Plant::KeyLimitRaised
+            | Plant::TenantRateRaised
+            | Plant::KeyRateRaised,
+            keys::LIMITS,
+        ) => limits(plant, &stored.value),
         (Plant::RedrivenTwice, key) if key.starts_with("dlq:entry:") => untried(&stored.value),
         _ => None,
     };
@@ -126,6 +136,12 @@ fn limits(plant: Plant, value: &Bytes) -> Option<Bytes> {
     if plant == Plant::KeyLimitRaised {
         document.topics.iter_mut().filter_map(|row| row.key.as_mut()).for_each(|key| raise(&mut key.concurrency_max));
     }
+    let rates: Vec<&mut Rate> = match plant {
+        Plant::TenantRateRaised => document.tenants.iter_mut().filter_map(|row| row.flow.as_mut()?.starts.as_mut()).collect(),
+        Plant::KeyRateRaised => document.topics.iter_mut().filter_map(|row| row.key.as_mut()?.starts.as_mut()).collect(),
+        _ => Vec::new(),
+    };
+    rates.into_iter().for_each(|rate| rate.count *= 2);
     Some(document.encode_to_vec().into())
 }
 

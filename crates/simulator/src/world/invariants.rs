@@ -214,7 +214,8 @@ fn dead_letters(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec
     let dead: BTreeSet<String> = world.store.members(keys::INDEX_DEAD).into_iter().map(|entry| entry.member).collect();
     for (id, job) in records {
         let admitted = job.created != job.updated || job.attempt > 0 || !job.from_bus;
-        let should = admitted && matches!(job.state.tag(), JobState::Failed | JobState::Timeout);
+        let dead_now = matches!(job.state.tag(), JobState::Failed | JobState::Timeout);
+        let should = admitted && dead_now && !world.monitor.has_discarded(id);
         if should != dead.contains(id) {
             broken.push(format!("{id}: state {}, dead letter: {}", job.state.tag().short_name(), dead.contains(id)));
         }

@@ -267,10 +267,11 @@ async fn make(seed: u64, plant: Option<Plant>) -> World {
         let unit = Unit { id: CommitId::of_term(0, 0, number), guards: vec![Guard::Absent { key }], writes: vec![put] };
         store.commit(CommitClass::Admit, vec![unit]).await.expect("there are no faults yet");
     }
-    let (bus, monitor) = (ModelBus::new(chaos.clone()), Monitor::new(rules::limits()));
+    let bus = ModelBus::new(chaos.clone());
+    let jumps_ms = if chaos.below(JUMPS_EVERY) == 0 { JUMPS_MS[index(chaos.below(3))] } else { 0 };
+    let monitor = Monitor::new(rules::limits(), jumps_ms == 0);
     store.watch(Arc::new(monitor.clone()));
     bus.watch(Arc::new(monitor.clone()));
-    let jumps_ms = if chaos.below(JUMPS_EVERY) == 0 { JUMPS_MS[index(chaos.below(3))] } else { 0 };
     World {
         bus,
         store,

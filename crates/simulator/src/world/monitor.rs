@@ -38,6 +38,8 @@ struct Known {
     job: Job,
     revision: u64,
     listed: bool,
+    /// When that was, by the store's clock.
+    at: Timestamp,
 }
 
 /// Everything that was seen.
@@ -71,14 +73,29 @@ struct Seen {
     /// Jobs whose end, or whose death, was told on CAP's subjects.
     ends_told: BTreeSet<String>,
     deaths_told: BTreeSet<String>,
+    /// When attempts started, by account, by the scheduler's clock.
+    starts: BTreeMap<String, Vec<Timestamp>>,
+    /// All clocks are right, and say when attempts started.
+    exact: bool,
+    /// Jobs whose dead letters were thrown away, as it was committed and as it was acknowledged.
+    discarded: BTreeSet<String>,
     /// When something last made a scheduler forget or miss what workers hold.
     disturbed: Option<Instant>,
+    /// The term, epoch included, of the last commit of a job, and when it began: what waits is not all read at once then, and who comes
+    /// meanwhile may go first.
+    term: Vec<u8>,
+    taken_over: Option<Instant>,
     /// What the bus had lost when a worker last got something.
     dropped: u64,
     broken: Vec<String>,
 }
 
 impl Seen {
+    /// Whether something is not long ago.
+    fn is_lately(at: Option<Instant>) -> bool {
+        at.is_some_and(|at| at.elapsed() < MISTAKEN_FOR)
+    }
+
     fn breaks(&mut self, what: String) {
         if self.broken.len() < TOLD_MAX {
             self.broken.push(what);
@@ -87,9 +104,9 @@ impl Seen {
 }
 
 impl Monitor {
-    /// A watcher that knows these bounds.
-    pub(crate) fn new(limits: LimitsDocument) -> Self {
-        Self { seen: Arc::new(Mutex::new(Seen { limits, ..Seen::default() })) }
+    /// A watcher that knows these bounds, and whether all clocks are right.
+    pub(crate) fn new(limits: LimitsDocument, exact: bool) -> Self {
+        Self { seen: Arc::new(Mutex::new(Seen { limits, exact, ..Seen::default() })) }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -140,6 +157,19 @@ impl Monitor {
         end.is_some_and(|end| end.outcome == Outcome::Cancelled)
     }
 
+    /// It was acknowledged that the dead letter of a job is thrown away.
+    pub(crate) fn is_discarded(&self, id: &str) {
+        let mut seen = self.seen();
+        if !seen.discarded.contains(id) {
+            seen.breaks(format!("the dead letter of {id} was said to be thrown away, and is there"));
+        }
+    }
+
+    /// Whether the dead letter of a job was thrown away.
+    pub(crate) fn has_discarded(&self, id: &str) -> bool {
+        self.seen().discarded.contains(id)
+    }
+
     /// A pause or a drain was acknowledged, or is about to be lifted.
     pub(crate) fn hold(&self, scope: PauseScope, name: &str, held: bool) {
         let mut seen = self.seen();
@@ -161,8 +191,7 @@ impl Monitor {
         if std::mem::replace(&mut seen.dropped, dropped) != dropped {
             seen.disturbed = Some(Instant::now());
         }
-        let mistaken = seen.disturbed.is_some_and(|at| at.elapsed() < MISTAKEN_FOR);
-        if held > most && !mistaken {
+        if held > most && !Seen::is_lately(seen.disturbed) {
             seen.breaks(format!("{worker} was given {held} attempts at once and takes {most}"));
         }
     }
@@ -171,6 +200,11 @@ impl Monitor {
 impl Watch for Monitor {
     fn applied(&self, at: Timestamp, unit: &Unit) {
         let seen = &mut *self.seen();
+        let discarded = |write: &Write| match write {
+            Write::Delete { key } => key.strip_prefix("dlq:entry:").map(str::to_owned),
+            _ => None,
+        };
+        seen.discarded.extend(unit.writes.iter().filter_map(discarded));
         let subject = unit.writes.iter().find_map(|write| match write {
             Write::Put { key, revision, value, .. } => Some((key.as_str(), *revision, value)),
             _ => None,
@@ -178,6 +212,10 @@ impl Watch for Monitor {
         let Some((key, revision, value)) = subject else { return };
         if let Some(id) = key.strip_prefix("job:meta:") {
             seen.fence(unit, keys::LOCK_SCHEDULER, key);
+            if seen.term != unit.id.0[..10] {
+                seen.term = unit.id.0[..10].to_vec();
+                seen.taken_over = Some(Instant::now());
+            }
             match Job::decode(value) {
                 Ok(job) => seen.job_changes(at, id, job, revision, unit),
                 Err(error) => seen.breaks(format!("{key} cannot be read: {error}")),

@@ -1,4 +1,4 @@
-//! An operator who pauses, drains and lifts, and tries dead letters again.
+//! An operator who pauses, drains and lifts, and tries dead letters again or throws them away.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use busbar_protocol::keys;
 use busbar_protocol::ports::Clock as _;
 use busbar_protocol::subjects;
 
-use super::{World, client, starter};
+use super::{World, client, rules, starter};
 use crate::model_bus::ModelClient;
 
 /// What a redrive is called: the same dead letter is tried again by two people at once.
@@ -50,11 +50,12 @@ pub(crate) async fn hold(world: World) {
 }
 
 async fn pause(world: &World, bus: &ModelClient) {
-    let (scope, name) = match world.chaos.below(5) {
+    let (scope, name) = match world.chaos.below(6) {
         0 => (PauseScope::Topic, "job.native"),
         1 => (PauseScope::Tenant, "acme"),
         2 => (PauseScope::Key, "default job.native k-0"),
         3 => (PauseScope::Worker, "native-0"),
+        4 => (PauseScope::Pool, rules::POOL),
         _ => (PauseScope::Topic, "job.fragile"),
     };
     let what = PauseName { scope: scope.into(), name: name.to_owned() };
@@ -106,7 +107,11 @@ pub(crate) async fn redrive(world: World, number: usize) {
         for job_id in mine {
             if tried < REDRIVES_MAX && world.chaos.chance(300) {
                 tried += 1;
-                again(&world, &bus, &job_id, NAMES[number % NAMES.len()]).await;
+                if world.chaos.chance(250) {
+                    discard(&world, &bus, &job_id).await;
+                } else {
+                    again(&world, &bus, &job_id, NAMES[number % NAMES.len()]).await;
+                }
             }
         }
     }
@@ -132,8 +137,29 @@ async fn again(world: &World, bus: &ModelClient, job_id: &str, name: &str) {
             Some(admit_answer::Answer::Rejected(problem)) if problem.retry_after_ms == 0 => {
                 // The other one was faster, or the job is no longer dead to anybody, or it may not be there twice.
                 let known = [Code::DeadLetterRedriven, Code::KeyBusy, Code::ParentCancelled];
-                if !known.iter().any(|code| code.as_str() == problem.code) {
+                let gone = problem.code == Code::DeadLetterNotFound.as_str() && world.monitor.has_discarded(job_id);
+                if !gone && !known.iter().any(|code| code.as_str() == problem.code) {
                     world.breaks(format!("{job_id} was not tried again: {problem:?}"));
+                }
+                return;
+            }
+            Some(admit_answer::Answer::Rejected(_)) | None => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
+
+/// Throws a dead letter away.
+async fn discard(world: &World, bus: &ModelClient, job_id: &str) {
+    let item = RedriveItem { job_id: job_id.to_owned(), requested_by: "operator".to_owned(), ..RedriveItem::default() };
+    let request = RedriveRequest { items: vec![item] };
+    loop {
+        let reply: RedriveReply = starter::ask(bus, subjects::SCHEDULER_REDRIVE, &request).await;
+        match reply.answers.into_iter().next().and_then(|answer| answer.answer) {
+            Some(admit_answer::Answer::Admitted(_)) => return world.monitor.is_discarded(job_id),
+            Some(admit_answer::Answer::Rejected(problem)) if problem.retry_after_ms == 0 => {
+                // Somebody was faster; perhaps we were, and the answer was lost.
+                if problem.code != Code::DeadLetterNotFound.as_str() {
+                    world.breaks(format!("the dead letter of {job_id} was not thrown away: {problem:?}"));
                 }
                 return;
             }

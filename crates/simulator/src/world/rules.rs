@@ -8,11 +8,14 @@ use busbar_scheduler::core::job::Job;
 /// After so many dead workers a job is not tried again.
 pub(crate) const CRASH_LIMIT: u32 = 2;
 
+/// The pool of all workers.
+pub(crate) const POOL: &str = "default";
+
 /// The topic documents.
 pub(crate) fn topics() -> Vec<TopicDocument> {
     let document = |topic: &str| TopicDocument {
         topic: topic.to_owned(),
-        pools: vec!["default".to_owned()],
+        pools: vec![POOL.to_owned()],
         start_to_close_ms: 12_000,
         max_attempts: 8,
         backoff_initial_ms: 100,
@@ -49,40 +52,49 @@ pub(crate) fn limits() -> LimitsDocument {
     let topic =
         |name: &str, flow: FlowLimits, key: KeyLimits| TopicLimits { topic: name.to_owned(), flow: Some(flow), key: Some(key) };
     let key = |strategy: KeyStrategy| KeyLimits { concurrency_max: 1, strategy: strategy.into(), ..KeyLimits::default() };
-    let rate = |count: u32| Some(Rate { count, per_ms: 1_000, burst: 0 });
+    let rate = |count: u32| Rate { count, per_ms: 1_000, burst: 0 };
     LimitsDocument {
         version: 1,
         tenants: vec![
             tenant("acme", 3, FlowLimits { concurrency_max: 2, backlog_max: 10, ..FlowLimits::default() }),
-            tenant("*", 1, FlowLimits { starts: rate(20), ..FlowLimits::default() }),
+            tenant("*", 1, FlowLimits { starts: Some(Rate { burst: 3, ..rate(8) }), ..FlowLimits::default() }),
         ],
         topics: vec![
-            topic("job.native", FlowLimits::default(), key(KeyStrategy::Queue)),
+            topic("job.native", FlowLimits::default(), KeyLimits { starts: Some(rate(1)), ..key(KeyStrategy::Queue) }),
             topic("job.single", FlowLimits::default(), key(KeyStrategy::Reject)),
             topic("job.latest", FlowLimits::default(), key(KeyStrategy::CancelOldest)),
             topic("job.fragile", FlowLimits { concurrency_max: 2, ..FlowLimits::default() }, KeyLimits::default()),
-            topic("job.throttled", FlowLimits { admissions: rate(3), ..FlowLimits::default() }, KeyLimits::default()),
+            topic("job.throttled", FlowLimits { admissions: Some(rate(3)), ..FlowLimits::default() }, KeyLimits::default()),
         ],
     }
 }
 
-/// Whose bounds an attempt of a job counts against, and how many of them there may be at once.
-pub(crate) fn accounts(limits: &LimitsDocument, job: &Job) -> Vec<(String, u32)> {
+/// What an attempt of a job counts against.
+pub(crate) struct Account {
+    /// Whose it is.
+    pub name: String,
+    /// How many attempts there may be at once; 0 is any number.
+    pub most: u32,
+    /// How fast they may start.
+    pub starts: Option<Rate>,
+}
+
+/// Everything that an attempt of a job counts against.
+pub(crate) fn accounts(limits: &LimitsDocument, job: &Job) -> Vec<Account> {
+    let of_flow = |name: String, flow: &FlowLimits| Account { name, most: flow.concurrency_max, starts: flow.starts };
     let mut accounts = Vec::new();
     let own = limits.tenants.iter().find(|row| row.tenant_id == job.tenant_id);
     let any = limits.tenants.iter().find(|row| row.tenant_id == "*");
-    if let Some(flow) = own.or(any).and_then(|row| row.flow.as_ref()) {
-        accounts.push((format!("the tenant {}", job.tenant_id), flow.concurrency_max));
-    }
+    let tenant = own.or(any).and_then(|row| row.flow.as_ref());
+    accounts.extend(tenant.map(|flow| of_flow(format!("the tenant {}", job.tenant_id), flow)));
     if let Some(row) = limits.topics.iter().find(|row| row.topic == job.topic) {
-        let flow = row.flow.as_ref().map_or(0, |flow| flow.concurrency_max);
-        accounts.push((format!("the topic {}", job.topic), flow));
-        let key = row.key.as_ref().map_or(0, |key| key.concurrency_max);
-        if !job.plan.concurrency_key.is_empty() {
-            accounts.push((format!("the key {}", key_name(job)), key));
-        }
+        accounts.extend(row.flow.as_ref().map(|flow| of_flow(format!("the topic {}", job.topic), flow)));
+        let of_key = |key: &KeyLimits| {
+            let name = format!("the key {}", key_name(job));
+            Account { name, most: key.concurrency_max, starts: key.starts }
+        };
+        accounts.extend(row.key.as_ref().filter(|_| !job.plan.concurrency_key.is_empty()).map(of_key));
     }
-    accounts.retain(|(_, most)| *most > 0);
     accounts
 }
 

@@ -9,6 +9,7 @@ use super::super::job::{Job, State};
 use super::super::line::Rank;
 use super::super::place;
 use super::super::timeline::{Gate, Timeline};
+use super::placing::pools;
 use super::{Cell, Entry};
 
 /// How many jobs before one in its line are counted.
@@ -95,13 +96,15 @@ impl Cell {
     fn stand_in_line(&self, entry: &Entry, now: Timestamp) -> Stand {
         let (charge, job) = (&entry.charge, &entry.job);
         let key = charge.key_name();
-        let paused = self.holds.topic(&charge.topic, now).or_else(|| self.holds.tenant(&charge.tenant, now));
+        let document = self.topics.resolve(&job.topic);
+        let in_pools = || self.holds.pools(pools(&entry.line.class, document?), now);
+        let paused = self.holds.topic(&charge.topic, now).or_else(in_pools).or_else(|| self.holds.tenant(&charge.tenant, now));
         let paused = paused.or_else(|| key.as_ref().and_then(|name| self.holds.key(name, now)));
         if let Some(pause) = paused {
             let opens = Some(pause.until_ms).filter(|until| *until > 0).map(Timestamp::from_millis);
             return Stand { gate: PAUSE, detail: told(pause), opens };
         }
-        let Some(document) = self.topics.resolve(&job.topic) else {
+        let Some(document) = document else {
             return Stand { gate: WORKER, detail: format!("no topic document matches {}", job.topic), opens: None };
         };
         // A look that changes nothing: the meters are asked as they are, on a copy.

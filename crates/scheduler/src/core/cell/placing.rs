@@ -70,7 +70,7 @@ impl Cell {
                 let Some(entry) = jobs.get(id) else { return Turn::Aside };
                 let charge = &entry.charge;
                 let Some(document) = topics.resolve(&spot.line.class.topic) else { return Turn::ClassWaits(Gate::Worker) };
-                if holds.topic(&charge.topic, now).is_some() {
+                if holds.topic(&charge.topic, now).or_else(|| holds.pools(pools(&spot.line.class, document), now)).is_some() {
                     return Turn::ClassWaits(Gate::Pause);
                 }
                 if holds.tenant(&charge.tenant, now).is_some() {
@@ -214,6 +214,12 @@ impl Cell {
         }
         self.queue.remove(&spot);
     }
+}
+
+/// The pools to which a class may go: the one that it asks for, or those of its topic.
+pub(super) fn pools<'a>(class: &'a Class, document: &'a TopicDocument) -> impl Iterator<Item = &'a str> {
+    let fits = |pool: &&'a String| class.pool.as_ref().is_none_or(|wanted| wanted == *pool);
+    document.pools.iter().filter(fits).map(String::as_str)
 }
 
 /// The pool in which a class competes: the one that it asks for, or the first of its topic.

@@ -17,6 +17,9 @@ use crate::world::{rules, worker};
 /// How soon the cancellation of a job reaches those of its children that wait: after this, and a takeover or two.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(20);
 
+/// For how long a job may be there and not be next yet: what comes when the policy changes is decided twice.
+const UNNOTICED_FOR: Duration = Duration::from_secs(3);
+
 /// How many attempts may be under way through the queue group of a topic: the default, which no document here changes.
 const QUEUED_MAX: usize = 16;
 
@@ -53,9 +56,9 @@ impl Seen {
 
     /// An attempt is out, or no longer, on the accounts of its job.
     fn charge(&mut self, job: &Job, out: bool) {
-        for (account, most) in rules::accounts(&self.limits, job) {
-            let (count, bound) = self.accounts.entry(account).or_default();
-            *bound = most;
+        for account in rules::accounts(&self.limits, job).into_iter().filter(|account| account.most > 0) {
+            let (count, bound) = self.accounts.entry(account.name).or_default();
+            *bound = account.most;
             *count = if out { *count + 1 } else { count.saturating_sub(1) };
         }
     }
@@ -76,7 +79,12 @@ impl Seen {
             self.breaks(format!("{id} was dispatched {:?} too early", not_before.since(hold.since)));
         }
         self.filled.insert(place(&hold.worker_id, &job.topic));
-        self.charged.extend(rules::accounts(&self.limits, job).into_iter().map(|(account, _)| account));
+        let accounts = rules::accounts(&self.limits, job);
+        self.charged.extend(accounts.iter().filter(|account| account.most > 0).map(|account| account.name.clone()));
+        if self.exact {
+            accounts.iter().for_each(|account| self.starts(account, hold.since));
+            self.in_turn(id, job, hold.since);
+        }
         let wanted = self.not_before.get(id).copied().filter(|_| job.attempt == 1);
         // A later attempt may be sent by somebody whose clock is behind.
         if let Some(not_before) = wanted.filter(|not_before| *not_before > hold.since) {
@@ -90,6 +98,44 @@ impl Seen {
         }
     }
 
+    /// However long one looks back, no more attempts of an account have started than its rate and its burst give.
+    fn starts(&mut self, account: &rules::Account, since: Timestamp) {
+        let Some(rate) = account.starts else { return };
+        let burst = if rate.burst == 0 { rate.count } else { rate.burst };
+        let starts = self.starts.entry(account.name.clone()).or_default();
+        starts.push(since);
+        starts.sort_unstable();
+        let given = |length: Duration| length.as_millis() * u128::from(rate.count) / u128::from(rate.per_ms) + u128::from(burst);
+        let too_fast = starts.iter().rev().enumerate().find(|(before, first)| *before as u128 >= given(since.since(**first)));
+        if let Some((before, first)) = too_fast {
+            let what = format!("{} attempts of {} have started within {:?}", before + 1, account.name, since.since(*first));
+            self.breaks(what);
+        }
+    }
+
+    /// Who has not been sent yet goes behind all others like it that came before and have not been sent either.
+    fn in_turn(&mut self, id: &str, job: &Job, since: Timestamp) {
+        let is_alone = |job: &Job| job.attempt <= 1 && job.plan.concurrency_key.is_empty();
+        let snapshot = |job: &Job| job.decision.as_ref().map(|decision| decision.snapshot.clone());
+        if !is_alone(job) || Self::is_lately(self.disturbed) || Self::is_lately(self.taken_over) {
+            return;
+        }
+        let is_passed = |known: &&super::Known| {
+            let other = &known.job;
+            let ready = matches!(other.state, State::Scheduled { not_before, .. } if not_before <= other.updated);
+            ready
+                && since.since(known.at) > UNNOTICED_FOR
+                && other.created < job.created
+                && other.attempt == 0
+                && is_alone(other)
+                && (&other.tenant_id, &other.topic, other.priority) == (&job.tenant_id, &job.topic, job.priority)
+                && snapshot(other) == snapshot(job)
+        };
+        if let Some(other) = self.jobs.values().find(is_passed).map(|known| known.job.id.clone()) {
+            self.breaks(format!("{id} was dispatched before {other}, which waited longer"));
+        }
+    }
+
     /// Nothing goes where an acknowledged pause or drain stands in the way.
     fn held_up(&mut self, id: &str, job: &Job, worker_id: &str) {
         let ways = [
@@ -97,6 +143,7 @@ impl Seen {
             (PauseScope::Tenant, job.tenant_id.clone()),
             (PauseScope::Key, rules::key_name(job)),
             (PauseScope::Worker, worker_id.to_owned()),
+            (PauseScope::Pool, rules::POOL.to_owned()),
         ];
         for way in ways.into_iter().filter(|way| self.paused.contains(way)).collect::<Vec<_>>() {
             self.breaks(format!("{id} was dispatched, though the {:?} {} was paused", way.0, way.1));

@@ -27,7 +27,10 @@ impl Seen {
             self.breaks(format!("{id} is {}, listed as live: {listed}", job.state.tag().short_name()));
         }
         self.death(id, before.is_none(), &job, unit);
-        self.jobs.insert(id.to_owned(), Known { job, revision, listed });
+        if before.is_none() && self.discarded.contains(&job.redrive_of) {
+            self.breaks(format!("{id} is another try of {}, whose dead letter was thrown away", job.redrive_of));
+        }
+        self.jobs.insert(id.to_owned(), Known { job, revision, listed, at });
     }
 
     /// What the record says is what the log tells, step by step.
