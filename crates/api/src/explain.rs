@@ -74,8 +74,8 @@ impl GateState {
 pub struct WorkerVerdictView {
     /// The worker.
     pub worker_id: String,
-    /// `free`, `full`, `silent`, `lost`, `draining`, `blocked`, `pool`, `topic`, `requires`, `label`, `region` or
-    /// `type`; later versions may add some.
+    /// `free`, `full`, `silent`, `lost`, `draining`, `blocked`, `avoided`, `excluded`, `pool`, `topic`,
+    /// `requires`, `label`, `region` or `type`; later versions may add some.
     pub verdict: String,
     /// The same in words.
     pub detail: String,

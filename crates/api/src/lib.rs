@@ -40,8 +40,8 @@ pub use stream::{
 };
 pub use trust::{EnrolRequest, WorkerKeyList, WorkerKeyView};
 pub use workflow::{
-    ItemsView, RunCancelReply, RunError, RunList, RunState, RunView, SaveReply, StartReply, StepError, StepState, StepView,
-    Timeline, TimelineItem, UnknownRunState, WorkflowList, WorkflowView,
+    ItemsView, RunCancelReply, RunError, RunHoldReply, RunList, RunState, RunView, SaveReply, StartReply, StepError, StepState,
+    StepView, Timeline, TimelineItem, UnknownRunState, WorkflowList, WorkflowView,
 };
 
 /// The largest body of a request other than an artifact's, in bytes.

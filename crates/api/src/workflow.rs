@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 pub enum RunState {
     /// It goes on.
     Running,
+    /// It starts nothing more for now; jobs that are out go on to their ends.
+    Paused,
     /// All steps that had to succeed did.
     Succeeded,
     /// A step did not succeed.
@@ -43,13 +45,14 @@ impl std::error::Error for UnknownRunState {}
 
 impl RunState {
     /// All states.
-    pub const ALL: [Self; 5] = [Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Timeout];
+    pub const ALL: [Self; 6] = [Self::Running, Self::Paused, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Timeout];
 
     /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "RUNNING",
+            Self::Paused => "PAUSED",
             Self::Succeeded => "SUCCEEDED",
             Self::Failed => "FAILED",
             Self::Cancelled => "CANCELLED",
@@ -62,7 +65,7 @@ impl RunState {
     pub const fn is_terminal(self) -> bool {
         match self {
             Self::Succeeded | Self::Failed | Self::Cancelled | Self::Timeout => true,
-            Self::Running => false,
+            Self::Running | Self::Paused => false,
         }
     }
 
@@ -72,6 +75,7 @@ impl RunState {
         match state {
             busbar::RunState::Unspecified => None,
             busbar::RunState::Running => Some(Self::Running),
+            busbar::RunState::Paused => Some(Self::Paused),
             busbar::RunState::Succeeded => Some(Self::Succeeded),
             busbar::RunState::Failed => Some(Self::Failed),
             busbar::RunState::Cancelled => Some(Self::Cancelled),
@@ -339,6 +343,15 @@ pub struct RunCancelReply {
     /// The run.
     pub run_id: String,
     /// Its state after the call: `RUNNING` while attempts are still out.
+    pub state: RunState,
+}
+
+/// What `POST /api/v1/workflow-runs/{id}/pause` and `…/resume` answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunHoldReply {
+    /// The run.
+    pub run_id: String,
+    /// Its state after the call.
     pub state: RunState,
 }
 

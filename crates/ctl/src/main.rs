@@ -14,6 +14,7 @@ mod dlq;
 mod endpoint;
 mod explain;
 mod failure;
+mod hunt;
 mod job;
 mod job_explain;
 mod limits;
@@ -89,6 +90,9 @@ enum Command {
     Pack(pack::PackCommand),
     /// Count the words of files, folders and patterns: the pack `wordcount` does it.
     Wordcount(wordcount::WordcountArgs),
+    /// Search for counterexamples to primality tests, and come back to it: the pack `bpsw` does it.
+    #[command(subcommand)]
+    Hunt(hunt::HuntCommand),
     /// Show the state of the stack.
     Status,
     /// Show the cell at a glance, again and again.
@@ -129,6 +133,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dlq(command) => dlq::run(command, &stack()?, &output),
         Command::Pack(command) => pack::run(&command, stack, &output),
         Command::Wordcount(args) => wordcount::run(&args, &stack()?, &output),
+        Command::Hunt(command) => hunt::run(&command, &stack()?, &output),
         Command::Status => status::run(&stack()?, &output),
         Command::Top(args) => top::run(&args, &stack()?, &output),
         Command::Explain(args) => explain::run(&args, &output),

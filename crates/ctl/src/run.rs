@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use busbar_api::{
-    PAGE_ITEMS_MAX, RunCancelReply, RunList, RunState, RunView, StartReply, StepState, StepView, TIMELINE_ENTRIES_MAX, Timeline,
-    TimelineItem,
+    PAGE_ITEMS_MAX, RunCancelReply, RunHoldReply, RunList, RunState, RunView, StartReply, StepState, StepView,
+    TIMELINE_ENTRIES_MAX, Timeline, TimelineItem,
 };
 use clap::{Args, Subcommand};
 
@@ -31,6 +31,10 @@ pub(crate) enum RunCommand {
     Show(RunArgs),
     /// Follow a run until it has ended.
     Watch(RunArgs),
+    /// Let a run start nothing more for now; jobs that are out go on to their ends.
+    Pause(RunArgs),
+    /// Let a paused run go on.
+    Resume(RunArgs),
     /// End a run, and the jobs of its steps.
     Cancel(RunArgs),
     /// Show what happened to a run, and when.
@@ -95,6 +99,8 @@ pub(crate) fn run(command: RunCommand, client: &Client, output: &Output) -> Resu
             let reply: RunCancelReply = client.post(&format!("{}/cancel", path(&args.run_id)), &())?;
             output.show(&reply, || format!("{}  {}", reply.run_id, reply.state))
         }
+        RunCommand::Pause(args) => hold(&args.run_id, "pause", client, output),
+        RunCommand::Resume(args) => hold(&args.run_id, "resume", client, output),
         RunCommand::Timeline(args) => timeline(&args.run_id, client, output),
         RunCommand::Output(args) => render::bytes(&client.get_bytes(&format!("{}/output", path(&args.run_id)))?),
     }
@@ -102,6 +108,12 @@ pub(crate) fn run(command: RunCommand, client: &Client, output: &Output) -> Resu
 
 fn path(run_id: &str) -> String {
     format!("/api/v1/workflow-runs/{}", encode(run_id))
+}
+
+/// Pauses or resumes a run.
+fn hold(run_id: &str, verb: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let reply: RunHoldReply = client.post(&format!("{}/{verb}", path(run_id)), &())?;
+    output.show(&reply, || format!("{}  {}", reply.run_id, reply.state))
 }
 
 /// The run, once it has ended or `wait` is over.

@@ -209,6 +209,8 @@ fn answer(method: &str, path: &str, body: &[u8], jobs: &Jobs, one_off: bool) -> 
         ("GET", ["workflow-runs", id]) => (200, run(id, true)),
         ("GET", ["workflow-runs", _, "output"]) => (200, json!({"words": 3})),
         ("GET", ["workflow-runs", _, "timeline"]) => (200, timeline()),
+        ("POST", ["workflow-runs", id, "pause"]) => (200, json!({"run_id": id, "state": "PAUSED"})),
+        ("POST", ["workflow-runs", id, "resume"]) => (200, json!({"run_id": id, "state": "RUNNING"})),
         ("POST", ["workflow-runs", _, "cancel"]) => problem(409, "run_terminal", "run r1 has ended already"),
         ("GET", ["status"]) => (200, status()),
         ("POST", ["artifacts"]) => (201, json!({"artifact_id": "a1", "sha256": "x", "size_bytes": body.len(), "name": "n"})),
@@ -375,12 +377,30 @@ fn runs_are_started_followed_and_told() {
     assert!(watched.lines().last().is_some_and(|line| line.contains("run") && line.ends_with("SUCCEEDED")), "{watched}");
     let told = stdout(&gateway.ctl(&["run", "timeline", "r1"]));
     assert!(told.contains("map[0]") && told.lines().count() == 3, "{told}");
+    assert_eq!(stdout(&gateway.ctl(&["run", "pause", "r1"])), "r1  PAUSED\n");
+    assert_eq!(stdout(&gateway.ctl(&["run", "resume", "r1"])), "r1  RUNNING\n");
     assert_eq!(stdout(&gateway.ctl(&["run", "output", "r1"])), r#"{"words":3}"#);
     assert!(stderr(&gateway.ctl(&["run", "cancel", "r1"])).starts_with("error: run_terminal"));
     let output = gateway.ctl(&["run", "watch", "r2"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("the run r2 ended as FAILED: step_failed: it failed"), "{}", stderr(&output));
     assert_eq!(gateway.ctl(&["run", "list", "--state", "PENDING"]).status.code(), Some(2));
+}
+
+#[test]
+fn hunts_are_started_held_and_listed() {
+    let gateway = Gateway::start(false);
+    let started = gateway.ctl(&["hunt", "bpsw", "--no-watch"]);
+    assert_eq!(stdout(&started), "d0  RUNNING\n", "{}", stderr(&started));
+    assert_eq!(stdout(&gateway.ctl(&["hunt", "pause", "d0"])), "d0  PAUSED\n");
+    assert_eq!(stdout(&gateway.ctl(&["hunt", "resume", "d0"])), "d0  RUNNING\n");
+    assert!(stdout(&gateway.ctl(&["hunt", "list"])).contains("r1"));
+    assert!(stderr(&gateway.ctl(&["hunt", "cancel", "r1"])).starts_with("error: run_terminal"));
+    for wrong in [&["--from", "9", "--to", "3"][..], &["--kind", "chernick", "--census"], &["--from", "1e9"], &["--kind", "all"]]
+    {
+        let output = gateway.ctl(&[&["hunt", "bpsw"], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

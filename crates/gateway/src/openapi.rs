@@ -84,6 +84,8 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
         runs::get,
         runs::get_timeline,
         runs::cancel,
+        runs::pause,
+        runs::resume,
         runs::input,
         runs::output,
         stream::stream,

@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod hex;
 pub mod ids;
 pub mod keys;
+pub mod labels;
 pub mod limits;
 pub mod negotiation;
 pub mod pause_hint;

@@ -53,6 +53,10 @@ pub const ENGINE_REMOVE: &str = "busbar.engine.remove";
 pub const ENGINE_START: &str = "busbar.engine.start";
 /// Ours: cancel a run.
 pub const ENGINE_CANCEL: &str = "busbar.engine.cancel";
+/// Asks for a run to start nothing more for now.
+pub const ENGINE_PAUSE: &str = "busbar.engine.pause";
+/// Asks for a paused run to go on.
+pub const ENGINE_RESUME: &str = "busbar.engine.resume";
 /// Ours: the engine itself.
 pub const ENGINE_STATUS: &str = "busbar.engine.status";
 /// Ours: committed changes of runs in batches.

@@ -12,6 +12,7 @@ use busbar_protocol::cap::{JobMetadata, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
 use busbar_protocol::ids::{self, JobId};
+use busbar_protocol::labels;
 use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Judge, Records, StoreError, Stored};
@@ -208,11 +209,19 @@ fn tenant(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata) -> String 
 pub(crate) fn class(request: &JobRequest) -> Class {
     let requires: BTreeSet<String> =
         request.meta.iter().flat_map(|meta| &meta.requires).map(|r| r.trim().to_lowercase()).filter(|r| !r.is_empty()).collect();
-    let placement =
-        |(name, value): (&String, &String)| name.strip_prefix("placement.").map(|rest| (rest.to_owned(), value.clone()));
-    let labels: BTreeMap<String, String> = request.labels.iter().filter_map(placement).collect();
-    let [pool, worker] = ["preferred_pool", "preferred_worker_id"].map(|name| label(request, name));
-    Class { topic: request.topic.clone(), requires, labels, pool, worker, tenant: None }
+    let placement = |(name, value): (&String, &String)| {
+        name.strip_prefix(labels::PLACEMENT_PREFIX).map(|rest| (rest.to_owned(), value.clone()))
+    };
+    let wanted: BTreeMap<String, String> = request.labels.iter().filter_map(placement).collect();
+    let [pool, worker] = [labels::PREFERRED_POOL, labels::PREFERRED_WORKER_ID].map(|name| label(request, name));
+    let [excluded, avoided] = [labels::EXCLUDED_WORKER_IDS, labels::AVOIDED_WORKER_IDS].map(|name| workers(request, name));
+    Class { topic: request.topic.clone(), requires, labels: wanted, pool, worker, excluded, avoided, tenant: None }
+}
+
+/// The workers that a label names, with commas between them.
+fn workers(request: &JobRequest, name: &str) -> BTreeSet<String> {
+    let named = request.labels.get(name).map(String::as_str).unwrap_or_default().split(',').map(str::trim);
+    named.filter(|id| !id.is_empty()).map(str::to_owned).collect()
 }
 
 /// The value of a label, where it has one.

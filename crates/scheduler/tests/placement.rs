@@ -14,7 +14,7 @@ use busbar_scheduler::core::flow::Charge;
 use busbar_scheduler::core::holds::Holds;
 use busbar_scheduler::core::job::Hold;
 use busbar_scheduler::core::line::{Class, Line, Rank, Seat, Spot};
-use busbar_scheduler::core::place::{GroupRoom, Rooms};
+use busbar_scheduler::core::place::{self, GroupRoom, Rooms};
 use busbar_scheduler::core::queue::{AGED, Queue, Turn, WholeRoom};
 use busbar_scheduler::core::timeline::Gate;
 use busbar_scheduler::core::trust::Bindings;
@@ -169,6 +169,53 @@ fn a_preferred_worker_is_taken_while_it_has_room() {
         .worker(native("a", 4))
         .worker(native("b", 1));
     assert_eq!(scene.placed(), pairs(&[("j1", "b"), ("j2", "a")]));
+}
+
+fn named(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+/// The verdicts about the workers of a scene, in the order of their ids.
+fn verdicts(scene: &Scene, holds: &Holds, class: Class) -> Vec<(String, String)> {
+    let class = Class { topic: "job.a".to_owned(), ..class };
+    let all = place::verdicts((&scene.workers, &scene.bindings), holds, &class, &scene.document, NOW);
+    let all: BTreeMap<String, String> = all.into_iter().map(|verdict| (verdict.worker_id, verdict.verdict)).collect();
+    all.into_iter().collect()
+}
+
+#[test]
+fn an_excluded_worker_gets_nothing_though_nobody_else_is_there() {
+    let class = Class { excluded: named(&["a"]), worker: Some("a".to_owned()), ..Class::default() };
+    let scene = Scene::new().job("j", Rank::Batch, 1, class.clone()).worker(native("a", 4));
+    assert_eq!(scene.placed(), []);
+    assert_eq!(verdicts(&scene, &Holds::default(), class), pairs(&[("a", "excluded")]));
+    assert_eq!(scene.worker(native("b", 1)).placed(), pairs(&[("j", "b")]));
+}
+
+#[test]
+fn what_excludes_workers_never_goes_to_a_queue_group() {
+    let class = Class { excluded: named(&["a"]), ..Class::default() };
+    let mut scene = Scene::new().job("j", Rank::Batch, 1, class);
+    assert_eq!(scene.placed(), []);
+    scene.document.queue_only = true;
+    assert_eq!(scene.placed(), []);
+}
+
+#[test]
+fn an_avoided_worker_is_taken_only_while_nobody_else_is_there() {
+    let class = Class { avoided: named(&["a"]), worker: Some("a".to_owned()), ..Class::default() };
+    let jobs = || Scene::new().job("j1", Rank::Batch, 2, class.clone()).job("j2", Rank::Batch, 1, class.clone());
+    let alone = jobs().worker(native("a", 1));
+    assert_eq!(alone.placed(), pairs(&[("j1", "a")]));
+    assert_eq!(verdicts(&alone, &Holds::default(), class.clone()), pairs(&[("a", "free")]));
+    // The other one is waited for, though the avoided one has room.
+    let both = jobs().worker(native("a", 4)).worker(native("b", 1));
+    assert_eq!(both.placed(), pairs(&[("j1", "b")]));
+    assert_eq!(verdicts(&both, &Holds::default(), class.clone()), pairs(&[("a", "avoided"), ("b", "free")]));
+    // One that drains gets nothing, so it is no reason to wait.
+    let draining = jobs().worker(native("a", 4)).worker(WorkerBeat { draining: true, ..native("b", 1) });
+    assert_eq!(draining.placed(), pairs(&[("j1", "a"), ("j2", "a")]));
+    assert_eq!(verdicts(&draining, &Holds::default(), class), pairs(&[("a", "free"), ("b", "draining")]));
 }
 
 #[test]

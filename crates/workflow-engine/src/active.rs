@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use busbar_protocol::busbar::{
-    CancelItem, EngineStatus, RemoveReply, RunCancelReply, RunCancelRequest, RunRecord, RunState, StartReply, WorkflowHead,
-    run_cancel_reply, start_reply,
+    CancelItem, EngineStatus, RemoveReply, RunCancelReply, RunCancelRequest, RunHoldRequest, RunRecord, RunState, StartReply,
+    WorkflowHead, run_cancel_reply, start_reply,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
@@ -205,6 +205,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             Input::Start { run, reply } => self.start(*run, reply, now),
             Input::Remove { head, revision, check_only, reply } => self.remove(&head, revision, check_only, reply),
             Input::Cancel { request, reply } => self.cancel(request, reply, now),
+            Input::Hold { request, pause, reply } => self.hold(request, pause, reply, now),
             Input::Status { reply } => self.replies.push((reply, self.status().encode_to_vec())),
             Input::Ended(ids) => {
                 let ours = ids.into_iter().filter(|id| self.engine.spot_of(id).is_some()).collect();
@@ -279,11 +280,36 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
                 let answer = Some(run_cancel_reply::Answer::State(state.into()));
                 self.replies.push((reply, RunCancelReply { answer }.encode_to_vec()));
             }
-            Err(Rejected::Ended | Rejected::Stale) => {
+            Err(Rejected::Ended | Rejected::Ending | Rejected::Stale) => {
                 let answer = Some(run_cancel_reply::Answer::Rejected(terminal(&run_id)));
                 self.replies.push((reply, RunCancelReply { answer }.encode_to_vec()));
             }
         }
+    }
+
+    /// Lets a run start nothing more for now, or go on.
+    fn hold(&mut self, request: RunHoldRequest, pause: bool, reply: String, now: Timestamp) {
+        let ours = self.engine.run(&request.run_id);
+        let permitted = ours.is_some_and(|run| request.tenant_id.is_empty() || request.tenant_id == run.head.tenant_id);
+        let RunHoldRequest { run_id, tenant_id, requested_by } = request;
+        if !permitted {
+            let asked = RunCancelRequest { run_id, tenant_id, requested_by, ..RunCancelRequest::default() };
+            self.tasks.spawn(refuse_cancel(self.ports.clone(), asked, reply));
+            return;
+        }
+        let event = if pause { Event::PauseAsked } else { Event::ResumeAsked };
+        let answer = match self.engine.apply(&run_id, &event, now) {
+            Ok(()) | Err(Rejected::Unchanged) => {
+                tracing::info!(run = run_id, pause, requested_by, "a run is held or goes on");
+                let state = self.engine.run(&run_id).map_or(RunState::Running, |run| run.progress.state());
+                run_cancel_reply::Answer::State(state.into())
+            }
+            Err(Rejected::Ending) => {
+                run_cancel_reply::Answer::Rejected(problem(Code::RunTerminal, format!("run {run_id} is ending")))
+            }
+            Err(Rejected::Ended | Rejected::Stale) => run_cancel_reply::Answer::Rejected(terminal(&run_id)),
+        };
+        self.replies.push((reply, RunCancelReply { answer: Some(answer) }.encode_to_vec()));
     }
 
     fn status(&self) -> EngineStatus {
@@ -515,7 +541,7 @@ fn lost_input(message: &str) -> JobOutcome {
     JobOutcome::NotSucceeded {
         outcome: Outcome::Failed,
         code: Code::ExpressionFailed.as_str().to_owned(),
-        message: format!("input: {message}"),
+        message: message.to_owned(),
         retryable: false,
     }
 }
@@ -534,7 +560,7 @@ async fn answer<B: Bus, M: prost::Message>(bus: &B, reply: &str, message: &M) {
     send(bus, reply, message.encode_to_vec().into()).await;
 }
 
-/// Says why a run that is not live here cannot be cancelled. Of a run that is live after all nothing is said: somebody else is
+/// Says why a run that is not live here cannot be cancelled or held. Of a run that is live after all nothing is said: somebody else is
 /// active by now, and will be asked.
 async fn refuse_cancel<B: Bus, R: Records, C: Clock>(ports: Ports<B, R, C>, request: RunCancelRequest, reply: String) {
     let key = keys::run(&request.run_id);
@@ -542,7 +568,7 @@ async fn refuse_cancel<B: Bus, R: Records, C: Clock>(ports: Ports<B, R, C>, requ
     let record = stored.pop().flatten().map(|stored| decode::<RunRecord>(&key, &stored.value));
     let refusal = match record {
         Some(Ok(run)) if request.tenant_id.is_empty() || run.tenant_id == request.tenant_id => match run.state() {
-            RunState::Running => return,
+            RunState::Running | RunState::Paused => return,
             RunState::Unspecified | RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::Timeout => {
                 terminal(&request.run_id)
             }

@@ -1,6 +1,6 @@
 //! What can reach the event loop.
 
-use busbar_protocol::busbar::{RunCancelRequest, WorkflowHead};
+use busbar_protocol::busbar::{RunCancelRequest, RunHoldRequest, WorkflowHead};
 
 use crate::core::run::Run;
 use crate::core::transition::JobOutcome;
@@ -30,6 +30,15 @@ pub(crate) enum Input {
     Cancel {
         /// Which, by whom, why.
         request: RunCancelRequest,
+        /// Where the answer is expected.
+        reply: String,
+    },
+    /// A run that is to be paused, or to go on.
+    Hold {
+        /// Which, by whom.
+        request: RunHoldRequest,
+        /// It is to be paused.
+        pause: bool,
         /// Where the answer is expected.
         reply: String,
     },

@@ -11,7 +11,7 @@ use busbar_rules::expr::Value;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::core::run::Outcome;
+use crate::core::run::{Done, Outcome};
 use crate::core::transition::JobOutcome;
 use crate::input::{Found, Input, What};
 use crate::library::decode;
@@ -48,7 +48,7 @@ async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>,
     let names: Vec<String> = job_ids.iter().map(|job_id| keys::job(job_id)).collect();
     let stored = records.read(names.clone()).await?;
     let mut found = Vec::new();
-    let mut results: Vec<(String, String)> = Vec::new();
+    let mut results: Vec<(String, String, Done)> = Vec::new();
     for ((job_id, key), stored) in job_ids.iter().zip(&names).zip(stored) {
         let Some(stored) = stored else {
             found.push(Found { job_id: job_id.clone(), what: What::Unknown });
@@ -57,7 +57,7 @@ async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>,
         let record: JobRecord = decode(key, &stored.value)?;
         let Some(job_record::State::Ended(ended)) = record.state else { continue };
         match result_key(&ended) {
-            Ok(Some(key)) => results.push((job_id.clone(), key)),
+            Ok(Some(key)) => results.push((job_id.clone(), key, done(&ended))),
             Err(outcome) => found.push(Found { job_id: job_id.clone(), what: What::Over(outcome) }),
             Ok(None) => found.push(Found { job_id: job_id.clone(), what: What::Over(without_result(&ended)) }),
         }
@@ -65,10 +65,10 @@ async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>,
     let payloads = if results.is_empty() {
         Vec::new()
     } else {
-        records.payloads(results.iter().map(|(_, key)| key.clone()).collect()).await?
+        records.payloads(results.iter().map(|(_, key, _)| key.clone()).collect()).await?
     };
-    for ((job_id, key), payload) in results.into_iter().zip(payloads) {
-        found.push(Found { job_id, what: What::Over(with_result(key, payload)) });
+    for ((job_id, key, done), payload) in results.into_iter().zip(payloads) {
+        found.push(Found { job_id, what: What::Over(with_result(key, payload, done)) });
     }
     Ok(found)
 }
@@ -81,7 +81,7 @@ fn result_key(ended: &Ended) -> Result<Option<String>, JobOutcome> {
     match Pointer::parse(&ended.result_ptr) {
         Ok(Pointer::Redis(key)) => Ok(Some(key)),
         // Whether that is too large is up to the step.
-        Ok(Pointer::Blob(_)) => Err(JobOutcome::SucceededLarge { bytes: ended.result_bytes }),
+        Ok(Pointer::Blob(_)) => Err(JobOutcome::SucceededLarge { bytes: ended.result_bytes, done: done(ended) }),
         Err(error) => Err(unusable(Code::OutputInvalid, error.to_string())),
     }
 }
@@ -94,7 +94,9 @@ fn unusable(code: Code, message: String) -> JobOutcome {
 fn without_result(ended: &Ended) -> JobOutcome {
     let (outcome, retryable) = match ended.state() {
         // A job without a result has done what it should and says nothing.
-        JobState::Succeeded => return JobOutcome::Succeeded { output: Value::null(), bytes: 0, key: String::new() },
+        JobState::Succeeded => {
+            return JobOutcome::Succeeded { output: Value::null(), bytes: 0, key: String::new(), done: done(ended) };
+        }
         JobState::Timeout => (Outcome::Timeout, true),
         JobState::Cancelled => (Outcome::Cancelled, false),
         JobState::Denied => (Outcome::Failed, false),
@@ -109,12 +111,17 @@ fn without_result(ended: &Ended) -> JobOutcome {
     JobOutcome::NotSucceeded { outcome, code: ended.error_code.clone(), message: ended.error_message.clone(), retryable }
 }
 
-fn with_result(key: String, payload: Option<Bytes>) -> JobOutcome {
+/// By whom a job was done, and in which time.
+fn done(ended: &Ended) -> Done {
+    Done::by(&ended.worker_id, ended.execution_ms.unsigned_abs())
+}
+
+fn with_result(key: String, payload: Option<Bytes>, done: Done) -> JobOutcome {
     let Some(payload) = payload else {
         return unusable(Code::PayloadMissing, format!("the job succeeded, but its result at {key} has expired"));
     };
     match serde_json::from_slice::<serde_json::Value>(&payload) {
-        Ok(value) => JobOutcome::Succeeded { output: Value::from_json(&value), bytes: payload.len() as u64, key },
+        Ok(value) => JobOutcome::Succeeded { output: Value::from_json(&value), bytes: payload.len() as u64, key, done },
         Err(error) => unusable(Code::OutputInvalid, format!("the job's result is no JSON: {error}")),
     }
 }

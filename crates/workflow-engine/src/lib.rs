@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  gateway ──busbar.engine.define, remove──▶┐                 ┌──▶ ctx:<job>, busbar.scheduler.admit   (jobs of steps)
-//!  gateway ──busbar.engine.start, cancel───▶│ listen, prepare │──▶ busbar.scheduler.cancel
+//!  gateway ──busbar.engine.start, cancel,…─▶│ listen, prepare │──▶ busbar.scheduler.cancel
 //!  scheduler ──busbar.job.event────────────▶│        │        │
 //!                                           │        ▼        │
 //!                                           │   event loop    │

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use busbar_protocol::busbar::{
     DefineReply, DefineRequest, JobEventBatch, JobState, Problem, RemoveReply, RemoveRequest, RunCancelReply, RunCancelRequest,
-    StartReply, StartRequest, WorkflowHead, WorkflowVersion, run_cancel_reply, start_reply,
+    RunHoldRequest, StartReply, StartRequest, WorkflowHead, WorkflowVersion, run_cancel_reply, start_reply,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{
@@ -76,6 +76,8 @@ impl<B: Bus, R: Records, C: Clock> Ears<B, R, C> {
             subjects::ENGINE_REMOVE,
             subjects::ENGINE_START,
             subjects::ENGINE_CANCEL,
+            subjects::ENGINE_PAUSE,
+            subjects::ENGINE_RESUME,
             subjects::ENGINE_STATUS,
         ] {
             let messages = self.ports.bus.subscribe(subject, Some(subjects::ENGINE_QUEUE)).await?;
@@ -155,6 +157,13 @@ impl<B: Bus, R: Records, C: Clock> Ears<B, R, C> {
             }
             subjects::ENGINE_CANCEL => match RunCancelRequest::decode(message.payload) {
                 Ok(request) => self.send(Input::Cancel { request, reply }).await,
+                Err(error) => {
+                    let answer = Some(run_cancel_reply::Answer::Rejected(malformed(&error)));
+                    self.answer(&reply, &RunCancelReply { answer }).await;
+                }
+            },
+            subjects::ENGINE_PAUSE | subjects::ENGINE_RESUME => match RunHoldRequest::decode(message.payload) {
+                Ok(request) => self.send(Input::Hold { request, pause: subject == subjects::ENGINE_PAUSE, reply }).await,
                 Err(error) => {
                     let answer = Some(run_cancel_reply::Answer::Rejected(malformed(&error)));
                     self.answer(&reply, &RunCancelReply { answer }).await;

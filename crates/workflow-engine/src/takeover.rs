@@ -94,12 +94,12 @@ async fn load_run<R: Records>(records: &R, library: &Library, run_id: &str) -> R
         };
         let items: Vec<Spot> = (0..next).map(|item| Spot { step, item: Some(item) }).collect();
         restore(records, &mut run, &items).await?;
-        let collected = run.collected(step, next);
+        let (collected, done) = run.collected(step, next);
         if let StepRun::Over(over) = &mut run.steps[step]
             && over.counts.is_some()
             && over.outcome == Outcome::Succeeded
         {
-            over.output = collected;
+            (over.output, over.done) = (collected, done);
         }
     }
     Ok((run, stored.revision))

@@ -66,6 +66,8 @@ pub(crate) fn router<B: Bus, R: Records>(
         .route("/api/v1/workflow-runs/{id}", get(runs::get::<B, R>))
         .route("/api/v1/workflow-runs/{id}/timeline", get(runs::get_timeline::<B, R>))
         .route("/api/v1/workflow-runs/{id}/cancel", post(runs::cancel::<B, R>))
+        .route("/api/v1/workflow-runs/{id}/pause", post(runs::pause::<B, R>))
+        .route("/api/v1/workflow-runs/{id}/resume", post(runs::resume::<B, R>))
         .route("/api/v1/workflow-runs/{id}/input", get(runs::input::<B, R>))
         .route("/api/v1/workflow-runs/{id}/output", get(runs::output::<B, R>))
         .route("/api/v1/dlq", get(dead::list::<B, R>))

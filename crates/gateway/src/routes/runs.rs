@@ -9,11 +9,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use busbar_api::{
-    INLINE_RESULT_BYTES_MAX, Problem, RawValue, RunCancelReply, RunList, RunState, RunView, TIMELINE_ENTRIES_DEFAULT,
-    TIMELINE_ENTRIES_MAX, Timeline,
+    INLINE_RESULT_BYTES_MAX, Problem, RawValue, RunCancelReply, RunHoldReply, RunList, RunState, RunView,
+    TIMELINE_ENTRIES_DEFAULT, TIMELINE_ENTRIES_MAX, Timeline,
 };
 use busbar_protocol::busbar::{
-    self, RunCancelRequest, RunEvent, RunEventEntry, RunRecord, StepRecord, WorkflowVersion, run_cancel_reply,
+    self, RunCancelRequest, RunEvent, RunEventEntry, RunHoldRequest, RunRecord, StepRecord, WorkflowVersion, run_cancel_reply,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{Bus, LogEntry, Records};
@@ -317,13 +317,79 @@ pub(crate) async fn cancel<B: Bus, R: Records>(
         requested_by: caller.name().to_owned(),
     };
     let reply: busbar::RunCancelReply = app.ask(subjects::ENGINE_CANCEL, &question, PATIENCE).await?;
+    Ok(Json(RunCancelReply { run_id, state: state_after(reply)? }))
+}
+
+/// The state that the engine says a run is in after what was asked of it.
+fn state_after(reply: busbar::RunCancelReply) -> Result<RunState, Problem> {
     let state = match reply.answer {
         Some(run_cancel_reply::Answer::State(state)) => busbar::RunState::try_from(state).ok().and_then(RunState::from_protocol),
-        Some(run_cancel_reply::Answer::Rejected(problem)) => return Err(of_wire(problem).into()),
+        Some(run_cancel_reply::Answer::Rejected(problem)) => return Err(of_wire(problem)),
         None => None,
     };
-    let state = state.ok_or_else(|| internal(&"the engine's reply to a cancellation names no state"))?;
-    Ok(Json(RunCancelReply { run_id, state }))
+    state.ok_or_else(|| internal(&"the engine's reply names no state"))
+}
+
+/// Pause a run.
+///
+/// Answered after the commit. A paused run starts nothing more, until it is resumed; jobs that are out go on to their ends, and
+/// their results are taken. Its time limit goes on. Pausing it again changes nothing. Needs the role admin, operator or submitter.
+#[utoipa::path(
+    post,
+    path = "/api/v1/workflow-runs/{id}/pause",
+    tag = "runs",
+    operation_id = "pauseRun",
+    params(("id" = String, Path, description = "The run.")),
+    responses((status = 200, description = "The state after the call.", body = RunHoldReply)),
+    extensions(("x-busbar-codes" = json!([
+        "run_not_found", "not_found", "run_terminal", "engine_unavailable", "bus_unavailable"
+    ]))),
+)]
+pub(crate) async fn pause<B: Bus, R: Records>(
+    State(app): State<Shared<B, R>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<RunHoldReply>, Refusal> {
+    hold(&app, &caller, id_in(id)?, subjects::ENGINE_PAUSE).await
+}
+
+/// Resume a paused run.
+///
+/// Answered after the commit. A run that is not paused stays as it is. Needs the role admin, operator or submitter.
+#[utoipa::path(
+    post,
+    path = "/api/v1/workflow-runs/{id}/resume",
+    tag = "runs",
+    operation_id = "resumeRun",
+    params(("id" = String, Path, description = "The run.")),
+    responses((status = 200, description = "The state after the call.", body = RunHoldReply)),
+    extensions(("x-busbar-codes" = json!([
+        "run_not_found", "not_found", "run_terminal", "engine_unavailable", "bus_unavailable"
+    ]))),
+)]
+pub(crate) async fn resume<B: Bus, R: Records>(
+    State(app): State<Shared<B, R>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<RunHoldReply>, Refusal> {
+    hold(&app, &caller, id_in(id)?, subjects::ENGINE_RESUME).await
+}
+
+async fn hold<B: Bus, R: Records>(
+    app: &Shared<B, R>,
+    caller: &Caller,
+    run_id: String,
+    subject: &str,
+) -> Result<Json<RunHoldReply>, Refusal> {
+    caller.require(Need::WriteJobs)?;
+    check_run_id(&run_id)?;
+    let question = RunHoldRequest {
+        run_id: run_id.clone(),
+        tenant_id: caller.tenant_id().to_owned(),
+        requested_by: caller.name().to_owned(),
+    };
+    let reply: busbar::RunCancelReply = app.ask(subject, &question, PATIENCE).await?;
+    Ok(Json(RunHoldReply { run_id, state: state_after(reply)? }))
 }
 
 /// Get the input of a run, as it was given.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use busbar_bus::NatsBus;
 use busbar_protocol::busbar::{
     DefineReply, DefineRequest, Problem, RemoveReply, RemoveRequest, RunCancelReply, RunCancelRequest, RunEnd, RunEvent,
-    RunEventBatch, RunEventEntry, RunRecord, RunState, StartReply, StartRequest, Started, StepRecord, WorkflowHead,
-    WorkflowVersion, run_cancel_reply, start_reply,
+    RunEventBatch, RunEventEntry, RunHoldRequest, RunRecord, RunState, StartReply, StartRequest, Started, StepRecord,
+    WorkflowHead, WorkflowVersion, run_cancel_reply, start_reply,
 };
 use busbar_protocol::ports::{Answer, Bus, CommitClass, CommitId, Guard, Headers, Message, Records, Unit, Write};
 use busbar_protocol::prost::Message as _;
@@ -48,7 +48,14 @@ fn refused(code: &str) -> Problem {
 impl Engine {
     pub(crate) async fn start(fixture: &Fixture) -> Self {
         let engine = Self { bus: fixture.bus.clone(), store: fixture.store.clone(), state: Arc::default() };
-        for subject in [subjects::ENGINE_DEFINE, subjects::ENGINE_REMOVE, subjects::ENGINE_START, subjects::ENGINE_CANCEL] {
+        for subject in [
+            subjects::ENGINE_DEFINE,
+            subjects::ENGINE_REMOVE,
+            subjects::ENGINE_START,
+            subjects::ENGINE_CANCEL,
+            subjects::ENGINE_PAUSE,
+            subjects::ENGINE_RESUME,
+        ] {
             let mut requests = engine.bus.subscribe(subject, None).await.expect("subscribed");
             let own = engine.clone();
             tokio::spawn(async move {
@@ -79,6 +86,12 @@ impl Engine {
             subjects::ENGINE_DEFINE => self.define(DefineRequest::decode(payload).expect("a definition")).await.encode_to_vec(),
             subjects::ENGINE_REMOVE => self.remove(&RemoveRequest::decode(payload).expect("a removal")).encode_to_vec(),
             subjects::ENGINE_START => self.begin(StartRequest::decode(payload).expect("a start")).await.encode_to_vec(),
+            subjects::ENGINE_PAUSE => {
+                self.hold(&RunHoldRequest::decode(payload).expect("a pause"), RunState::Paused).encode_to_vec()
+            }
+            subjects::ENGINE_RESUME => {
+                self.hold(&RunHoldRequest::decode(payload).expect("a resumption"), RunState::Running).encode_to_vec()
+            }
             _ => self.cancel(&RunCancelRequest::decode(payload).expect("a cancellation")).await.encode_to_vec(),
         };
         if !self.state.lock().expect("not poisoned").mute {
@@ -202,6 +215,17 @@ impl Engine {
                 self.finish(&run.run_id, RunState::Cancelled, None).await;
                 run_cancel_reply::Answer::State(RunState::Cancelled.into())
             }
+        };
+        RunCancelReply { answer: Some(answer) }
+    }
+
+    /// A run that has not ended is said to be in the state that was asked for.
+    fn hold(&self, request: &RunHoldRequest, state: RunState) -> RunCancelReply {
+        let run = self.state.lock().expect("not poisoned").runs.get(&request.run_id).cloned();
+        let answer = match run.filter(|run| run.tenant_id == request.tenant_id) {
+            None => run_cancel_reply::Answer::Rejected(refused("run_not_found")),
+            Some(run) if run.state() != RunState::Running => run_cancel_reply::Answer::Rejected(refused("run_terminal")),
+            Some(_) => run_cancel_reply::Answer::State(state.into()),
         };
         RunCancelReply { answer: Some(answer) }
     }

@@ -101,7 +101,11 @@ async fn runs_end_on_request_and_once() {
     let run_id = start(&fixture).await;
     fixture.ask("DELETE", "/api/v1/workflows/words", "").await.refused(409, "workflow_in_use");
     let cancel = async |id: &str| fixture.ask("POST", &format!("/api/v1/workflow-runs/{id}/cancel"), "").await;
+    let hold = async |verb: &str| fixture.ask("POST", &format!("/api/v1/workflow-runs/{run_id}/{verb}"), "").await;
+    assert_eq!(hold("pause").await.json(), json!({"run_id": run_id, "state": "PAUSED"}));
+    assert_eq!(hold("resume").await.json(), json!({"run_id": run_id, "state": "RUNNING"}));
     assert_eq!(cancel(&run_id).await.json(), json!({"run_id": run_id, "state": "CANCELLED"}));
+    hold("pause").await.refused(409, "run_terminal");
     cancel(&run_id).await.refused(409, "run_terminal");
     cancel("none").await.refused(404, "run_not_found");
 

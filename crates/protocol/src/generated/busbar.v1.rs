@@ -1832,6 +1832,11 @@ pub struct StepRecord {
     /// Of a `for_each` step.
     #[prost(message, optional, tag = "14")]
     pub items: ::core::option::Option<Items>,
+    /// Who did the job of what has succeeded, and what that worker says it took.
+    #[prost(string, tag = "15")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "16")]
+    pub execution_ms: u64,
 }
 /// How far a `for_each` step has come.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1928,6 +1933,7 @@ pub struct RunCancelRequest {
     #[prost(string, tag = "4")]
     pub requested_by: ::prost::alloc::string::String,
 }
+/// What `busbar.engine.cancel`, `.pause` and `.resume` are answered with.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunCancelReply {
     #[prost(oneof = "run_cancel_reply::Answer", tags = "1, 2")]
@@ -1943,6 +1949,17 @@ pub mod run_cancel_reply {
         #[prost(message, tag = "2")]
         Rejected(super::Problem),
     }
+}
+/// `busbar.engine.pause`: nothing more is started for now. `busbar.engine.resume`: the run goes on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunHoldRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    /// Empty means any tenant (operators).
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub requested_by: ::prost::alloc::string::String,
 }
 /// `busbar.engine.status`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2028,6 +2045,8 @@ pub enum RunState {
     Failed = 3,
     Cancelled = 4,
     Timeout = 5,
+    /// It starts nothing more for now: what is out goes on to its end.
+    Paused = 6,
 }
 impl RunState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2042,6 +2061,7 @@ impl RunState {
             Self::Failed => "RUN_STATE_FAILED",
             Self::Cancelled => "RUN_STATE_CANCELLED",
             Self::Timeout => "RUN_STATE_TIMEOUT",
+            Self::Paused => "RUN_STATE_PAUSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2053,6 +2073,7 @@ impl RunState {
             "RUN_STATE_FAILED" => Some(Self::Failed),
             "RUN_STATE_CANCELLED" => Some(Self::Cancelled),
             "RUN_STATE_TIMEOUT" => Some(Self::Timeout),
+            "RUN_STATE_PAUSED" => Some(Self::Paused),
             _ => None,
         }
     }

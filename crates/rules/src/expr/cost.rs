@@ -107,6 +107,7 @@ impl<'a> Walk<'a> {
                 let size = parts.first().map_or(1, |of| of.entry);
                 Bound::of(cost, size)
             }
+            Expr::Call(call) if call.func_name == "zip" => self.pairs(call),
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
         }
@@ -123,6 +124,16 @@ impl<'a> Walk<'a> {
             }
         }
         whole
+    }
+
+    /// Pairs have an entry of each list, so that what is gone through afterwards is bounded by the entries, and not by all of them.
+    fn pairs(&mut self, call: &'a CallExpr) -> Bound {
+        let parts: Vec<Bound> = call.args.iter().map(|part| self.walk(&part.expr)).collect();
+        let entries = parts.iter().map(|part| part.entries).max().unwrap_or(0);
+        let entry = parts.iter().fold(1, |size: u64, part| size.saturating_add(part.entry));
+        let whole = sum(parts.into_iter());
+        let size = whole.size.saturating_add(entries);
+        Bound { cost: whole.cost.saturating_add(size), size, entries, entry }
     }
 
     fn call(&mut self, call: &'a CallExpr) -> Bound {

@@ -1,7 +1,9 @@
 //! The functions that expressions have beside CEL's own. All of them are pure.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use cel::objects::Map;
 use cel::{Context, ExecutionError, Value as Cel};
 
 use super::LIST_ENTRIES_MAX;
@@ -26,6 +28,8 @@ pub(super) const FUNCTIONS: &[&str] = &[
     SUM,
     RANGE,
     JSON,
+    MERGE,
+    ZIP,
 ];
 
 const MAX: &str = "max";
@@ -36,6 +40,8 @@ const FLATTEN: &str = "flatten";
 const SUM: &str = "sum";
 const RANGE: &str = "range";
 const JSON: &str = "json";
+const MERGE: &str = "merge";
+const ZIP: &str = "zip";
 
 /// Makes our functions known.
 pub(super) fn register(context: &mut Context<'_, '_>) {
@@ -49,6 +55,8 @@ pub(super) fn register(context: &mut Context<'_, '_>) {
     let _ = context.add_function(SUM, sum);
     let _ = context.add_function(RANGE, range);
     let _ = context.add_function(JSON, json);
+    let _ = context.add_function(MERGE, merge);
+    let _ = context.add_function(ZIP, zip);
 }
 
 /// `chunks(list, n)`: the entries in order, in lists of `n`; the last one may be shorter.
@@ -128,6 +136,29 @@ fn range(from: i64, to: i64) -> Result<Cel, ExecutionError> {
         ));
     }
     Ok(Cel::List(Arc::new((from..to).map(Cel::Int).collect())))
+}
+
+/// `merge(maps)`: the members of all maps; of two with the same name the later one counts.
+#[expect(clippy::needless_pass_by_value, reason = "the form of a function that cel can call")]
+fn merge(maps: Arc<Vec<Cel>>) -> Result<Cel, ExecutionError> {
+    let mut members = HashMap::new();
+    for map in maps.iter() {
+        match map {
+            Cel::Map(map) => members.extend(map.map.iter().map(|(name, value)| (name.clone(), value.clone()))),
+            _ => return Err(ExecutionError::function_error(MERGE, "an entry is no map")),
+        }
+    }
+    Ok(Cel::Map(Map { map: Arc::new(members) }))
+}
+
+/// `zip(a, b)`: pairs of the entries that stand at the same place in two lists of the same length.
+#[expect(clippy::needless_pass_by_value, reason = "the form of a function that cel can call")]
+fn zip(left: Arc<Vec<Cel>>, right: Arc<Vec<Cel>>) -> Result<Cel, ExecutionError> {
+    if left.len() != right.len() {
+        let detail = format!("one list has {} entries, the other one {}", left.len(), right.len());
+        return Err(ExecutionError::function_error(ZIP, detail));
+    }
+    Ok(of_lists(left.iter().zip(right.iter()).map(|(left, right)| vec![left.clone(), right.clone()])))
 }
 
 /// `json(value)`: the value as JSON text.

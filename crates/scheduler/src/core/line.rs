@@ -19,6 +19,10 @@ pub struct Class {
     pub pool: Option<String>,
     /// The worker that it would rather go to.
     pub worker: Option<String>,
+    /// The workers that it must not go to.
+    pub excluded: BTreeSet<String>,
+    /// The workers that it goes to only while nobody else who may have it is there.
+    pub avoided: BTreeSet<String>,
     /// Its tenant, where there are workers that are bound to one.
     pub tenant: Option<Arc<str>>,
 }

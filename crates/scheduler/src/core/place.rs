@@ -56,7 +56,9 @@ struct Room<'a> {
     worker: &'a Worker,
     /// The tenant whose jobs alone it gets.
     tenant: Option<&'a str>,
-    /// It is given something now: it neither drains nor is blocked.
+    /// It neither drains nor is blocked.
+    stays: bool,
+    /// It is given something now: it stays, and was heard when it should have been.
     takes: bool,
     taken: u32,
 }
@@ -71,6 +73,8 @@ struct Candidates {
     served: bool,
     /// Somebody who announced itself listens in the topic's queue group.
     in_group: bool,
+    /// Somebody is there whom the class does not avoid.
+    elsewhere: bool,
     /// Those that have a free slot.
     heap: Loads,
     /// Those that take attempts in advance.
@@ -88,19 +92,14 @@ impl<'a> Rooms<'a> {
     /// The room that there is now.
     #[must_use]
     pub fn new(workers: &'a Workers, bindings: &'a Bindings, holds: &Holds, now: Timestamp) -> Self {
-        let takes = |id: &str, worker: &Worker| {
-            !worker.draining
-                && worker.is_fresh(now)
-                && holds.drain_of(id).is_none()
-                && holds.worker(id, now).is_none()
-                && holds.pool(&worker.pool, now).is_none()
-        };
         let workers = workers
             .iter()
             .filter(|(_, worker)| !worker.lost)
             .map(|(id, worker)| {
                 let taken = u32::try_from(worker.out.len()).unwrap_or(u32::MAX);
-                Room { id, worker, tenant: bindings.get(id).map(String::as_str), takes: takes(id, worker), taken }
+                let stays = stays((id, worker), holds, now);
+                let tenant = bindings.get(id).map(String::as_str);
+                Room { id, worker, tenant, stays, takes: stays && worker.is_fresh(now), taken }
             })
             .collect();
         Self { workers, by_class: BTreeMap::new() }
@@ -115,12 +114,15 @@ impl<'a> Rooms<'a> {
         }
         let candidates = self.by_class.get_mut(class)?;
         let group = group.place(document).filter(|_| candidates.in_group || !group.proven_only);
+        // Who of a queue group gets it is not ours to say.
+        let group = group.filter(|_| class.excluded.is_empty());
         if document.queue_only {
             return group;
         }
         let preferred = class.worker.as_deref().and_then(|wanted| {
+            let avoided = candidates.elsewhere && class.avoided.contains(wanted);
             let fits = |(_, room): &(usize, &Room<'_>)| {
-                room.id == wanted && fits((room.id, room.worker, room.tenant), document, class).is_ok()
+                room.id == wanted && !avoided && fits((room.id, room.worker, room.tenant), document, class).is_ok()
             };
             self.workers.iter().enumerate().find(fits).filter(|(_, room)| room.has_slot()).map(|(index, _)| index)
         });
@@ -178,16 +180,22 @@ fn pop(heap: &mut Loads, rooms: &[Room<'_>], has_room: impl Fn(&Room<'_>) -> boo
 
 impl Candidates {
     fn new(rooms: &[Room<'_>], class: &Class, document: &TopicDocument) -> Self {
-        let mut candidates = Self::default();
+        let may_have = |room: &Room<'_>| fits((room.id, room.worker, room.tenant), document, class).is_ok();
+        let other = |room: &Room<'_>| room.stays && !class.avoided.contains(room.id) && may_have(room);
+        let elsewhere = !class.avoided.is_empty() && rooms.iter().any(other);
+        let mut candidates = Self { elsewhere, ..Self::default() };
         for (index, room) in rooms.iter().enumerate() {
             // Whose topics are unknown may serve any.
             let topics = &room.worker.topics;
             let may_serve = topics.is_empty() || topics.contains(&class.topic);
             candidates.in_group |= room.worker.kind == WorkerKind::Announced && may_serve && room.tenant.is_none();
-            if fits((room.id, room.worker, room.tenant), document, class).is_err() {
+            if !may_have(room) {
                 continue;
             }
             candidates.served = true;
+            if elsewhere && class.avoided.contains(room.id) {
+                continue;
+            }
             if room.has_slot() {
                 candidates.heap.push(Reverse((room.load(), index)));
             }
@@ -219,7 +227,7 @@ impl Room<'_> {
 /// Why a worker may not have a job of a class, whatever room it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// One word: `tenant`, `pool`, `topic`, `requires`, `region`, `type` or `label`.
+    /// One word: `excluded`, `tenant`, `pool`, `topic`, `requires`, `region`, `type` or `label`.
     pub why: &'static str,
     /// In a few more.
     pub detail: String,
@@ -231,6 +239,9 @@ pub struct Unfit {
 /// [`Unfit`] says why not.
 pub fn fits((id, worker, tenant): (&str, &Worker, Option<&str>), document: &TopicDocument, class: &Class) -> Result<(), Unfit> {
     let unfit = |why, detail: String| Err(Unfit { why, detail });
+    if class.excluded.contains(id) {
+        return unfit("excluded", "the job must not go there".to_owned());
+    }
     if let Some(tenant) = tenant.filter(|tenant| class.tenant.as_deref() != Some(tenant)) {
         return unfit("tenant", format!("it is bound to tenant {tenant}"));
     }
@@ -276,6 +287,11 @@ pub fn fits((id, worker, tenant): (&str, &Worker, Option<&str>), document: &Topi
     Ok(())
 }
 
+/// Whether a worker neither drains nor is blocked.
+fn stays((id, worker): (&str, &Worker), holds: &Holds, now: Timestamp) -> bool {
+    !worker.draining && holds.drain_of(id).is_none() && holds.worker(id, now).is_none() && holds.pool(&worker.pool, now).is_none()
+}
+
 /// What keeps each worker from taking a job of a class now; the most promising come first.
 #[must_use]
 pub fn verdicts(
@@ -285,11 +301,21 @@ pub fn verdicts(
     document: &TopicDocument,
     now: Timestamp,
 ) -> Vec<WorkerVerdict> {
+    let tenant_of = |id: &str| bindings.get(id).map(String::as_str);
+    let other = |id: &str, worker: &Worker| {
+        let there = !worker.lost && stays((id, worker), holds, now);
+        there && !class.avoided.contains(id) && fits((id, worker, tenant_of(id)), document, class).is_ok()
+    };
+    let elsewhere = !class.avoided.is_empty() && workers.iter().any(|(id, worker)| other(id, worker));
     let mut all: Vec<(u8, WorkerVerdict)> = workers
         .iter()
         .map(|(id, worker)| {
-            let tenant = bindings.get(id).map(String::as_str);
-            let (order, verdict, detail) = verdict((id, worker, tenant), holds, class, document, now);
+            let (order, verdict, detail) = match verdict((id, worker, tenant_of(id)), holds, class, document, now) {
+                (0, _, _) if elsewhere && class.avoided.contains(id) => {
+                    (1, "avoided", "the job goes elsewhere as long as another worker that may have it is there".to_owned())
+                }
+                verdict => verdict,
+            };
             (order, WorkerVerdict { worker_id: id.clone(), verdict: verdict.to_owned(), detail })
         })
         .collect();

@@ -331,6 +331,7 @@ impl Workers {
         let announced = self.by_id.get_mut(id).filter(|worker| worker.kind == WorkerKind::Announced);
         let Some(worker) = announced else { return Vec::new() };
         worker.lost = true;
+        self.room_came = true;
         give_up(std::mem::take(&mut worker.out), &mut self.released)
     }
 
@@ -358,6 +359,8 @@ impl Workers {
         for (id, worker) in by_id.iter_mut() {
             if !worker.lost && now.since(worker.silent_since().max(heard_since)) > worker.patience(patience) {
                 worker.lost = true;
+                // Whoever avoided others for its sake may go to them now.
+                *room_came = true;
                 let lost = give_up(std::mem::take(&mut worker.out), released);
                 silence.lost.extend(lost.into_iter().map(|key| (key, id.clone())));
             }

@@ -1,5 +1,6 @@
 //! Model clients: they submit in batches, repeat what was not answered, cancel some jobs, and submit some on the bare bus.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -11,11 +12,13 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{Budget, JobMetadata, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
+use busbar_protocol::labels;
 use busbar_protocol::ports::{Bus as _, Clock as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 
 use super::World;
+use crate::chaos::Chaos;
 use crate::model_bus::ModelClient;
 
 const ASKING: u64 = 3;
@@ -155,6 +158,14 @@ fn tenant(number: u64) -> &'static str {
     if number == 0 { "acme" } else { "default" }
 }
 
+/// Some jobs would rather not go to one of the workers, or to neither of them.
+fn avoided(chaos: &Chaos) -> BTreeMap<String, String> {
+    const WORKERS: [&str; 3] = ["native-0", "native-1", "native-0,native-1"];
+    let which = usize::try_from(chaos.below(40)).unwrap_or(usize::MAX);
+    let label = |ids: &&str| (labels::AVOIDED_WORKER_IDS.to_owned(), (*ids).to_owned());
+    WORKERS.get(which).map(label).into_iter().collect()
+}
+
 fn wish(world: &World, tenant: &str, name: &str) -> Wish {
     const TOPICS: [&str; 22] = [
         "native",
@@ -193,6 +204,7 @@ fn wish(world: &World, tenant: &str, name: &str) -> Wish {
         meta: Some(JobMetadata { idempotency_key: key.clone(), ..JobMetadata::default() }),
         budget: Some(Budget { deadline_ms, ..Budget::default() }),
         parent_job_id: parent_job_id.clone(),
+        labels: avoided(chaos),
         ..JobRequest::default()
     };
     let options = options(world, topic, !key.is_empty());

@@ -23,7 +23,8 @@ const STAYS: Duration = Duration::from_secs(24 * 3600);
 /// Every change that the life of a run allows; `NEW` is before its first commit, `ENDING` while attempts are still out.
 const ALLOWED_RUN: &[(&str, &[&str])] = &[
     ("NEW", &["RUNNING", "SUCCEEDED", "FAILED"]),
-    ("RUNNING", &["ENDING", "SUCCEEDED", "FAILED", "CANCELLED", "TIMEOUT"]),
+    ("RUNNING", &["PAUSED", "ENDING", "SUCCEEDED", "FAILED", "CANCELLED", "TIMEOUT"]),
+    ("PAUSED", &["RUNNING", "ENDING", "SUCCEEDED", "FAILED", "CANCELLED", "TIMEOUT"]),
     ("ENDING", &["FAILED", "CANCELLED", "TIMEOUT"]),
 ];
 
@@ -46,6 +47,9 @@ pub const EXPECTED: &[&str] = &[
     "run RUNNING>FAILED",
     "run RUNNING>CANCELLED",
     "run RUNNING>TIMEOUT",
+    "run RUNNING>PAUSED",
+    "run PAUSED>RUNNING",
+    "run PAUSED>ENDING",
     "run RUNNING>ENDING",
     "run ENDING>FAILED",
     "run ENDING>CANCELLED",
@@ -130,7 +134,7 @@ pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) 
     for (id, told) in &ledger.cancelled {
         let state = runs.get(id).map(|run| run.record.state());
         let kept = match told {
-            RunState::Running => state != Some(RunState::Succeeded),
+            RunState::Running | RunState::Paused => state != Some(RunState::Succeeded),
             told => state == Some(*told),
         };
         if !kept {

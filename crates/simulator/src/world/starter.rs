@@ -1,10 +1,10 @@
-//! Model clients of the workflow engine: one writes workflows, the others start runs of them, start some again and cancel some.
+//! Model clients of the workflow engine: one writes workflows, the others start runs of them, start some again, pause and cancel some.
 
 use std::time::Duration;
 
 use busbar_protocol::busbar::{
-    DefineReply, DefineRequest, Problem, RemoveReply, RemoveRequest, RunCancelReply, RunCancelRequest, RunEventBatch, RunState,
-    StartReply, StartRequest, Started, run_cancel_reply, start_reply,
+    DefineReply, DefineRequest, Problem, RemoveReply, RemoveRequest, RunCancelReply, RunCancelRequest, RunEventBatch,
+    RunHoldRequest, RunState, StartReply, StartRequest, Started, run_cancel_reply, start_reply,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
@@ -134,6 +134,9 @@ async fn start_runs(world: World, number: u64) {
             }
         }
         let cancels = if workflow == workflows::PATIENT { 600 } else { 200 };
+        if world.chaos.chance(250) {
+            pause(&world, &bus, &started.run_id).await;
+        }
         if world.chaos.chance(cancels) {
             cancel(&world, &bus, started.run_id).await;
         }
@@ -170,6 +173,33 @@ async fn start(world: &World, bus: &ModelClient, request: &StartRequest) -> Opti
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Pauses a run, and after a while lets it go on, or ends it as it is.
+async fn pause(world: &World, bus: &ModelClient, run_id: &str) {
+    tokio::time::sleep(world.pause(Duration::from_secs(2))).await;
+    hold(world, bus, subjects::ENGINE_PAUSE, run_id, RunState::Paused).await;
+    tokio::time::sleep(world.pause(Duration::from_secs(8))).await;
+    if world.chaos.chance(300) {
+        return cancel(world, bus, run_id.to_owned()).await;
+    }
+    hold(world, bus, subjects::ENGINE_RESUME, run_id, RunState::Running).await;
+}
+
+async fn hold(world: &World, bus: &ModelClient, subject: &str, run_id: &str, wanted: RunState) {
+    let request = RunHoldRequest { run_id: run_id.to_owned(), requested_by: "starter".to_owned(), ..RunHoldRequest::default() };
+    let reply: RunCancelReply = ask(bus, subject, &request).await;
+    match reply.answer {
+        // After the commit it may have ended in the same turn.
+        Some(run_cancel_reply::Answer::State(state)) if state == i32::from(wanted) => {}
+        Some(run_cancel_reply::Answer::State(state)) if RunState::try_from(state).is_ok_and(is_end) => {}
+        Some(run_cancel_reply::Answer::Rejected(problem)) if is(&problem, Code::RunTerminal) => {}
+        other => world.breaks(format!("{run_id} was to be {wanted:?}: {other:?}")),
+    }
+}
+
+const fn is_end(state: RunState) -> bool {
+    matches!(state, RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::Timeout)
 }
 
 async fn cancel(world: &World, bus: &ModelClient, run_id: String) {

@@ -1,11 +1,14 @@
 //! The changes that a pass makes, one at a time: each is told to the log as it is made.
 
+use std::collections::BTreeMap;
+
 use busbar_protocol::busbar::{Items, StepChange, StepState};
 use busbar_protocol::codes::Code;
-use busbar_rules::expr::{ExprError, Scope, Template, Value};
+use busbar_protocol::subjects;
+use busbar_rules::expr::{ExprError, References, Scope, Template, Value};
 
 use super::draft::{Draft, failed, json};
-use super::run::{Counts, End, Fan, ItemRun, Outcome, Over, Progress, Spot, StepRun, Try, TryState, output_key};
+use super::run::{Counts, Done, End, Fan, ItemRun, Outcome, Over, Progress, Spot, StepRun, Try, TryState, output_key};
 use super::transition::{Staged, Submission};
 use super::workflow::{JobPlan, Work};
 
@@ -16,32 +19,53 @@ impl<'a> Draft<'a> {
 
     /// Sends a job on its way, or fails the attempt when its input cannot be made.
     pub(super) fn submit(&mut self, spot: Spot, at: Try) {
-        let Some((plan, scope)) = self.plan_and_scope(spot) else { return };
-        self.spent = self.spent.saturating_add(plan.input.cost(&scope));
-        match plan.input.render(&scope) {
-            Ok(input) => {
-                let job_id = self.run.job_id(spot, at.attempt);
-                self.next.submit.push(Submission { spot, job_id, input: json(&input) });
+        self.spent = self.spent.saturating_add(self.cost(spot));
+        match self.submission(spot, at.attempt) {
+            None => {}
+            Some(Ok(submission)) => {
+                self.next.submit.push(submission);
                 self.set_try(spot, at, "", "");
             }
-            Err(error) => {
+            Some(Err(message)) => {
                 let none = Try { attempt: at.attempt - 1, ..at };
-                self.give_up(spot, &none, Outcome::Failed, Code::ExpressionFailed.as_str(), &format!("input: {error}"));
+                self.give_up(spot, &none, Outcome::Failed, Code::ExpressionFailed.as_str(), &message);
             }
         }
     }
 
-    pub(super) fn plan_and_scope(&self, spot: Spot) -> Option<(&'a JobPlan, Scope)> {
+    /// What it may cost to make the input of a job.
+    fn cost(&self, spot: Spot) -> u64 {
+        let of = |plan: &JobPlan| Some(plan.input.cost(&self.scope_at(spot, plan.input.references())?));
+        self.job_plan(spot.step).and_then(of).unwrap_or_default()
+    }
+
+    /// The job of an attempt, with its input and where it goes; or why there can be none.
+    pub(super) fn submission(&self, spot: Spot, attempt: u32) -> Option<Result<Submission, String>> {
         let plan = self.job_plan(spot.step)?;
-        let references = plan.input.references();
-        let scope = match spot.item {
-            None => self.scope(references),
-            Some(index) => {
-                let item = self.fan(spot.step)?.list.entry(usize::try_from(index).ok()?)?;
-                self.scope_of_item(references, index, item)
-            }
+        let topic = match plan.topic.render(&self.scope_at(spot, plan.topic.references())?).map(|topic| topic.to_json()) {
+            Ok(serde_json::Value::String(topic)) if subjects::is_topic(&topic) => topic,
+            Ok(other) => return Some(Err(format!("topic: {other} is none"))),
+            Err(error) => return Some(Err(format!("topic: {error}"))),
         };
-        Some((plan, scope))
+        let input = match plan.input.render(&self.scope_at(spot, plan.input.references())?) {
+            Ok(input) => json(&input),
+            Err(error) => return Some(Err(format!("input: {error}"))),
+        };
+        let place = match &plan.place {
+            None => BTreeMap::new(),
+            Some(place) => match place.labels(&self.scope_at(spot, place.template.references())?) {
+                Ok(labels) => labels,
+                Err(error) => return Some(Err(format!("place: {error}"))),
+            },
+        };
+        Some(Ok(Submission { spot, job_id: self.run.job_id(spot, attempt), topic, input, place }))
+    }
+
+    /// The scope of an expression of a job.
+    fn scope_at(&self, spot: Spot, references: &References) -> Option<Scope> {
+        let Some(index) = spot.item else { return Some(self.scope(references)) };
+        let item = self.fan(spot.step)?.list.entry(usize::try_from(index).ok()?)?;
+        Some(self.scope_of_item(references, index, item))
     }
 
     pub(super) fn job_plan(&self, place: usize) -> Option<&'a JobPlan> {
@@ -91,7 +115,7 @@ impl<'a> Draft<'a> {
     pub(super) fn give_up(&mut self, spot: Spot, at: &Try, outcome: Outcome, code: &str, message: &str) {
         self.set_over(spot, self.over(at, outcome, code, message));
         let step = self.definition(spot.step);
-        if !step.allow_failure && matches!(self.progress(), Progress::Running) {
+        if !step.allow_failure && self.progress().is_undecided() {
             let told = format!("step {} did not succeed: {code}: {message}", self.run.name_of(spot));
             self.end_with(failed(Code::StepFailed, told, &step.id));
         }
@@ -111,6 +135,7 @@ impl<'a> Draft<'a> {
             message: message.to_owned(),
             output: Value::null(),
             output_bytes: 0,
+            done: Done::default(),
             counts: None,
         }
     }

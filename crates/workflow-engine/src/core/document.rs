@@ -98,6 +98,8 @@ pub struct StepDocument {
     pub priority: Option<Priority>,
     /// Of jobs: capabilities that the worker must have.
     pub requires: Option<Vec<String>>,
+    /// Of jobs: where they go.
+    pub place: Option<PlaceDocument>,
     /// Of jobs: how long one may take, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// Of jobs: what happens when one does not succeed.
@@ -115,6 +117,20 @@ pub struct StepDocument {
 
     /// Of `transform`: the value, with `${…}`.
     pub value: Option<Value>,
+}
+
+/// Where the jobs of a step go, beside what their topic says. Texts may have `${…}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlaceDocument {
+    /// Only this pool, among those of the topic; an empty text means any of them.
+    pub pool: String,
+    /// Labels that the worker must carry.
+    pub labels: BTreeMap<String, String>,
+    /// Workers that are avoided: one by its name, or a list of names.
+    pub not_on: Value,
+    /// The jobs wait for another worker, rather than go to one of those where nobody else is there.
+    pub strict: bool,
 }
 
 /// When a step with several dependencies runs.
@@ -217,6 +233,7 @@ impl StepDocument {
             ("labels", self.labels.is_some()),
             ("priority", self.priority.is_some()),
             ("requires", self.requires.is_some()),
+            ("place", self.place.is_some()),
             ("timeout_ms", self.timeout_ms.is_some()),
             ("retries", self.retries.is_some()),
             ("result", self.result.is_some()),

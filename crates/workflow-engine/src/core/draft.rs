@@ -13,7 +13,10 @@ use busbar_rules::expr::{COST_MAX, Value};
 use bytes::Bytes;
 
 use super::document::{Join, ResultAs, Retries};
-use super::run::{Counts, End, EndOutcome, Fan, ItemRun, Outcome, Over, Progress, Run, Spot, StepRun, Try, TryState, output_key};
+use super::run::{
+    Counts, Done, End, EndOutcome, Fan, ItemRun, Outcome, Over, Progress, Run, Spot, StepRun, Try, TryState, collected,
+    output_key,
+};
 use super::transition::{JobOutcome, Limits, Rejected, Staged, Transition};
 use super::workflow::{ITEMS_MAX, Step, Work};
 
@@ -81,10 +84,12 @@ impl<'a> Draft<'a> {
             return Err(Rejected::Stale);
         }
         match outcome {
-            JobOutcome::Succeeded { bytes, .. } | JobOutcome::SucceededLarge { bytes } if self.refers(spot.step, *bytes) => {
-                self.refer(spot, &at, job_id, *bytes);
+            JobOutcome::Succeeded { bytes, done, .. } | JobOutcome::SucceededLarge { bytes, done }
+                if self.refers(spot.step, *bytes) =>
+            {
+                self.refer(spot, &at, job_id, *bytes, done);
             }
-            JobOutcome::SucceededLarge { bytes } => {
+            JobOutcome::SucceededLarge { bytes, .. } => {
                 let message =
                     format!("the job's result has {bytes} bytes, and a run keeps results of at most {PAYLOAD_BYTES_MAX} bytes");
                 self.give_up(spot, &at, Outcome::Failed, Code::RunTooLarge.as_str(), &message);
@@ -96,17 +101,17 @@ impl<'a> Draft<'a> {
                 );
                 self.give_up(spot, &at, Outcome::Failed, Code::RunTooLarge.as_str(), &message);
             }
-            JobOutcome::Succeeded { output, bytes, key } => {
+            JobOutcome::Succeeded { output, bytes, key, done } => {
                 if *bytes > 0 {
                     self.next.kept.push((key.clone(), output_key(self.run, spot)));
                 }
                 self.next.values_bytes += bytes;
-                let over = Over { output: output.clone(), output_bytes: *bytes, ..self.over(&at, Outcome::Succeeded, "", "") };
-                self.set_over(spot, over);
+                let over = self.over(&at, Outcome::Succeeded, "", "");
+                self.set_over(spot, Over { output: output.clone(), output_bytes: *bytes, done: done.clone(), ..over });
             }
             JobOutcome::NotSucceeded { outcome, code, message, retryable } => {
                 let retries = self.job_plan(spot.step).map_or_else(Retries::default, |plan| plan.retries);
-                let again = *retryable && at.attempt < retries.max_attempts && matches!(self.progress(), Progress::Running);
+                let again = *retryable && at.attempt < retries.max_attempts && self.progress().is_undecided();
                 if again {
                     let until = self.now.after_millis(backoff_ms(&retries, at.attempt));
                     let waiting = Try { attempt: at.attempt + 1, state: TryState::Waiting { until }, ..at };
@@ -125,7 +130,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The job's result stays where it is; the output says under which name other jobs find it.
-    fn refer(&mut self, spot: Spot, at: &Try, job_id: &str, bytes: u64) {
+    fn refer(&mut self, spot: Spot, at: &Try, job_id: &str, bytes: u64, done: &Done) {
         let output = Value::from_json(&serde_json::json!({ "artifact": job_id, "bytes": bytes }));
         let text = json(&output);
         let output_bytes = text.len() as u64;
@@ -135,18 +140,21 @@ impl<'a> Draft<'a> {
         }
         self.next.staged.push(Staged { key: output_key(self.run, spot), value: text });
         self.next.values_bytes += output_bytes;
-        let over = Over { output, output_bytes, ..self.over(at, Outcome::Succeeded, "", "") };
+        let over = Over { output, output_bytes, done: done.clone(), ..self.over(at, Outcome::Succeeded, "", "") };
         self.set_over(spot, over);
     }
 
     pub(super) fn tick(&mut self) {
-        if self.run.head.deadline.is_some_and(|deadline| deadline <= self.now) && matches!(self.progress(), Progress::Running) {
+        if self.run.head.deadline.is_some_and(|deadline| deadline <= self.now) && self.progress().is_undecided() {
             self.end_with(End {
                 outcome: EndOutcome::Timeout,
                 code: Code::DeadlineExceeded.as_str().to_owned(),
                 message: "the run took longer than its workflow allows".to_owned(),
                 step_id: String::new(),
             });
+            return;
+        }
+        if matches!(self.progress(), Progress::Paused) {
             return;
         }
         let due: Vec<(Spot, Try)> = self.active.iter().filter_map(|spot| Some((*spot, self.due_at(*spot)?))).collect();
@@ -160,8 +168,31 @@ impl<'a> Draft<'a> {
         matches!(at.state, TryState::Waiting { until } if until <= self.now).then(|| at.clone())
     }
 
+    /// Nothing more is started for now; what is out goes on to its end.
+    pub(super) fn pause(&mut self) -> Result<(), Rejected> {
+        self.switch(Progress::Paused)
+    }
+
+    /// The run goes on, with what would have been started meanwhile.
+    pub(super) fn resume(&mut self) -> Result<(), Rejected> {
+        self.switch(Progress::Running)?;
+        self.tick();
+        Ok(())
+    }
+
+    fn switch(&mut self, to: Progress) -> Result<(), Rejected> {
+        match self.progress() {
+            Progress::Ending(_) | Progress::Ended { .. } => Err(Rejected::Ending),
+            present if *present == to => Err(Rejected::Unchanged),
+            Progress::Running | Progress::Paused => {
+                self.next.progress = Some(to);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn cancel(&mut self, reason: &str, requested_by: &str) -> Result<(), Rejected> {
-        if !matches!(self.progress(), Progress::Running) {
+        if !self.progress().is_undecided() {
             return Err(Rejected::Unchanged);
         }
         self.end_with(End {
@@ -186,7 +217,7 @@ impl<'a> Draft<'a> {
             }
             self.refill(place);
         }
-        if matches!((&self.run.progress, self.progress()), (Progress::Running, Progress::Ending(_))) {
+        if self.run.progress.is_undecided() && matches!(self.progress(), Progress::Ending(_)) {
             self.stop_what_waits();
         }
         self.close_fans();
@@ -314,7 +345,7 @@ impl<'a> Draft<'a> {
     fn close_fans(&mut self) {
         for place in 0..self.run.steps.len() {
             let Some(fan) = self.fan(place).cloned() else { continue };
-            let stopped = !matches!(self.progress(), Progress::Running);
+            let stopped = !self.progress().is_undecided();
             if fan.counts.active() > 0 || (fan.counts.next < fan.counts.total && !stopped) {
                 continue;
             }
@@ -327,8 +358,11 @@ impl<'a> Draft<'a> {
                 None => (Outcome::Succeeded, String::new(), String::new()),
             };
             let at = Try { attempt: 0, started: fan.started, state: TryState::Out };
-            let output = if outcome == Outcome::Succeeded { self.collected(place, fan.counts.total) } else { Value::null() };
-            let over = Over { output, counts: Some(fan.counts), ..self.over(&at, outcome, &code, &message) };
+            let (output, done) = match outcome {
+                Outcome::Succeeded => collected(fan.counts.total, |item| self.item(place, item)),
+                _ => (Value::null(), Done::default()),
+            };
+            let over = Over { output, done, counts: Some(fan.counts), ..self.over(&at, outcome, &code, &message) };
             self.set_over(Spot { step: place, item: None }, over);
             if matches!(self.progress(), Progress::Running) {
                 return self.advance();
@@ -342,18 +376,10 @@ impl<'a> Draft<'a> {
         counts.next < counts.total || (0..counts.next).any(cancelled)
     }
 
-    fn collected(&self, place: usize, total: u32) -> Value {
-        let outputs = (0..total).map(|item| match self.item(place, item) {
-            Some(ItemRun::Over(over)) => over.output.clone(),
-            Some(ItemRun::Trying(_)) | None => Value::null(),
-        });
-        Value::list(outputs.collect())
-    }
-
     /// Ends the run, since nothing is out any more.
     fn finish(&mut self) {
         let (end, output) = match self.progress().clone() {
-            Progress::Ended { .. } => return,
+            Progress::Paused | Progress::Ended { .. } => return,
             Progress::Ending(end) => (Some(end), None),
             Progress::Running => match self.run.workflow.output.as_ref().map(|output| self.render(output)) {
                 None => (None, None),

@@ -293,7 +293,7 @@ impl Engine {
         let attempt = run.attempt_at(*spot).filter(|at| matches!(at.state, TryState::Out))?.attempt;
         match transition::submission(run, *spot, attempt) {
             Ok(submission) => Some((run_id.clone(), Ok(submission?))),
-            Err(error) => Some((run_id.clone(), Err(error.to_string()))),
+            Err(message) => Some((run_id.clone(), Err(message))),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod document;
 mod draft;
 pub mod engine;
+pub mod place;
 pub mod records;
 pub mod request;
 pub mod run;

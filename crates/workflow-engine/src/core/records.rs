@@ -6,7 +6,9 @@ use busbar_protocol::busbar::{Items, RunRecord, RunState, StepRecord, StepState}
 use busbar_protocol::time::Timestamp;
 use busbar_rules::expr::Value;
 
-use super::run::{Counts, End, Fan, Head, ItemRun, Outcome, Over, Progress, RECORD_VERSION, Run, Spot, StepRun, Try, TryState};
+use super::run::{
+    Counts, Done, End, Fan, Head, ItemRun, Outcome, Over, Progress, RECORD_VERSION, Run, Spot, StepRun, Try, TryState,
+};
 use super::workflow::Workflow;
 
 impl From<Counts> for Items {
@@ -40,7 +42,7 @@ impl Run {
         let head = &*self.head;
         let (ended_ms, output_bytes) = match &self.progress {
             Progress::Ended { at, output_bytes, .. } => (at.millis(), *output_bytes),
-            Progress::Running | Progress::Ending(_) => (0, 0),
+            Progress::Running | Progress::Paused | Progress::Ending(_) => (0, 0),
         };
         RunRecord {
             version: RECORD_VERSION,
@@ -110,6 +112,8 @@ impl Run {
             error_code: over.code.clone(),
             error_message: over.message.clone(),
             output_bytes: over.output_bytes,
+            worker_id: over.done.worker.to_json().as_str().unwrap_or_default().to_owned(),
+            execution_ms: over.done.execution_ms.to_json().as_u64().unwrap_or_default(),
             items: over.counts.map(Items::from),
             ..StepRecord::default()
         }
@@ -152,6 +156,7 @@ impl Run {
         let ending = record.ending.clone().map(|end| End::from_record(end).ok_or_else(|| impossible("it ends without an end")));
         let progress = match (record.state(), ending.transpose()?) {
             (RunState::Running, None) => Progress::Running,
+            (RunState::Paused, None) => Progress::Paused,
             (RunState::Running, Some(end)) => Progress::Ending(end),
             _ => return Err(impossible("it is listed as live, but has ended")),
         };
@@ -202,6 +207,8 @@ impl Run {
                 message: record.error_message,
                 output,
                 output_bytes: record.output_bytes,
+                // Of a `for_each` step it is put together from its items.
+                done: Done::by(&record.worker_id, record.execution_ms),
                 counts: items.map(Counts::from),
             }),
         };

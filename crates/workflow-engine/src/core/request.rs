@@ -40,6 +40,7 @@ fn job_request(run: &Run, step_id: &str, plan: &JobPlan, submission: &Submission
     let head = &*run.head;
     let mut labels: BTreeMap<String, String> = head.labels.clone();
     labels.extend(plan.labels.clone());
+    labels.extend(submission.place.clone());
     for (name, value) in [("run_id", head.id.as_str()), ("step_id", step_id), ("workflow_id", head.workflow_id.as_str())] {
         labels.insert(name.to_owned(), value.to_owned());
     }
@@ -48,7 +49,7 @@ fn job_request(run: &Run, step_id: &str, plan: &JobPlan, submission: &Submission
         .map(|timeout| Budget { deadline_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX), ..Budget::default() });
     JobRequest {
         job_id: submission.job_id.clone(),
-        topic: plan.topic.clone(),
+        topic: submission.topic.clone(),
         priority: plan.priority.into(),
         context_ptr: Pointer::Redis(keys::context(&submission.job_id)).to_string(),
         workflow_id: head.workflow_id.clone(),

@@ -73,6 +73,8 @@ pub struct Head {
 pub enum Progress {
     /// It goes on.
     Running,
+    /// It starts nothing more for now.
+    Paused,
     /// It is decided how it ends; attempts are still out.
     Ending(End),
     /// It has ended.
@@ -208,8 +210,36 @@ pub struct Over {
     pub output: Value,
     /// Size of the output; 0 where there is none.
     pub output_bytes: u64,
+    /// By whom it was done, and in which time.
+    pub done: Done,
     /// Of a `for_each` step.
     pub counts: Option<Counts>,
+}
+
+/// By whom something was done, and in which time: null where no job did it, lists where many did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// The worker: its id.
+    pub worker: Value,
+    /// What the worker says that it took, in milliseconds.
+    pub execution_ms: Value,
+}
+
+impl Default for Done {
+    fn default() -> Self {
+        Self { worker: Value::null(), execution_ms: Value::null() }
+    }
+}
+
+impl Done {
+    /// One job was done by this worker in this time.
+    #[must_use]
+    pub fn by(worker_id: &str, execution_ms: u64) -> Self {
+        if worker_id.is_empty() {
+            return Self::default();
+        }
+        Self { worker: Value::text(worker_id), execution_ms: Value::from_json(&execution_ms.into()) }
+    }
 }
 
 /// How a step or item ended.
@@ -290,18 +320,28 @@ impl End {
             RunState::Failed => EndOutcome::Failed,
             RunState::Cancelled => EndOutcome::Cancelled,
             RunState::Timeout => EndOutcome::Timeout,
-            RunState::Unspecified | RunState::Running | RunState::Succeeded => return None,
+            RunState::Unspecified | RunState::Running | RunState::Paused | RunState::Succeeded => return None,
         };
         Some(Self { outcome, code: record.error_code, message: record.error_message, step_id: record.step_id })
     }
 }
 
 impl Progress {
+    /// Whether it is still open how the run ends.
+    #[must_use]
+    pub const fn is_undecided(&self) -> bool {
+        match self {
+            Self::Running | Self::Paused => true,
+            Self::Ending(_) | Self::Ended { .. } => false,
+        }
+    }
+
     /// As the wire names it.
     #[must_use]
     pub fn state(&self) -> RunState {
         match self {
             Self::Running | Self::Ending(_) => RunState::Running,
+            Self::Paused => RunState::Paused,
             Self::Ended { end: None, .. } => RunState::Succeeded,
             Self::Ended { end: Some(end), .. } => end.outcome.state(),
         }
@@ -311,7 +351,7 @@ impl Progress {
     #[must_use]
     pub const fn end(&self) -> Option<&End> {
         match self {
-            Self::Running => None,
+            Self::Running | Self::Paused => None,
             Self::Ending(end) => Some(end),
             Self::Ended { end, .. } => end.as_ref(),
         }
@@ -381,14 +421,10 @@ impl Run {
         self.active.iter().filter_map(|spot| Some((*spot, self.job_out(*spot)?)))
     }
 
-    /// The outputs of a `for_each` step's items, once all of them are over: null where an item did not succeed.
+    /// The outputs of a `for_each` step's items, and by whom they were done, once all of them are over.
     #[must_use]
-    pub fn collected(&self, step: usize, total: u32) -> Value {
-        let outputs = (0..total).map(|item| match self.items.get(&(step, item)) {
-            Some(ItemRun::Over(over)) => over.output.clone(),
-            Some(ItemRun::Trying(_)) | None => Value::null(),
-        });
-        Value::list(outputs.collect())
+    pub fn collected(&self, step: usize, total: u32) -> (Value, Done) {
+        collected(total, |item| self.items.get(&(step, item)))
     }
 
     /// When time changes something, if it does.
@@ -398,9 +434,26 @@ impl Run {
             TryState::Waiting { until } => Some(until),
             TryState::Out => None,
         });
-        let deadline = matches!(self.progress, Progress::Running).then_some(self.head.deadline).flatten();
+        let deadline = self.progress.is_undecided().then_some(self.head.deadline).flatten();
+        let waits = waits.filter(|_| !matches!(self.progress, Progress::Paused));
         waits.chain(deadline).min()
     }
+}
+
+/// The outputs of items, and by whom they were done: null where an item did not succeed.
+pub(super) fn collected<'a>(total: u32, item: impl Fn(u32) -> Option<&'a ItemRun>) -> (Value, Done) {
+    let nothing = Done::default();
+    let all: Vec<(Value, &Done)> = (0..total)
+        .map(|index| match item(index) {
+            Some(ItemRun::Over(over)) => (over.output.clone(), &over.done),
+            Some(ItemRun::Trying(_)) | None => (Value::null(), &nothing),
+        })
+        .collect();
+    let done = Done {
+        worker: Value::list(all.iter().map(|(_, done)| done.worker.clone()).collect()),
+        execution_ms: Value::list(all.iter().map(|(_, done)| done.execution_ms.clone()).collect()),
+    };
+    (Value::list(all.into_iter().map(|(output, _)| output).collect()), done)
 }
 
 /// A step, or an item of it, as people read it.

@@ -38,12 +38,19 @@ impl Draft<'_> {
     }
 }
 
-/// A step as expressions see it: `state`, `output`, and `error` where it did not succeed.
+/// A step as expressions see it: `state`, `output`, `worker`, `execution_ms`, and `error` where it did not succeed.
 fn view(step: &StepRun) -> Value {
     let StepRun::Over(over) = step else {
         return Value::map([("state".to_owned(), Value::text("pending")), ("output".to_owned(), Value::null())]);
     };
-    let mut members = vec![("state".to_owned(), Value::text(state(over))), ("output".to_owned(), over.output.clone())];
+    let mut members: Vec<(String, Value)> = [
+        ("state", Value::text(state(over))),
+        ("output", over.output.clone()),
+        ("worker", over.done.worker.clone()),
+        ("execution_ms", over.done.execution_ms.clone()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
     if !over.code.is_empty() {
         let error = [("code".to_owned(), Value::text(&over.code)), ("message".to_owned(), Value::text(&over.message))];
         members.push(("error".to_owned(), Value::map(error)));

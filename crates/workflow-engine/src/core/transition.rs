@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use busbar_protocol::busbar::{RunEvent, StepChange};
 use busbar_protocol::time::Timestamp;
-use busbar_rules::expr::{ExprError, Value};
+use busbar_rules::expr::Value;
 use bytes::Bytes;
 
-use super::draft::{Draft, json};
-use super::run::{End, ItemRun, Outcome, Progress, RECORD_VERSION, Run, Spot, StepRun};
+use super::draft::Draft;
+use super::run::{Done, End, ItemRun, Outcome, Progress, RECORD_VERSION, Run, Spot, StepRun};
 
 /// Bounds that a run must respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+    /// Somebody wants it to start nothing more for now.
+    PauseAsked,
+    /// Somebody wants it to go on.
+    ResumeAsked,
     /// Somebody wants it to end.
     CancelAsked {
         /// Why.
@@ -59,11 +63,15 @@ pub enum JobOutcome {
         bytes: u64,
         /// Where the result stands.
         key: String,
+        /// By whom, and in which time.
+        done: Done,
     },
     /// It succeeded with a result that is larger than what a run keeps.
     SucceededLarge {
         /// Size of the result.
         bytes: u64,
+        /// By whom, and in which time.
+        done: Done,
     },
     /// It did not.
     NotSucceeded {
@@ -87,6 +95,9 @@ pub enum Rejected {
     /// It speaks of a job that is not the present one of its step.
     #[error("the job is not the present one of its step")]
     Stale,
+    /// It is decided already how the run ends.
+    #[error("the run is ending")]
+    Ending,
     /// Everything is already as it would be.
     #[error("nothing changes")]
     Unchanged,
@@ -99,8 +110,12 @@ pub struct Submission {
     pub spot: Spot,
     /// The job.
     pub job_id: String,
+    /// Its topic.
+    pub topic: String,
     /// Its input as JSON.
     pub input: Bytes,
+    /// Labels that say where it goes.
+    pub place: BTreeMap<String, String>,
 }
 
 /// A value that must stand in the store before the change that speaks of it.
@@ -150,6 +165,8 @@ pub fn decide(run: &Run, event: &Event, limits: &Limits, now: Timestamp) -> Resu
         Event::Proceed => {}
         Event::JobOver { spot, job_id, outcome } => draft.job_over(*spot, job_id, outcome)?,
         Event::Tick => draft.tick(),
+        Event::PauseAsked => draft.pause()?,
+        Event::ResumeAsked => draft.resume()?,
         Event::CancelAsked { reason, requested_by } => draft.cancel(reason, requested_by)?,
     }
     draft.advance();
@@ -162,12 +179,9 @@ pub fn decide(run: &Run, event: &Event, limits: &Limits, now: Timestamp) -> Resu
 /// The submission of an attempt that is out, made again from what the run is.
 ///
 /// # Errors
-/// [`ExprError`] when the input cannot be made, which it could when the attempt began.
-pub fn submission(run: &Run, spot: Spot, attempt: u32) -> Result<Option<Submission>, ExprError> {
-    let draft = Draft::new(run, Limits::default(), run.updated);
-    let Some((plan, scope)) = draft.plan_and_scope(spot) else { return Ok(None) };
-    let input = plan.input.render(&scope)?;
-    Ok(Some(Submission { spot, job_id: run.job_id(spot, attempt), input: json(&input) }))
+/// Says why it cannot be made, which it could when the attempt began.
+pub fn submission(run: &Run, spot: Spot, attempt: u32) -> Result<Option<Submission>, String> {
+    Draft::new(run, Limits::default(), run.updated).submission(spot, attempt).transpose()
 }
 
 impl Run {

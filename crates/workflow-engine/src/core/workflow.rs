@@ -9,7 +9,8 @@ use busbar_rules::Schema;
 use busbar_rules::expr::{ExprError, Expression, References, Template};
 use serde_json::Value;
 
-use super::document::{Broken, Document, Join, Priority, ResultAs, Retries, StepDocument, StepType};
+use super::document::{Broken, Document, Join, PlaceDocument, Priority, ResultAs, Retries, StepDocument, StepType};
+use super::place::Place;
 
 /// The most steps of a workflow.
 pub const STEPS_MAX: usize = 256;
@@ -86,8 +87,8 @@ pub enum Work {
 /// What a step's jobs have in common.
 #[derive(Debug)]
 pub struct JobPlan {
-    /// Their topic.
-    pub topic: String,
+    /// Their topic, with `${…}`.
+    pub topic: Template,
     /// Their input.
     pub input: Template,
     /// Their labels.
@@ -96,6 +97,8 @@ pub struct JobPlan {
     pub priority: JobPriority,
     /// Capabilities that the worker must have.
     pub requires: Vec<String>,
+    /// Where they go.
+    pub place: Option<Place>,
     /// How long one may take.
     pub timeout: Option<Duration>,
     /// What happens when one does not succeed.
@@ -195,7 +198,8 @@ fn compile_step(id: &str, step: &StepDocument, depends_on: Vec<usize>, before: &
 fn job_plan(id: &str, step: &StepDocument, seen: &Seen<'_>) -> Result<JobPlan, Broken> {
     let place = |member: &str| format!("steps.{id}.{member}");
     let topic = step.topic.clone().unwrap_or_default();
-    demand(subjects::is_topic(&topic), &place("topic"), || {
+    let topic_good = topic.starts_with("job.") && (topic.contains("${") || subjects::is_topic(&topic));
+    demand(topic_good, &place("topic"), || {
         "must begin with `job.` and be tokens of letters, digits, `_` and `-`, joined by dots".to_owned()
     })?;
     let labels = step.labels.clone().unwrap_or_default();
@@ -220,7 +224,7 @@ fn job_plan(id: &str, step: &StepDocument, seen: &Seen<'_>) -> Result<JobPlan, B
     )?;
     let whole = Value::String(if seen.item { "${item}" } else { "${input}" }.to_owned());
     Ok(JobPlan {
-        topic,
+        topic: template(&place("topic"), &Value::String(topic), seen)?,
         input: template(&place("input"), step.input.as_ref().unwrap_or(&whole), seen)?,
         labels,
         priority: match step.priority.unwrap_or_default() {
@@ -229,10 +233,15 @@ fn job_plan(id: &str, step: &StepDocument, seen: &Seen<'_>) -> Result<JobPlan, B
             Priority::Critical => JobPriority::Critical,
         },
         requires,
+        place: step.place.as_ref().map(|wanted| compile_place(&place("place"), wanted, seen)).transpose()?,
         timeout: duration(&place("timeout_ms"), step.timeout_ms)?,
         retries,
         result: step.result.unwrap_or_default(),
     })
+}
+
+fn compile_place(place: &str, wanted: &PlaceDocument, seen: &Seen<'_>) -> Result<Place, Broken> {
+    Ok(Place::of(wanted.strict, template(place, &Place::value(wanted), seen)?))
 }
 
 /// The steps, each after those on which it depends; by name where that leaves a choice.

@@ -2,7 +2,7 @@
 
 use busbar_protocol::busbar::{RunState, StepState};
 use busbar_rules::expr::Value;
-use busbar_workflow_engine::core::run::{Outcome, Spot, StepRun};
+use busbar_workflow_engine::core::run::{Done, Outcome, Spot, StepRun};
 use busbar_workflow_engine::core::transition::{Event, JobOutcome};
 use serde_json::{Value as Json, json};
 
@@ -114,10 +114,11 @@ fn cancelling_before_all_items_have_begun() {
 fn results_that_are_artifacts_stay_where_they_are() {
     let steps = fan(&json!({"result": "artifact"}));
     let mut play = Play::begin(&steps, &json!("${steps.map.output}"), &json!([1, 2, 3]));
-    let large = JobOutcome::SucceededLarge { bytes: 5_000_000 };
+    let large = JobOutcome::SucceededLarge { bytes: 5_000_000, done: Done::default() };
     play.end("map[0]@1", large.clone()).expect("taken");
     play.succeed("map[1]@1", &json!("small"));
-    play.end("map[2]@1", JobOutcome::Succeeded { output: Value::null(), bytes: 0, key: String::new() }).expect("taken");
+    play.end("map[2]@1", JobOutcome::Succeeded { output: Value::null(), bytes: 0, key: String::new(), done: Done::default() })
+        .expect("taken");
     let at = |item: u32| format!("{RUN}:map[{item}]@1");
     let kept = json!([{"artifact": at(0), "bytes": 5_000_000}, {"artifact": at(1), "bytes": 7}, null]);
     assert_eq!((play.state(), &play.staged["wf:out"]), (RunState::Succeeded, &kept));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use busbar_protocol::busbar::{RunState, StepChange, StepState};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::expr::Value;
-use busbar_workflow_engine::core::run::{Head, Outcome, Run};
+use busbar_workflow_engine::core::run::{Done, Head, Outcome, Run};
 use busbar_workflow_engine::core::transition::{self, Event, JobOutcome, Limits, Rejected, Transition};
 use busbar_workflow_engine::core::workflow::Workflow;
 use serde_json::{Value as Json, json};
@@ -30,6 +30,9 @@ pub(crate) struct Play {
     pub(crate) limits: Limits,
     /// Inputs of the jobs that were submitted, by name within the run.
     pub(crate) submitted: BTreeMap<String, Json>,
+    /// Their topics, and labels that say where they go.
+    pub(crate) topics: BTreeMap<String, String>,
+    pub(crate) places: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) cancelled: Vec<String>,
     pub(crate) staged: BTreeMap<String, Json>,
     pub(crate) changes: Vec<StepChange>,
@@ -59,6 +62,8 @@ impl Play {
             now: START,
             limits: Limits::default(),
             submitted: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            places: BTreeMap::new(),
             cancelled: Vec::new(),
             staged: BTreeMap::new(),
             changes: Vec::new(),
@@ -73,6 +78,8 @@ impl Play {
             let again =
                 transition::submission(&self.run, submission.spot, self.run.attempt_at(submission.spot).expect("out").attempt);
             assert_eq!(again.expect("made again").as_ref(), Some(submission), "a submission follows from the run");
+            self.topics.insert(short(&submission.job_id), submission.topic.clone());
+            self.places.insert(short(&submission.job_id), submission.place.clone());
             let first = self.submitted.insert(short(&submission.job_id), input);
             assert!(first.is_none(), "{} was submitted twice", submission.job_id);
         }
@@ -94,7 +101,14 @@ impl Play {
 
     pub(crate) fn succeed(&mut self, job: &str, output: &Json) {
         let bytes = output.to_string().len() as u64;
-        let outcome = JobOutcome::Succeeded { output: Value::from_json(output), bytes, key: format!("res:{job}") };
+        self.succeed_on(job, output, "w", bytes);
+    }
+
+    /// A job succeeds on a worker, which took so many milliseconds.
+    pub(crate) fn succeed_on(&mut self, job: &str, output: &Json, worker_id: &str, execution_ms: u64) {
+        let bytes = output.to_string().len() as u64;
+        let done = Done::by(worker_id, execution_ms);
+        let outcome = JobOutcome::Succeeded { output: Value::from_json(output), bytes, key: format!("res:{job}"), done };
         self.end(job, outcome).unwrap_or_else(|rejected| panic!("{job}: {rejected}"));
     }
 

@@ -179,3 +179,89 @@ fn a_run_keeps_only_so_much() {
     assert_eq!(play.state(), RunState::Failed);
     assert!(play.why().1.contains("run_too_large"));
 }
+
+#[test]
+fn a_second_opinion_can_be_asked_of_another_worker() {
+    let elsewhere = |strict: bool| {
+        let mut steps = json!({
+            "one": {"type": "for_each", "items": "input", "topic": "job.echo"},
+            "many": {"type": "for_each", "items": "input", "topic": "job.${item}", "depends_on": ["one"], "place": {
+                "pool": "${item}", "labels": {"zone": "z-${index}"}, "not_on": "${steps.one.worker[index]}"
+            }},
+            "last": {"type": "job", "topic": "job.echo", "depends_on": ["many"], "place": {"not_on": "${steps.one.worker}"},
+                "input": "${steps.one.execution_ms}"}
+        });
+        steps["last"]["place"]["strict"] = json!(strict);
+        let mut play = Play::begin(&steps, &Json::Null, &json!(["a", "b"]));
+        play.succeed_on("one[0]@1", &json!(1), "w-1", 7);
+        play.succeed_on("one[1]@1", &json!(2), "w-2", 8);
+        play.succeed("many[0]@1", &Json::Null);
+        play.succeed("many[1]@1", &Json::Null);
+        play
+    };
+    let play = elsewhere(false);
+    let place = json!({"preferred_pool": "b", "placement.zone": "z-1", "avoided_worker_ids": "w-2"});
+    assert_eq!(json!(play.places["many[1]@1"]), place);
+    assert_eq!(json!(play.places["last@1"]), json!({"avoided_worker_ids": "w-1,w-2"}));
+    assert_eq!(play.submitted["last@1"], json!([7, 8]));
+    assert_eq!(json!(elsewhere(true).places["last@1"]), json!({"excluded_worker_ids": "w-1,w-2"}));
+}
+
+#[test]
+fn a_place_or_topic_that_is_none_fails_its_step() {
+    let why = |step: Json| Play::begin(&json!({"a": step}), &Json::Null, &json!({"n": 1, "topic": "a b"})).why().1;
+    let placed = why(json!({"type": "job", "topic": "job.echo", "place": {"not_on": "${input.n}"}}));
+    assert!(placed.contains("place: not_on: a worker's id is wanted"), "{placed}");
+    let named = why(json!({"type": "job", "topic": "job.${input.topic}"}));
+    assert!(named.contains("topic: \"job.a b\" is none"), "{named}");
+}
+
+#[test]
+fn a_paused_run_starts_nothing_until_it_goes_on() {
+    let steps = json!({
+        "map": {"type": "for_each", "items": "input", "topic": "job.echo", "max_parallel": 1, "retries": {"max_attempts": 2}},
+        "end": {"type": "transform", "value": "${steps.map.output}", "depends_on": ["map"]}
+    });
+    let mut play = Play::begin(&steps, &json!("${steps.end.output}"), &json!([1, 2]));
+    play.apply(&Event::PauseAsked).expect("paused");
+    assert_eq!(play.apply(&Event::PauseAsked).expect_err("again"), Rejected::Unchanged);
+    assert_eq!((play.state(), play.out()), (RunState::Paused, vec!["map[0]@1".to_owned()]));
+    // What is out goes on to its end; a retry waits.
+    play.fail("map[0]@1");
+    assert_eq!((play.out().len(), play.run.next_timer()), (0, None));
+    assert!(play.pass(3_600_000).is_err(), "time changes nothing");
+    play.apply(&Event::ResumeAsked).expect("goes on");
+    assert_eq!((play.state(), play.out()), (RunState::Running, vec!["map[0]@2".to_owned()]));
+    play.apply(&Event::PauseAsked).expect("paused");
+    play.succeed("map[0]@2", &json!("x"));
+    assert_eq!(play.out(), Vec::<String>::new());
+    play.apply(&Event::ResumeAsked).expect("goes on");
+    play.apply(&Event::PauseAsked).expect("paused");
+    play.succeed("map[1]@1", &json!("y"));
+    assert_eq!((play.state(), play.step("map")), (RunState::Paused, Some(StepState::Succeeded)));
+    assert_eq!(play.step("end"), None);
+    play.apply(&Event::ResumeAsked).expect("goes on");
+    assert_eq!((play.state(), &play.staged["wf:out"]), (RunState::Succeeded, &json!(["x", "y"])));
+    assert_eq!(play.apply(&Event::PauseAsked).expect_err("over"), Rejected::Ended);
+}
+
+#[test]
+fn a_paused_run_can_be_cancelled_and_runs_out_of_time() {
+    let steps = json!({"a": job(&[]), "b": job(&["a"])});
+    let mut play = Play::begin(&steps, &Json::Null, &json!(1));
+    play.apply(&Event::PauseAsked).expect("paused");
+    play.apply(&cancel()).expect("cancelled");
+    assert_eq!((play.state(), play.cancelled.len()), (RunState::Running, 1), "a is still out");
+    assert_eq!(play.apply(&Event::ResumeAsked).expect_err("it is ending"), Rejected::Ending);
+    play.succeed("a@1", &json!(1));
+    assert_eq!(play.state(), RunState::Cancelled);
+
+    let mut document: Json = serde_json::from_slice(&document(&steps, &Json::Null)).expect("JSON");
+    document["timeout_ms"] = json!(1_000);
+    let mut play = Play::ready(document.to_string().as_bytes(), &json!(1));
+    play.apply(&Event::Proceed).expect("it begins");
+    play.apply(&Event::PauseAsked).expect("paused");
+    play.pass(1_000).expect("it is late");
+    play.succeed("a@1", &json!(1));
+    assert_eq!(play.state(), RunState::Timeout);
+}

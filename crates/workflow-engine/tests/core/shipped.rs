@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use busbar_protocol::busbar::RunState;
+use busbar_workflow_engine::core::run::Done;
 use busbar_workflow_engine::core::transition::{Event, JobOutcome};
 use serde_json::{Value as Json, json};
 
@@ -40,8 +41,10 @@ fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
     play.succeed("split@1", &json!({"task_type": "split", "ranges": [{"from": "3", "to": "12"}, {"from": "13", "to": "20"}]}));
     let claim = |n: &str| json!({"n": n, "certificate": {"kind": "strong_base", "base": 3}});
     let part = |claims: &[Json]| json!({"checked": 5, "primes": 4, "counterexamples": claims, "digest": "d"});
-    play.succeed("search[0]@1", &part(&[claim("5"), claim("7")]));
-    play.succeed("search[1]@1", &part(&[claim("13")]));
+    play.succeed_on("search[0]@1", &part(&[claim("5"), claim("7")]), "w-1", 9);
+    play.succeed_on("search[1]@1", &part(&[claim("13")]), "w-2", 9);
+    assert_eq!(json!(play.places["opinions[1]@1"]), json!({"avoided_worker_ids": "w-1"}));
+    assert_eq!(json!(play.places["proofs[2]@1"]), json!({"avoided_worker_ids": "w-2"}));
     assert_eq!(play.submitted["opinions[1]@1"], json!({"task_type": "judge", "numbers": ["7"]}));
     assert_eq!(play.submitted["proofs[2]@1"], json!({"task_type": "verify", "claims": [claim("13")]}));
     let opinion = |verdict: &str| json!({"judgements": [{"verdict": verdict}]});
@@ -49,7 +52,7 @@ fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
     let fails =
         |n: &str| json!({"confirmed": [], "refused": [{"n": n, "reason": "the certificate does not prove it composite"}]});
     for (index, verdict) in ["counterexample", "counterexample", "composite"].into_iter().enumerate() {
-        play.succeed(&format!("opinions[{index}]@1"), &opinion(verdict));
+        play.succeed_on(&format!("opinions[{index}]@1"), &opinion(verdict), "w-2", 1);
     }
     for (index, proof) in [holds("5"), fails("7"), holds("13")].iter().enumerate() {
         assert_eq!(play.state(), RunState::Running);
@@ -59,6 +62,47 @@ fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
     let found = &play.staged["wf:out"];
     assert_eq!(found["counterexamples"], json!([claim("5")]));
     assert_eq!(found["refused"], json!([claim("7"), claim("13")]));
+    assert_eq!((&found["opinions"], &found["opinions_elsewhere"]), (&json!(3), &json!(2)));
+}
+
+#[test]
+fn parts_are_such_that_each_takes_about_so_long() {
+    let input = json!({"kind": "large_numbers", "from": "3", "to": "99999999", "seconds": 10, "probe": 1000, "verify_pool": "trusted",
+        "options": {"sieve_to": 50}});
+    let mut play = Play::ready(&shipped("bpsw/workflows/search.yaml"), &input);
+    play.apply(&Event::Proceed).expect("it begins");
+    let sample = json!({"task_type": "split", "from": "3", "to": "99999999", "chunk": 1000, "parts_max": 1});
+    assert_eq!((play.out(), &play.submitted["sample@1"]), (vec!["sample@1".to_owned()], &sample));
+    play.succeed("sample@1", &json!({"ranges": [{"from": "3", "to": "1002"}]}));
+    let probe = json!({"task_type": "large_numbers", "from": "3", "to": "1002", "mode": "hunt", "sieve_to": 50});
+    assert_eq!(play.submitted["probe@1"], probe);
+    // 500 odd numbers, of 1,000, in 250 ms.
+    play.succeed_on("probe@1", &json!({"checked": 500, "primes": 1, "counterexamples": [], "digest": "d"}), "w", 250);
+    assert_eq!(play.submitted["split@1"]["chunk"], json!(40_000));
+    play.succeed("split@1", &json!({"ranges": [{"from": "3", "to": "40002"}]}));
+    play.succeed_on(
+        "search[0]@1",
+        &json!({"checked": 1, "primes": 1, "counterexamples": [{"n": "9", "certificate": {}}], "digest": "d"}),
+        "w",
+        1,
+    );
+    let place = json!({"avoided_worker_ids": "w", "preferred_pool": "trusted"});
+    assert_eq!(json!(play.places["proofs[0]@1"]), place);
+}
+
+#[test]
+fn families_are_searched_by_their_own_topics() {
+    let input = json!({"kind": "chernick", "from": "2", "to": "9", "chunk": 8, "options": {"factors": 4}});
+    let mut play = Play::ready(&shipped("bpsw/workflows/search.yaml"), &input);
+    play.apply(&Event::Proceed).expect("it begins");
+    play.succeed("split@1", &json!({"ranges": [{"from": "2", "to": "9"}]}));
+    assert_eq!(play.submitted["search[0]@1"], json!({"task_type": "chernick", "from": "2", "to": "9", "factors": 4}));
+    assert_eq!(play.topics["search[0]@1"], "job.bpsw.chernick");
+    let part = json!({"checked": 8, "counters": {"tuples": 1}, "counterexamples": [], "digest": "d"});
+    play.succeed("search[0]@1", &part);
+    assert_eq!(play.state(), RunState::Succeeded, "{:?}", play.run.progress);
+    let found = &play.staged["wf:out"];
+    assert_eq!((&found["checked"], &found["counters"], &found["primes"]), (&json!(8), &json!([{"tuples": 1}]), &json!(0)));
 }
 
 #[test]
@@ -70,14 +114,15 @@ fn words_are_added_up_in_shards_that_fit() {
     let map = json!({"artifact": "a", "start": 2, "end": 3, "stop_words": ["the"], "min_length": 0});
     assert_eq!(play.submitted["map[2]@1"], map);
     for part in 0..3 {
-        play.end(&format!("map[{part}]@1"), JobOutcome::SucceededLarge { bytes: 10_000_000 }).expect("taken");
+        play.end(&format!("map[{part}]@1"), JobOutcome::SucceededLarge { bytes: 10_000_000, done: Done::default() })
+            .expect("taken");
     }
     assert_eq!(play.state(), RunState::Running, "{:?}", play.run.progress);
     assert_eq!(play.out(), ["reduce[0]@1", "reduce[1]@1"], "70 million bytes are more than 48 MiB");
     let at = |job: &str| format!("{RUN}:{job}@1");
     let artifacts = json!([at("map[0]"), at("map[1]"), at("map[2]"), "old"]);
     assert_eq!(play.submitted["reduce[1]@1"], json!({"artifacts": artifacts, "shard": 1, "shards": 2, "top": 3}));
-    play.end("reduce[0]@1", JobOutcome::SucceededLarge { bytes: 2_000_000 }).expect("taken");
+    play.end("reduce[0]@1", JobOutcome::SucceededLarge { bytes: 2_000_000, done: Done::default() }).expect("taken");
     play.succeed("reduce[1]@1", &json!({"words": 1, "distinct": 1, "top": [], "counts": {}}));
     let total = json!({"artifacts": [at("reduce[0]"), at("reduce[1]")], "outline": true, "top": 3});
     assert_eq!(play.submitted["total@1"], total);

@@ -44,12 +44,12 @@ fn again(run: &Run) -> Run {
             StepRun::Over(over) => over.counts.map_or(0, |counts| counts.next),
             StepRun::Idle | StepRun::Trying(_) | StepRun::Fan(_) => 0,
         };
-        let collected = copy.collected(step, next);
+        let (collected, done) = copy.collected(step, next);
         if let StepRun::Over(over) = &mut copy.steps[step]
             && over.counts.is_some()
             && over.outcome == Outcome::Succeeded
         {
-            over.output = collected;
+            (over.output, over.done) = (collected, done);
         }
     }
     copy

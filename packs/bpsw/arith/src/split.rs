@@ -23,11 +23,12 @@ pub enum SplitError {
     },
 }
 
-/// The range between two decimal numbers in parts of `chunk` numbers, both ends of each inclusive; the last part may be shorter.
+/// The first `parts_max` parts of the range between two decimal numbers, of `chunk` numbers each, both ends of each inclusive; the
+/// last part of the range may be shorter. Without `parts_max` all parts are wanted.
 ///
 /// # Errors
 /// [`SplitError`] says what is wrong.
-pub fn split(from: &str, to: &str, chunk: u64) -> Result<Vec<(Natural, Natural)>, SplitError> {
+pub fn split(from: &str, to: &str, chunk: u64, parts_max: Option<usize>) -> Result<Vec<(Natural, Natural)>, SplitError> {
     let mut first = Natural::parse(from).map_err(RangeError::From)?;
     let end = Natural::parse(to).map_err(RangeError::To)?;
     if first > end {
@@ -35,7 +36,7 @@ pub fn split(from: &str, to: &str, chunk: u64) -> Result<Vec<(Natural, Natural)>
     }
     let Some(to_last) = chunk.checked_sub(1) else { return Err(SplitError::EmptyParts) };
     let mut parts = Vec::new();
-    while first <= end {
+    while first <= end && parts_max.is_none_or(|most| parts.len() < most) {
         if parts.len() == PARTS_MAX {
             return Err(SplitError::TooMany { chunk });
         }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     fn texts(from: &str, to: &str, chunk: u64) -> Result<Vec<(String, String)>, String> {
-        let parts = split(from, to, chunk).map_err(|error| error.to_string())?;
+        let parts = split(from, to, chunk, None).map_err(|error| error.to_string())?;
         Ok(parts.into_iter().map(|(from, to)| (from.to_string(), to.to_string())).collect())
     }
 
@@ -68,6 +69,13 @@ mod tests {
         let huge = ("99999999999999999999998", "100000000000000000000001");
         assert_eq!(texts(huge.0, huge.1, 3), pairs(&[("99999999999999999999998", "100000000000000000000000"), (huge.1, huge.1)]));
         assert_eq!(texts("0", "18446744073709551615", u64::MAX).map(|parts| parts.len()), Ok(2));
+    }
+
+    #[test]
+    fn the_first_parts_of_a_long_range_can_be_had_alone() {
+        let first = split("0", "10000000", 1, Some(2)).expect("two");
+        assert_eq!(first, [(Natural::from(0), Natural::from(0)), (Natural::from(1), Natural::from(1))]);
+        assert_eq!(split("0", "3", 8, Some(2)).expect("one").len(), 1);
     }
 
     #[test]

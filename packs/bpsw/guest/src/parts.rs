@@ -14,6 +14,8 @@ struct Input {
     to: String,
     /// Numbers of one part.
     chunk: u64,
+    /// Only so many parts, the first ones.
+    parts_max: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,7 +34,7 @@ struct Part {
 /// A range in parts, as JSON.
 pub(crate) fn split_range(text: &[u8]) -> Result<Vec<u8>, GuestError> {
     let input: Input = serde_json::from_slice(text).map_err(GuestError::Input)?;
-    let ranges = split(&input.from, &input.to, input.chunk).map_err(GuestError::Split)?.into_iter();
+    let ranges = split(&input.from, &input.to, input.chunk, input.parts_max).map_err(GuestError::Split)?.into_iter();
     let ranges = ranges.map(|(from, to)| Part { from: from.to_string(), to: to.to_string() }).collect();
     serde_json::to_vec(&Output { task_type: "split", ranges }).map_err(GuestError::Output)
 }

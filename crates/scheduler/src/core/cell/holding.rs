@@ -129,6 +129,8 @@ impl Cell {
         self.holds = holds;
         self.holds_changed = true;
         self.watch_pauses();
+        // Whoever avoided workers for the sake of one that is held now may go to them.
+        self.queue.room_came();
     }
 
     fn reconsider(&mut self) {

@@ -1,0 +1,252 @@
+//! Following a hunt: how far it is, how fast, until when, and what its finished jobs have found.
+//!
+//! ```text
+//!  the stream ─► parts that are done ─► their results ─► findings
+//!  the run, now and then ─► state, parts in all, since when ─► rate, time left
+//! ```
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use busbar_api::{RunState, RunView, StepState, StepView, StreamFilter, StreamItem};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::decimal;
+use crate::client::{Client, encode};
+use crate::failure::Failure;
+use crate::render::{counted, grouped};
+use crate::stream::Stream;
+
+/// How often the run is looked at, and how often a line is written where there is no terminal.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LINE_EVERY: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(200);
+/// The step that searches.
+const SEARCH: &str = "search";
+
+/// What a job has found.
+#[derive(Debug, Default, Deserialize)]
+struct Part {
+    #[serde(default)]
+    primes: Value,
+    counterexamples: Vec<Claim>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Claim {
+    n: String,
+}
+
+/// What was seen since we look.
+#[derive(Debug, Default)]
+struct Seen {
+    primes: u64,
+    claims: BTreeSet<String>,
+}
+
+/// How far a hunt is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pace {
+    /// Numbers that are searched, and in all.
+    done: u64,
+    total: u64,
+    /// Jobs that are done, and in all.
+    parts: (u32, u32),
+    /// Numbers in a second, since the search began.
+    rate: Option<u64>,
+    /// What is left, at this rate.
+    left: Option<Duration>,
+}
+
+/// The range of a run.
+#[derive(Debug, Deserialize)]
+pub(super) struct Range {
+    from: String,
+    to: String,
+}
+
+impl Range {
+    /// How many numbers it has; as many as can be counted, where there are more.
+    fn numbers(&self) -> u64 {
+        decimal::distance(&self.from, &self.to).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+/// Follows a run to its end.
+///
+/// # Errors
+/// When nothing can be heard of it any more.
+pub(super) fn follow(client: &Client, run_id: &str) -> Result<RunView, Failure> {
+    let range: Range = client.get(&format!("{}/input", path(run_id)))?;
+    let filter =
+        StreamFilter { run: vec![run_id.to_owned()], kind: ["run", "step"].map(str::to_owned).into(), ..StreamFilter::default() };
+    let mut stream = Stream::open(client, filter)?;
+    let mut seen = Seen::default();
+    let mut board = Board::new();
+    let mut looked = None::<Instant>;
+    loop {
+        if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            let view: RunView = client.get(&path(run_id))?;
+            if view.state.is_terminal() {
+                board.end();
+                return Ok(view);
+            }
+            looked = Some(Instant::now());
+            board.show(&told(&view, &pace(&range, &view), &seen));
+        }
+        let frame = stream.next(TICK)?;
+        if let Some(StreamItem::Run(change)) = frame.map(|frame| frame.item()).transpose().map_err(std::io::Error::from)? {
+            let done =
+                |step: &&busbar_api::StepChange| step.step == SEARCH && step.item.is_some() && step.state == StepState::Succeeded;
+            for job_id in change.changes.iter().filter(done).filter_map(|step| step.job_id.as_deref()) {
+                take(client, job_id, &mut seen, &board);
+            }
+            if change.state.is_terminal() {
+                looked = None;
+            }
+        }
+    }
+}
+
+fn path(run_id: &str) -> String {
+    format!("/api/v1/workflow-runs/{}", encode(run_id))
+}
+
+/// Looks at what a job has found. Without its result there is nothing to tell yet; the run tells it at its end.
+fn take(client: &Client, job_id: &str, seen: &mut Seen, board: &Board) {
+    let Ok(part) = client.get::<Part>(&format!("/api/v1/jobs/{}/result", encode(job_id))) else { return };
+    seen.primes += part.primes.as_u64().unwrap_or(0);
+    for claim in part.counterexamples {
+        board.tell(&format!("a counterexample is claimed, and will be judged again: {}", claim.n));
+        seen.claims.insert(claim.n);
+    }
+}
+
+/// How far it is, by the clock of whoever looks.
+fn pace(range: &Range, view: &RunView) -> Pace {
+    let search = view.steps.iter().find(|step| step.id == SEARCH);
+    let since = search.and_then(|step| step.started_at.as_deref()?.parse::<jiff::Timestamp>().ok());
+    let elapsed = since.and_then(|since| Duration::try_from(jiff::Timestamp::now().duration_since(since)).ok());
+    pace_after(range, search, elapsed)
+}
+
+fn pace_after(range: &Range, search: Option<&StepView>, elapsed: Option<Duration>) -> Pace {
+    let total = range.numbers();
+    let items = search.and_then(|step| step.items).unwrap_or_default();
+    let done = u128::from(total) * u128::from(items.succeeded) / u128::from(items.total.max(1));
+    let done = u64::try_from(done).unwrap_or(u64::MAX);
+    let rate = elapsed
+        .filter(|elapsed| done > 0 && !elapsed.is_zero())
+        .map(|elapsed| u64::try_from(u128::from(done) * 1_000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX));
+    let left = rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs((total - done) / rate));
+    Pace { done, total, parts: (items.succeeded, items.total), rate, left }
+}
+
+/// One line about all of it.
+fn told(view: &RunView, pace: &Pace, seen: &Seen) -> String {
+    let mut words = vec![view.state.to_string()];
+    match pace.parts {
+        (_, 0) => words.push("the range is measured and split".to_owned()),
+        (done, total) => {
+            words.push(format!("{done} of {total} jobs"));
+            words.push(format!("{} of {} numbers", grouped(pace.done), grouped(pace.total)));
+        }
+    }
+    if let Some(rate) = pace.rate.filter(|_| view.state == RunState::Running) {
+        words.push(format!("{}/s", grouped(rate)));
+    }
+    if let Some(left) = pace.left.filter(|_| view.state == RunState::Running) {
+        words.push(format!("about {} left", lasting(left)));
+    }
+    if seen.primes > 0 {
+        words.push(format!("{} seen", counted(seen.primes, "prime")));
+    }
+    words.push(counted(seen.claims.len() as u64, "claim"));
+    words.join(", ")
+}
+
+/// A duration as people say it.
+pub(super) fn lasting(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Where lines go: over one another on a terminal, now and then elsewhere.
+struct Board {
+    terminal: bool,
+    told: Option<Instant>,
+}
+
+impl Board {
+    fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), told: None }
+    }
+
+    fn show(&mut self, text: &str) {
+        let mut stderr = std::io::stderr().lock();
+        if self.terminal {
+            let _ = write!(stderr, "\r\x1b[K{text}");
+            let _ = stderr.flush();
+        } else if self.told.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            self.told = Some(Instant::now());
+            let _ = writeln!(stderr, "{text}");
+        }
+    }
+
+    /// Something that stays.
+    fn tell(&self, text: &str) {
+        self.end();
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+
+    fn end(&self) {
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use busbar_api::ItemsView;
+
+    use super::*;
+
+    fn search(succeeded: u32, total: u32) -> StepView {
+        StepView {
+            id: SEARCH.to_owned(),
+            kind: Some("for_each".to_owned()),
+            state: StepState::Running,
+            attempts: 0,
+            job_id: None,
+            started_at: None,
+            ended_at: None,
+            error: None,
+            items: Some(ItemsView { total, succeeded, failed: 0, running: 0 }),
+        }
+    }
+
+    #[test]
+    fn the_pace_follows_from_the_parts_that_are_done() {
+        let range = Range { from: "1".to_owned(), to: "1000000".to_owned() };
+        let half = pace_after(&range, Some(&search(5, 10)), Some(Duration::from_secs(10)));
+        let expected =
+            Pace { done: 500_000, total: 1_000_000, parts: (5, 10), rate: Some(50_000), left: Some(Duration::from_secs(10)) };
+        assert_eq!(half, expected);
+        let none = pace_after(&range, Some(&search(0, 10)), Some(Duration::from_secs(10)));
+        assert_eq!((none.done, none.rate, none.left), (0, None, None));
+        assert_eq!(pace_after(&range, None, None).parts, (0, 0));
+    }
+
+    #[test]
+    fn durations_are_told_as_people_do() {
+        let told = |seconds| lasting(Duration::from_secs(seconds));
+        assert_eq!([told(5), told(600), told(7_260), told(200_000)], ["5 s", "10 min", "2 h 1 min", "2 days"]);
+    }
+}

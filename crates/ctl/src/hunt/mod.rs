@@ -1,0 +1,216 @@
+//! `ctl hunt`: searches for numbers that are not what a test calls them, as runs of the pack `bpsw`.
+//!
+//! ```text
+//!  kind, range ─► a run of bpsw.search ─► watched until its end, or left alone ─► what it found
+//! ```
+//!
+//! A hunt is a run like any other: it lives in the cell, whether somebody watches or not.
+
+mod decimal;
+mod follow;
+mod plan;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use busbar_api::{RunCancelReply, RunHoldReply, RunList, RunState, RunView, StartReply};
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::follow::lasting;
+use self::plan::PlanArgs;
+use crate::client::{Client, encode};
+use crate::failure::{Failure, ended_badly};
+use crate::render::{Output, grouped, pairs, table};
+use crate::runs;
+
+const WORKFLOW: &str = "bpsw.search";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HuntCommand {
+    /// Search for counterexamples to the Baillie-PSW primality test, and watch.
+    Bpsw(BpswArgs),
+    /// List hunts, the newest first.
+    List(ListArgs),
+    /// Watch a hunt until its end.
+    Watch(HuntArgs),
+    /// Let a hunt start nothing more for now; what its workers are at goes on to its end.
+    Pause(HuntArgs),
+    /// Let a paused hunt go on.
+    Resume(HuntArgs),
+    /// End a hunt.
+    Cancel(HuntArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BpswArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Only start it.
+    #[arg(long)]
+    no_watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How many at most.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HuntArgs {
+    /// The hunt: its run.
+    run_id: String,
+}
+
+/// What a hunt gives back.
+#[derive(Debug, Deserialize, Serialize)]
+struct Found {
+    kind: String,
+    from: String,
+    to: String,
+    mode: String,
+    parts: u64,
+    checked: u64,
+    primes: u64,
+    spsp2: u64,
+    slpsp: u64,
+    #[serde(default)]
+    counters: Vec<Map<String, Value>>,
+    /// Of pomerance_modular: the primes that suit its construction.
+    #[serde(default)]
+    suiting_primes: Vec<String>,
+    counterexamples: Vec<Value>,
+    refused: Vec<Value>,
+    opinions: u64,
+    opinions_elsewhere: u64,
+    digests: Vec<String>,
+}
+
+pub(crate) fn run(command: &HuntCommand, client: &Client, output: &Output) -> Result<(), Failure> {
+    match command {
+        HuntCommand::Bpsw(args) => start(args, client, output),
+        HuntCommand::List(args) => list(args, client, output),
+        HuntCommand::Watch(args) => watch(&args.run_id, client, output),
+        HuntCommand::Pause(args) => hold(&args.run_id, "pause", client, output),
+        HuntCommand::Resume(args) => hold(&args.run_id, "resume", client, output),
+        HuntCommand::Cancel(args) => {
+            let reply: RunCancelReply = client.post(&format!("{}/cancel", path(&args.run_id)), &())?;
+            output.show(&reply, || format!("{}  {}", reply.run_id, reply.state))
+        }
+    }
+}
+
+fn path(run_id: &str) -> String {
+    format!("/api/v1/workflow-runs/{}", encode(run_id))
+}
+
+fn start(args: &BpswArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    let reply: StartReply = client.post(&format!("/api/v1/workflows/{WORKFLOW}/runs"), &args.plan.input()?)?;
+    if args.no_watch {
+        return output.show(&reply, || format!("{}  {}", reply.run_id, reply.state));
+    }
+    // Said before it can be interrupted: afterwards nobody is there to say it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "hunt {} has begun, and goes on without us: Ctrl-C ends only this view.\n\
+         come back with `ctl hunt watch {0}`; or `ctl hunt pause {0}`, `ctl hunt cancel {0}`",
+        reply.run_id
+    );
+    watch(&reply.run_id, client, output)
+}
+
+fn hold(run_id: &str, verb: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let reply: RunHoldReply = client.post(&format!("{}/{verb}", path(run_id)), &())?;
+    output.show(&reply, || format!("{}  {}", reply.run_id, reply.state))
+}
+
+fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    let list: RunList = client.get(&format!("/api/v1/workflow-runs?workflow_id={WORKFLOW}&limit={}", args.limit))?;
+    output.show(&list, || {
+        let row = |view: &RunView| {
+            let error = view.error.as_ref().map(|error| error.code.clone()).unwrap_or_default();
+            vec![
+                view.run_id.clone(),
+                view.state.to_string(),
+                view.created_at.clone(),
+                view.ended_at.clone().unwrap_or_default(),
+                error,
+            ]
+        };
+        table(&["HUNT", "STATE", "STARTED", "ENDED", "ERROR"], list.items.iter().map(row))
+    })
+}
+
+fn watch(run_id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let view = follow::follow(client, run_id)?;
+    if view.state != RunState::Succeeded {
+        let (code, message) = view.error.as_ref().map_or(("", ""), |error| (&error.code, &error.message));
+        return Err(ended_badly(&format!("the hunt {run_id}"), view.state, code, message));
+    }
+    let found: Found = runs::output(client, &view)?;
+    output.show(&found, || words(&found, &view))
+}
+
+fn words(found: &Found, view: &RunView) -> String {
+    let known = |count: u64| if found.mode == "census" { grouped(count) } else { String::new() };
+    let mut text = pairs([
+        ("kind", format!("{} ({})", found.kind, found.mode)),
+        ("from", found.from.clone()),
+        ("to", found.to.clone()),
+        ("jobs", grouped(found.parts)),
+        ("checked", grouped(found.checked)),
+        ("primes", grouped(found.primes)),
+        ("strong base-2 pseudoprimes", known(found.spsp2)),
+        ("strong Lucas pseudoprimes", known(found.slpsp)),
+    ]);
+    for (name, count) in added_up(&found.counters) {
+        let _ = writeln!(text, "{name}  {}", grouped(count));
+    }
+    if !found.suiting_primes.is_empty() {
+        let _ = writeln!(text, "suiting primes  {}", found.suiting_primes.join(" "));
+    }
+    let _ = writeln!(text, "took  {}", lasting(runs::elapsed(view)));
+    if found.opinions > 0 {
+        let _ = writeln!(
+            text,
+            "second opinions  {}, {} of them of another worker than the one that found the number",
+            grouped(found.opinions),
+            grouped(found.opinions_elsewhere)
+        );
+    }
+    for (title, claims) in [("COUNTEREXAMPLE", &found.counterexamples), ("refused claim", &found.refused)] {
+        for claim in claims {
+            let _ = writeln!(text, "{title}  {claim}");
+        }
+    }
+    if found.counterexamples.is_empty() {
+        text.push_str("no counterexample");
+    }
+    text
+}
+
+/// The counters of all jobs together, by name.
+fn added_up(counters: &[Map<String, Value>]) -> std::collections::BTreeMap<&str, u64> {
+    let mut sums = std::collections::BTreeMap::new();
+    for (name, count) in counters.iter().flatten() {
+        *sums.entry(name.as_str()).or_insert(0) += count.as_u64().unwrap_or(0);
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn counters_are_added_up_by_name() {
+        let counters: Vec<Map<String, Value>> =
+            serde_json::from_value(json!([{"tuples": 2, "spsp2": 1}, {"tuples": 3, "spsp2": 0}])).expect("counters");
+        assert_eq!(added_up(&counters), [("spsp2", 1), ("tuples", 5)].into());
+    }
+}
