@@ -128,20 +128,15 @@ pub struct PlanSketch {
     pub concurrency_key: ::prost::bytes::Bytes,
 }
 /// What a CAP JobRequest may say about where its job goes.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JobPlaces {
-    #[prost(message, repeated, tag = "15")]
-    pub labels: ::prost::alloc::vec::Vec<job_places::Label>,
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(message, optional, tag = "16")]
     pub meta: ::core::option::Option<job_places::Meta>,
 }
 /// Nested message and enum types in `JobPlaces`.
 pub mod job_places {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Label {
-        #[prost(bytes = "bytes", tag = "1")]
-        pub name: ::prost::bytes::Bytes,
-    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Meta {
         #[prost(bytes = "bytes", repeated, tag = "7")]

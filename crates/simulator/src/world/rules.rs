@@ -3,6 +3,9 @@
 use busbar_protocol::busbar::{
     FlowLimits, KeyLimits, KeyStrategy, LimitsDocument, Rate, TenantLimits, TopicDocument, TopicLimits,
 };
+use busbar_protocol::cap::JobRequest;
+use busbar_protocol::labels;
+use busbar_protocol::prost::Message as _;
 use busbar_scheduler::core::job::Job;
 
 /// After so many dead workers a job is not tried again.
@@ -96,6 +99,11 @@ pub(crate) fn accounts(limits: &LimitsDocument, job: &Job) -> Vec<Account> {
         accounts.extend(row.key.as_ref().filter(|_| !job.plan.concurrency_key.is_empty()).map(of_key));
     }
     accounts
+}
+
+/// The workers that a job avoids: with its topic and its priority, all that tells the lines of one tenant apart here.
+pub(crate) fn avoided(job: &Job) -> Option<String> {
+    JobRequest::decode(job.request.clone()).ok()?.labels.remove(labels::AVOIDED_WORKER_IDS)
 }
 
 /// What a pause calls the key of a job.

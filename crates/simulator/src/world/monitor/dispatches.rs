@@ -128,6 +128,7 @@ impl Seen {
                 && other.created < job.created
                 && other.attempt == 0
                 && is_alone(other)
+                && rules::avoided(other) == rules::avoided(job)
                 && (&other.tenant_id, &other.topic, other.priority) == (&job.tenant_id, &job.topic, job.priority)
                 && snapshot(other) == snapshot(job)
         };
