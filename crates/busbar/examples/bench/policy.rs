@@ -72,7 +72,9 @@ pub(crate) async fn measure(args: &PolicyArgs) -> Outcome<Report> {
     say("starting servers and a kernel");
     let apart = Apart::start(temp.path()).await?;
     let world = apart.world().await?;
-    let client = KernelClient::new(apart.kernel_address(), KernelClientOptions::default())?;
+    // Longer than a scheduler waits: what is slow is to be measured, not given up.
+    let options = KernelClientOptions { deadline: ASK_WITHIN, ..KernelClientOptions::default() };
+    let client = KernelClient::new(apart.kernel_address(), options)?;
     let mut rows: Vec<Row> = RULES.map(|rules| Row { rules, pure: Vec::new(), grpc: Vec::new() }).into();
     for run in 1..=args.runs {
         for row in &mut rows {

@@ -1,7 +1,7 @@
 //! The cell that is measured, as the threads of a benchmark share it: what is still to be sent, what is known, and when to stop.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ pub(super) struct Cell<'a> {
     pub(super) client: &'a Client,
     pub(super) plan: &'a Plan,
     pub(super) request: SubmitRequest,
-    began: Instant,
+    /// When somebody asked for the time first: opening the stream does not count.
+    began: OnceLock<Instant>,
     tally: Mutex<Tally>,
     next: AtomicU32,
     /// How many more jobs may be under way; only where that is bounded.
@@ -54,7 +55,7 @@ impl<'a> Cell<'a> {
             client,
             plan,
             request,
-            began: Instant::now(),
+            began: OnceLock::new(),
             tally: Mutex::new(Tally::new()),
             next: AtomicU32::new(0),
             credits,
@@ -68,7 +69,7 @@ impl<'a> Cell<'a> {
 
     /// How long it goes on.
     pub(super) fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.began.get_or_init(Instant::now).elapsed()
     }
 
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
