@@ -16,6 +16,8 @@ use crate::failure::Failure;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longer than the longest `wait` of the gateway.
 const ANSWER: Duration = Duration::from_secs(90);
+/// As many as threads ever ask at once: a connection is kept for the next request.
+const CONNECTIONS_MAX: usize = 512;
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Jobs of one batch. The gateway takes more; smaller batches show progress earlier.
 const BATCH: usize = 5_000;
@@ -42,7 +44,8 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))
-            .max_idle_connections_per_host(16)
+            .max_idle_connections(CONNECTIONS_MAX)
+            .max_idle_connections_per_host(CONNECTIONS_MAX)
             .user_agent(concat!("busbar-ctl/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();

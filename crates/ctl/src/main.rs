@@ -8,6 +8,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed (code, detail and a hint on stderr), 2 wrong usage.
 
+mod bench;
 mod client;
 mod demo;
 mod dlq;
@@ -97,6 +98,8 @@ enum Command {
     Status,
     /// Show the cell at a glance, again and again.
     Top(top::TopArgs),
+    /// Measure how many jobs a second the cell does, and how late.
+    Bench(bench::BenchArgs),
     /// Tell what an error code means and what to do.
     Explain(explain::ExplainArgs),
     /// Run the demonstration: echo jobs, prime numbers, and the words of real text files, all checked.
@@ -136,6 +139,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Hunt(command) => hunt::run(&command, &stack()?, &output),
         Command::Status => status::run(&stack()?, &output),
         Command::Top(args) => top::run(&args, &stack()?, &output),
+        Command::Bench(args) => bench::run(&args, &stack()?, &output),
         Command::Explain(args) => explain::run(&args, &output),
         Command::Demo(args) => demo::run(&args, &stack()?, &output),
     }

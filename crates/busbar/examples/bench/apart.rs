@@ -9,7 +9,7 @@ use busbar_protocol::busbar::{SchedulerStatus, WorkersReply, WorkersRequest};
 use busbar_protocol::ports::{Bus as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
-use busbar_servers::{Companion, CompanionOptions, Stack, StackOptions};
+use busbar_servers::{Companion, CompanionOptions, Durability, Stack, StackOptions};
 
 use crate::Outcome;
 use crate::dev::{Dev, World, program};
@@ -19,9 +19,18 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// How servers and roles are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keeping {
+    /// Whatever dies is started again.
+    pub(crate) supervised: bool,
+    pub(crate) durability: Durability,
+}
+
 /// Two servers and a safety kernel. Dropping it kills them.
 pub(crate) struct Apart {
     dir: PathBuf,
+    keeping: Keeping,
     kernel_address: String,
     blobs: String,
     _kernel: Companion,
@@ -31,21 +40,27 @@ pub(crate) struct Apart {
 impl Apart {
     /// Starts them on a folder in which a `dev` has installed the packs, and is gone again.
     pub(crate) async fn start(dir: &Path) -> Outcome<Self> {
+        Self::start_with(dir, Keeping::default()).await
+    }
+
+    /// The same, kept otherwise.
+    pub(crate) async fn start_with(dir: &Path, keeping: Keeping) -> Outcome<Self> {
         let dev = Dev::start(dir, 0, 1).await?;
         let blobs = dev.endpoints.blobs.clone();
         dev.stop().await?;
-        let options = StackOptions::new(dir.join("data"));
+        let Keeping { supervised, durability } = keeping;
+        let options = StackOptions { supervised, durability, ..StackOptions::new(dir.join("data")) };
         let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
         let kernel_address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.to_string();
         let set = [format!("safety_kernel.addr={kernel_address}")];
-        let kernel = start(&stack, &blobs, "safety-kernel", dir.join("kernel"), &set)?;
-        Ok(Self { dir: dir.to_owned(), kernel_address, blobs, _kernel: kernel, stack })
+        let kernel = start(&stack, &blobs, "safety-kernel", dir.join("kernel"), &set, supervised)?;
+        Ok(Self { dir: dir.to_owned(), keeping, kernel_address, blobs, _kernel: kernel, stack })
     }
 
     /// Starts a scheduler that takes so many jobs.
     pub(crate) fn scheduler(&self, name: &str, jobs_max: usize) -> Outcome<Companion> {
         let set = [format!("safety_kernel.addr={}", self.kernel_address), format!("scheduler.live_jobs_max={jobs_max}")];
-        start(&self.stack, &self.blobs, "scheduler", self.dir.join(name), &set)
+        start(&self.stack, &self.blobs, "scheduler", self.dir.join(name), &set, self.keeping.supervised)
     }
 
     pub(crate) fn nats(&self) -> String {
@@ -54,6 +69,11 @@ impl Apart {
 
     pub(crate) fn redis(&self) -> String {
         self.stack.redis.url()
+    }
+
+    /// Where the safety kernel listens.
+    pub(crate) fn kernel_address(&self) -> &str {
+        &self.kernel_address
     }
 
     pub(crate) fn blobs(&self) -> &str {
@@ -72,8 +92,8 @@ impl Apart {
     }
 }
 
-/// A role with its settings. It is not started again when it dies: some are killed on purpose.
-fn start(stack: &Stack, blobs: &str, role: &'static str, dir: PathBuf, set: &[String]) -> Outcome<Companion> {
+/// A role with its settings. Unless it is supervised, it is not started again when it dies: some are killed on purpose.
+fn start(stack: &Stack, blobs: &str, role: &'static str, dir: PathBuf, set: &[String], supervised: bool) -> Outcome<Companion> {
     let mut args = vec![OsString::from(role)];
     for (name, value) in [("--nats", stack.nats.url()), ("--redis", stack.redis.url()), ("--blobs", blobs.to_owned())] {
         args.extend([OsString::from(name), value.into()]);
@@ -81,7 +101,7 @@ fn start(stack: &Stack, blobs: &str, role: &'static str, dir: PathBuf, set: &[St
     for setting in ["health.listen=127.0.0.1:0", "log.filter=warn"].into_iter().chain(set.iter().map(String::as_str)) {
         args.extend([OsString::from("--set"), setting.into()]);
     }
-    let options = CompanionOptions { program: role, binary: program("busbar")?, args, env: None, dir, supervised: false };
+    let options = CompanionOptions { program: role, binary: program("busbar")?, args, env: None, dir, supervised };
     Ok(Companion::start(options)?)
 }
 

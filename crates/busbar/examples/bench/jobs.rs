@@ -14,6 +14,7 @@ use crate::dev::{Dev, World};
 use crate::figures::{Table, median, percentile, rounded};
 use crate::follower::Follower;
 use crate::http::{ECHO, Http, input};
+use crate::loads::{self, Memory};
 use crate::plain::Plain;
 use crate::usage::{Meter, Process};
 use crate::ways::{Way, percentiles};
@@ -60,8 +61,10 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
     say("starting busbar dev and the plain program, each with servers and a worker of its own");
     let stacks = Stacks::start(temp.path(), args.slots).await?;
-    let mut runs = Vec::new();
+    let memory = Memory::watch(&stacks.busbar_processes)?;
+    let (mut runs, mut requests) = (Vec::new(), Vec::new());
     for run in 0..usize::from(args.runs) {
+        requests.push(loads::requests_per_second(&stacks.world.bus).await?);
         for turn in 0..stacks.ways.len() {
             // Each run begins with another way, so that none is always the one on a warm or tired machine.
             let way = &stacks.ways[(run + turn) % stacks.ways.len()];
@@ -75,8 +78,19 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
         say(&format!("latency of {} jobs, idle and beside {half} jobs a second: {}", args.probes, way.name()));
         latencies.insert(way.name(), stacks.latency(way, half, args.probes).await?);
     }
+    let memory = memory.stop();
+    let mut loaded = Vec::new();
+    for way in &stacks.ways {
+        loaded.push(loads::measure(way).await?);
+    }
     stacks.stop().await?;
-    Ok(report(args, &machine, &runs, &latencies, half))
+    let acceptance: Vec<f64> = of_way(&runs, "busbar_http").map(|run| per_second(run.jobs, run.submit_seconds)).collect();
+    let loads = loads::summary(&loaded, &acceptance, &requests, &memory);
+    let mut report = report(args, &machine, &runs, &latencies, half);
+    report.table.push_str(&format!("\n{}", loads::table(&loaded, &loads)));
+    report.raw["loads"] = json!({ "ways": loaded, "bus_requests_per_second": requests });
+    report.summary["loads"] = loads;
+    Ok(report)
 }
 
 impl Stacks {

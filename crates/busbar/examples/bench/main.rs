@@ -1,10 +1,14 @@
-//! `tools/bench jobs|limits|queue|idle`: measures a real Busbar on real servers and tells what it saw; it judges nothing.
+//! `tools/bench jobs|limits|queue|idle|crash|workflows|policy|stream`: measures a real Busbar on real servers and tells what it saw; it judges nothing.
 //!
 //! ```text
 //!  jobs     busbar dev + worker  ┐ in turn, on the same kinds of server     jobs a second, microseconds of processor a job,
 //!           plain program + worker ┘                                       submit-to-result latency idle and under load
 //!  limits   busbar dev, no worker: fill it, kill it, start it again, drain it
 //!  queue    a scheduler and its standby, a very long queue: memory, kill, drain
+//!  crash    the same bulk of jobs again and again, with a kill -9 in its middle or without one
+//!  workflows  runs a second, steps a second, a chain when nothing else happens
+//!  policy   decisions a second of the safety kernel, by itself and over gRPC
+//!  stream   what many dashboards see, and how late; and what a slow one costs them
 //!  idle     a scheduler and workers that have nothing to do
 //! ```
 //!
@@ -19,18 +23,25 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 mod apart;
+mod crash;
 mod dev;
+mod executions;
 mod figures;
 mod follower;
 mod http;
 mod idle;
 mod jobs;
 mod limits;
+mod loads;
 mod machine;
 mod plain;
+mod policy;
 mod queue;
+mod spread;
+mod stream;
 mod usage;
 mod ways;
+mod workflows;
 
 /// Whatever stops a measurement.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -52,6 +63,17 @@ enum What {
     Limits(LimitsArgs),
     /// A scheduler with a very long queue: memory, speed from end to end, and a kill.
     Queue(QueueArgs),
+    /// A bulk of jobs with a kill -9 in its middle: what that costs, and what is left.
+    Crash(crash::CrashArgs),
+    /// Workflows of echo jobs.
+    Workflows(workflows::WorkflowsArgs),
+    /// The safety kernel.
+    Policy(policy::PolicyArgs),
+    /// The live stream.
+    Stream(stream::StreamArgs),
+    /// The worker of `crash`, which writes down what it executes.
+    #[command(hide = true)]
+    CrashWorker(executions::WorkerArgs),
     /// What workers and a scheduler use that have nothing to do.
     Idle(IdleArgs),
 }
@@ -153,6 +175,11 @@ fn run(cli: Cli) -> Outcome<()> {
         What::Jobs(args) => (runtime.block_on(jobs::measure(&args))?, args.json),
         What::Limits(args) => (runtime.block_on(limits::measure(&args))?, args.json),
         What::Queue(args) => (runtime.block_on(queue::measure(&args))?, args.json),
+        What::Crash(args) => (runtime.block_on(crash::measure(&args))?, args.json),
+        What::Workflows(args) => (runtime.block_on(workflows::measure(&args))?, args.json),
+        What::Policy(args) => (runtime.block_on(policy::measure(&args))?, args.json),
+        What::Stream(args) => (runtime.block_on(stream::measure(&args))?, args.json),
+        What::CrashWorker(args) => return runtime.block_on(executions::run(args)),
         What::Idle(args) => (runtime.block_on(idle::measure(&args))?, args.json),
     };
     let mut out = std::io::stdout().lock();

@@ -62,7 +62,7 @@ impl Way {
     }
 
     /// Runs one job and fetches its result.
-    async fn run(&self, number: usize) -> Outcome<()> {
+    pub(crate) async fn run(&self, number: usize) -> Outcome<()> {
         match self {
             Self::Http(http) => http.run(input(number)).await,
             Self::Sdk(client) => Ok(client.run::<_, Value>(ECHO, &input(number), WITHIN).await.map(drop)?),

@@ -10,6 +10,7 @@ mod apart;
 mod api;
 mod bad_guests;
 mod bad_input;
+mod bench;
 mod conformance;
 mod examples;
 mod faults;
