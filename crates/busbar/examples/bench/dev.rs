@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use busbar_bus::{BusConfig, NatsBus};
 use busbar_sdk::{Client, ClientOptions};
-use busbar_servers::{Companion, CompanionOptions};
+use busbar_servers::{Companion, CompanionOptions, Stack};
 use busbar_store::{Store, StoreConfig};
 use serde::Deserialize;
 
@@ -34,15 +34,28 @@ pub(crate) struct Dev {
     companion: Companion,
     pub(crate) endpoints: Endpoints,
     data: PathBuf,
+    /// The folder of its servers: its own, or that of whoever gave it some.
+    servers: PathBuf,
 }
 
 impl Dev {
     /// Starts it on a folder, which may hold what an earlier one left, and waits until it is ready.
     pub(crate) async fn start(dir: &Path, workers: u16, slots: u16) -> Outcome<Self> {
+        Self::start_with(dir, workers, slots, dir.join("data"), &[]).await
+    }
+
+    /// The same on servers that stand in a folder and are as durable as wanted.
+    pub(crate) async fn start_on(dir: &Path, workers: u16, slots: u16, stack: &Stack, servers: &Path) -> Outcome<Self> {
+        let urls = [("--nats", stack.nats.url()), ("--redis", stack.redis.url())];
+        Self::start_with(dir, workers, slots, servers.to_owned(), &urls).await
+    }
+
+    async fn start_with(dir: &Path, workers: u16, slots: u16, servers: PathBuf, urls: &[(&str, String)]) -> Outcome<Self> {
         let data = dir.join("data");
         let mut args: Vec<OsString> = ["dev", "--ports", "auto", "--log", "warn", "--data-dir"].map(OsString::from).into();
         args.push(data.clone().into());
         args.extend(["--workers", &workers.to_string(), "--max-parallel", &slots.to_string()].map(OsString::from));
+        args.extend(urls.iter().flat_map(|(name, url)| [OsString::from(name), url.into()]));
         let options = CompanionOptions {
             program: "busbar",
             binary: program("busbar")?,
@@ -53,12 +66,12 @@ impl Dev {
         };
         let companion = Companion::start(options)?;
         let endpoints = ready(&companion, &data.join("endpoints.json")).await?;
-        Ok(Self { companion, endpoints, data })
+        Ok(Self { companion, endpoints, data, servers })
     }
 
     /// Itself and its servers, and its worker if it has one.
     pub(crate) fn processes(&self) -> Outcome<Vec<Process>> {
-        let server = |name, file: &str| Process::of_file(name, &self.data.join(file));
+        let server = |name, file: &str| Process::of_file(name, &self.servers.join(file));
         let mut processes = vec![
             Process { name: "busbar", pid: self.endpoints.pid },
             server("nats-server", "nats/nats-server.pid")?,

@@ -41,6 +41,8 @@ struct Seen {
 struct State {
     cursor: String,
     ends: Vec<Instant>,
+    /// Which jobs these ends were of, and after how many attempts.
+    ended: Vec<(String, u32)>,
     /// Why the first job that did not succeed did not, or what else went wrong.
     wrong: Option<String>,
     waiting: BTreeMap<String, oneshot::Sender<()>>,
@@ -82,9 +84,17 @@ impl Follower {
 
     /// Forgets the ends that were seen so far, and says how many they were.
     pub(crate) fn begin(&self) -> usize {
-        let forgotten = std::mem::take(&mut self.seen.lock().ends).len();
+        let mut state = self.seen.lock();
+        let forgotten = std::mem::take(&mut state.ends).len();
+        state.ended.clear();
+        drop(state);
         self.seen.ended.send_replace(0);
         forgotten
+    }
+
+    /// The jobs that were seen to end since [`Follower::begin`], each as often as it was seen, with the number of its last attempt.
+    pub(crate) fn ended(&self) -> Vec<(String, u32)> {
+        self.seen.lock().ended.clone()
     }
 
     /// When a dispatch is seen that was decided after a time. What a killed scheduler had decided before, and its successor tells,
@@ -164,6 +174,7 @@ impl Seen {
                 continue;
             }
             state.ends.push(now);
+            state.ended.push((event.job_id.clone(), event.attempt));
             if last != JobState::Succeeded {
                 let wrong = format!("job {} ended {}: {}", event.job_id, last.as_str_name(), event.error_message);
                 state.wrong.get_or_insert(wrong);

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::apart::{self, Apart};
 use crate::dev::World;
+use crate::document::Figure;
 use crate::figures::{Table, rounded};
 use crate::http::ECHO;
 use crate::usage::{Meter, Process};
@@ -38,8 +39,13 @@ pub(crate) async fn measure(args: &IdleArgs) -> Outcome<Report> {
     let together = used(&processes, args.seconds).await?;
     drop(working);
     tokio::task::spawn_blocking(move || scheduler.stop()).await?;
+    let figures: Vec<Figure> = [("without workers", &alone), ("with workers", &together)]
+        .into_iter()
+        .flat_map(|(when, used)| used.iter().map(move |(name, percent)| Figure::of(name, when, "% of a core", &[*percent])))
+        .collect();
     let summary = json!({
         "bench": "idle", "machine": machine, "workers": args.workers, "seconds": args.seconds,
+        "durability": "safe", "repetitions": 1, "figures": figures,
         "percent_of_a_core": { "without_workers": alone, "with_workers": together },
     });
     Ok(Report { table: table(&machine, &summary), raw: summary.clone(), summary })

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use busbar_protocol::keys;
 use busbar_protocol::ports::Records as _;
 use busbar_scheduler::core::job::Job;
+use busbar_servers::{Stack, StackOptions};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::dev::{Dev, World};
+use crate::document::{Delivery, Figure};
 use crate::figures::{Table, median, percentile, rounded};
 use crate::follower::Follower;
 use crate::http::{ECHO, Http, input};
@@ -36,6 +38,7 @@ struct Run {
     jobs_per_second: f64,
     /// Processor time of each process.
     cpu_seconds: BTreeMap<&'static str, f64>,
+    delivery: Delivery,
 }
 
 /// Latencies of one way, in milliseconds.
@@ -48,6 +51,7 @@ struct Latency {
 /// Both stacks, side by side; whichever is not measured is idle.
 struct Stacks {
     dev: Dev,
+    servers: Stack,
     world: World,
     plain: Arc<Plain>,
     ways: [Way; 3],
@@ -57,10 +61,10 @@ struct Stacks {
 
 /// Measures.
 pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
-    let machine = machine::describe()?;
+    let machine = machine::with_durability(machine::describe()?, args.durability);
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
     say("starting busbar dev and the plain program, each with servers and a worker of its own");
-    let stacks = Stacks::start(temp.path(), args.slots).await?;
+    let stacks = Stacks::start(temp.path(), args).await?;
     let memory = Memory::watch(&stacks.busbar_processes)?;
     let (mut runs, mut requests) = (Vec::new(), Vec::new());
     for run in 0..usize::from(args.runs) {
@@ -94,19 +98,24 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
 }
 
 impl Stacks {
-    async fn start(dir: &std::path::Path, slots: u16) -> Outcome<Self> {
-        let dev = Dev::start(&dir.join("busbar"), 1, slots).await?;
+    async fn start(dir: &std::path::Path, args: &JobsArgs) -> Outcome<Self> {
+        let (slots, durability) = (args.slots, args.durability.for_servers());
+        let (dir_of_dev, servers) = (dir.join("busbar"), dir.join("servers"));
+        let options = StackOptions { durability, ..StackOptions::new(&servers) };
+        let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
+        let dev = Dev::start_on(&dir_of_dev, 1, slots, &stack, &servers).await?;
         let world = dev.world().await?;
         let client = dev.client().await?;
         let submitted = client.submit(ECHO, &input(0)).await?;
         client.wait(&submitted.job_id, WITHIN).await?;
-        let plain = Arc::new(Plain::start(&dir.join("plain"), slots, template(&world, &submitted.job_id).await?).await?);
+        let template = template(&world, &submitted.job_id).await?;
+        let plain = Arc::new(Plain::start(&dir.join("plain"), slots, template, durability).await?);
         let mut busbar_processes = vec![Process::own("client")];
         busbar_processes.extend(dev.processes()?);
         let mut plain_processes = vec![Process::own("plain program")];
         plain_processes.extend(plain.processes());
         let ways = [Way::Http(Http::new(&dev.endpoints)), Way::Sdk(client), Way::Plain(Arc::clone(&plain))];
-        let stacks = Self { dev, world, plain, ways, busbar_processes, plain_processes };
+        let stacks = Self { dev, servers: stack, world, plain, ways, busbar_processes, plain_processes };
         for way in &stacks.ways {
             stacks.run(way, WARM_UP).await?;
         }
@@ -134,7 +143,9 @@ impl Stacks {
         let ends = follower.ends(jobs, WITHIN).await?;
         let seconds = ends.last().map_or(0.0, |end| (*end - started).as_secs_f64());
         let cpu_seconds = meter.stop()?;
-        Ok(Run { way: way.name(), jobs, submit_seconds, seconds, jobs_per_second: per_second(jobs, seconds), cpu_seconds })
+        let delivery = Delivery::of_ends(jobs, follower.ended());
+        let jobs_per_second = per_second(jobs, seconds);
+        Ok(Run { way: way.name(), jobs, submit_seconds, seconds, jobs_per_second, cpu_seconds, delivery })
     }
 
     /// Half of what Busbar carried through the SDK: the load beside which latencies are taken, the plain program's too.
@@ -157,12 +168,13 @@ impl Stacks {
     }
 
     async fn stop(self) -> Outcome<()> {
-        let Self { dev, plain, ways, .. } = self;
+        let Self { dev, servers, plain, ways, .. } = self;
         drop(ways);
         if let Some(plain) = Arc::into_inner(plain) {
             plain.stop().await?;
         }
-        dev.stop().await
+        dev.stop().await?;
+        Ok(tokio::task::spawn_blocking(move || servers.stop()).await?)
     }
 }
 
@@ -196,6 +208,18 @@ fn summary_of(runs: &[Run], latency: &Latency, way: &str) -> Value {
     })
 }
 
+/// The figures of one way as they are published.
+fn figures_of(runs: &[Run], latency: &Latency, way: &str) -> Vec<Figure> {
+    let all = |of: &dyn Fn(&Run) -> f64| of_way(runs, way).map(of).collect::<Vec<f64>>();
+    let cpu = |run: &Run| 1e6 * run.cpu_seconds.values().sum::<f64>() / per_second(run.jobs, 1.0);
+    vec![
+        Figure::of(way, "jobs in bulk", "jobs/s", &all(&|run| run.jobs_per_second)),
+        Figure::of(way, "processor time in bulk", "µs/job", &all(&cpu)),
+        Figure::of(way, "submit to result when idle", "ms", &latency.idle),
+        Figure::of(way, "submit to result at half load", "ms", &latency.loaded),
+    ]
+}
+
 fn report(args: &JobsArgs, machine: &Value, runs: &[Run], latencies: &BTreeMap<&'static str, Latency>, half: usize) -> Report {
     let ways: Map<String, Value> =
         latencies.iter().map(|(way, latency)| ((*way).to_owned(), summary_of(runs, latency, way))).collect();
@@ -204,6 +228,10 @@ fn report(args: &JobsArgs, machine: &Value, runs: &[Run], latencies: &BTreeMap<&
     let summary = json!({
         "bench": "jobs",
         "machine": machine,
+        "durability": args.durability.name(),
+        "repetitions": args.runs,
+        "exact_delivery": Delivery::sum("committed ends by job", runs.iter().map(|run| &run.delivery)),
+        "figures": latencies.iter().flat_map(|(way, latency)| figures_of(runs, latency, way)).collect::<Vec<_>>(),
         "jobs": args.jobs, "runs": args.runs, "slots": args.slots, "half_load_jobs_per_second": half,
         "ways": ways,
         "throughput_ratio_to_plain": { "busbar_http": ratio("busbar_http"), "busbar_sdk": ratio("busbar_sdk") },

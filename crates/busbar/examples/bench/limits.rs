@@ -16,6 +16,7 @@ use busbar_protocol::subjects;
 use serde_json::{Value, json};
 
 use crate::dev::{Dev, World, start_worker};
+use crate::document::{Delivery, Figure};
 use crate::figures::{Table, median, rounded};
 use crate::http::{ECHO, Http, input};
 use crate::jobs::per_second;
@@ -69,12 +70,23 @@ pub(crate) async fn measure(args: &LimitsArgs) -> Outcome<Report> {
     dev.stop().await?;
     let summary = json!({
         "bench": "limits", "machine": machine, "slots": args.slots,
+        "durability": "safe", "repetitions": 1, "exact_delivery": drained["exact_delivery"],
+        "figures": [
+            Figure::of("busbar", "submissions over HTTP", "jobs/s", &numbers(&filled["jobs"]["jobs_per_second"])),
+            Figure::of("busbar", "ready after kill -9", "s", &[restart_seconds]),
+            Figure::of("busbar", "drain", "jobs/s", &numbers(&drained["summary"]["jobs_per_second"])),
+        ],
         "largest_call": filled["largest_call"], "bare_jobs": filled["bare_jobs"], "jobs": filled["jobs"],
         "restart_after_kill": { "queued": args.jobs, "seconds_until_ready": rounded(restart_seconds) },
         "drain": drained["summary"],
     });
     let table = table(&machine, &summary);
     Ok(Report { table, raw: json!({ "fill": filled, "drain": drained }), summary })
+}
+
+/// A number as the only sample of a figure.
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
+    value.as_f64().into_iter().collect()
 }
 
 /// Queues the jobs, in three portions.
@@ -148,8 +160,11 @@ async fn drain(args: &LimitsArgs, dev: &Dev, dir: &Path) -> Outcome<Value> {
     let started = Instant::now();
     let worker = start_worker("bench-worker", nats, redis, blobs, args.slots, dir.join("worker"))?;
     let ends = world.follower.ends(args.jobs, WITHIN).await?;
+    let delivery = Delivery::of_ends(args.jobs, world.follower.ended());
     tokio::task::spawn_blocking(move || worker.stop()).await?;
-    Ok(rates(&ends, started))
+    let mut drained = rates(&ends, started);
+    drained["exact_delivery"] = json!(delivery);
+    Ok(drained)
 }
 
 /// How fast jobs ended: all of them, the first tenth, and the last.

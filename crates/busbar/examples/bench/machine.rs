@@ -7,6 +7,7 @@ use busbar_servers::Search;
 use serde_json::{Value, json};
 
 use crate::Outcome;
+use crate::document::Durable;
 
 /// Processors, memory, servers, and how this program was built.
 pub(crate) fn describe() -> Outcome<Value> {
@@ -24,6 +25,15 @@ pub(crate) fn describe() -> Outcome<Value> {
         "redis_durability": "appendfsync always",
         "build": if cfg!(debug_assertions) { "debug" } else { "release" },
     }))
+}
+
+/// The same with servers that are as durable as a run wants them.
+pub(crate) fn with_durability(mut machine: Value, durable: Durable) -> Value {
+    machine["redis_durability"] = json!(match durable {
+        Durable::Fast => "appendfsync everysec",
+        Durable::Safe => "appendfsync always",
+    });
+    machine
 }
 
 /// The same in one line.

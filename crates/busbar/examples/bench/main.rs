@@ -1,4 +1,5 @@
-//! `tools/bench jobs|limits|queue|idle|crash|workflows|policy|stream`: measures a real Busbar on real servers and tells what it saw; it judges nothing.
+//! `tools/bench jobs|limits|queue|idle|crash|workflows|policy|stream|peers`: measures a real Busbar on real servers and tells what it saw; it judges
+//! nothing.
 //!
 //! ```text
 //!  jobs     busbar dev + worker  ┐ in turn, on the same kinds of server     jobs a second, microseconds of processor a job,
@@ -10,21 +11,26 @@
 //!  policy   decisions a second of the safety kernel, by itself and over gRPC
 //!  stream   what many dashboards see, and how late; and what a slow one costs them
 //!  idle     a scheduler and workers that have nothing to do
+//!  peers    the same echo job on what a user could pick instead, in turn with ours
+//!  plot     draws and lists what was published in docs/benchmarks
 //! ```
 //!
-//! The table is for people, the JSON line below it for programs; `--json FILE` keeps every raw figure.
+//! The table is for people, the JSON line below it for programs; `--json FILE` keeps every raw figure in the published form.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use busbar_protocol::time::Timestamp;
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 mod apart;
 mod crash;
 mod dev;
+mod document;
 mod executions;
 mod figures;
 mod follower;
@@ -34,7 +40,9 @@ mod jobs;
 mod limits;
 mod loads;
 mod machine;
+mod peers;
 mod plain;
+mod plot;
 mod policy;
 mod queue;
 mod spread;
@@ -55,7 +63,8 @@ struct Cli {
     what: What,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Serialize, Subcommand)]
+#[serde(rename_all = "lowercase")]
 enum What {
     /// Echo jobs: throughput and latency, against the same messages and Redis steps without a control plane.
     Jobs(JobsArgs),
@@ -76,10 +85,14 @@ enum What {
     CrashWorker(executions::WorkerArgs),
     /// What workers and a scheduler use that have nothing to do.
     Idle(IdleArgs),
+    /// Echo jobs on what a user could pick instead, in turn with ours.
+    Peers(peers::PeersArgs),
+    /// Draws what was published.
+    Plot(plot::PlotArgs),
 }
 
 /// Echo jobs.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 struct JobsArgs {
     /// How many jobs one run submits.
     #[arg(long, default_value_t = 20_000)]
@@ -93,13 +106,17 @@ struct JobsArgs {
     /// How many single jobs are timed for each latency.
     #[arg(long, default_value_t = 300)]
     probes: usize,
+    /// What an acknowledged write survives.
+    #[arg(long, value_enum, default_value_t = document::Durable::Safe)]
+    durability: document::Durable,
     /// Also write everything, raw figures included, to this file.
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     json: Option<PathBuf>,
 }
 
 /// A full cell.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 struct LimitsArgs {
     /// How many jobs are queued.
     #[arg(long, default_value_t = 100_000)]
@@ -112,11 +129,12 @@ struct LimitsArgs {
     slots: u16,
     /// Also write everything, raw figures included, to this file.
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     json: Option<PathBuf>,
 }
 
 /// A very long queue.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 struct QueueArgs {
     /// How many jobs are queued.
     #[arg(long, default_value_t = 1_000_000, value_parser = at_least_a_thousand)]
@@ -126,6 +144,7 @@ struct QueueArgs {
     slots: u16,
     /// Also write everything, raw figures included, to this file.
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     json: Option<PathBuf>,
 }
 
@@ -135,7 +154,7 @@ fn at_least_a_thousand(text: &str) -> Result<usize, String> {
 }
 
 /// Nothing to do.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 struct IdleArgs {
     /// How many workers there are.
     #[arg(long, default_value_t = 1_000)]
@@ -145,6 +164,7 @@ struct IdleArgs {
     seconds: u64,
     /// Also write everything, raw figures included, to this file.
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     json: Option<PathBuf>,
 }
 
@@ -171,6 +191,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (settings, taken_at) = (serde_json::to_value(&cli.what)?, Timestamp::wall_clock().to_string());
     let (report, file) = match cli.what {
         What::Jobs(args) => (runtime.block_on(jobs::measure(&args))?, args.json),
         What::Limits(args) => (runtime.block_on(limits::measure(&args))?, args.json),
@@ -181,11 +202,13 @@ fn run(cli: Cli) -> Outcome<()> {
         What::Stream(args) => (runtime.block_on(stream::measure(&args))?, args.json),
         What::CrashWorker(args) => return runtime.block_on(executions::run(args)),
         What::Idle(args) => (runtime.block_on(idle::measure(&args))?, args.json),
+        What::Peers(args) => (runtime.block_on(peers::measure(&args))?, args.json),
+        What::Plot(args) => return plot::publish(&args),
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}\n{}", report.table, report.summary)?;
     if let Some(file) = file {
-        let everything = json!({ "summary": report.summary, "raw": report.raw });
+        let everything = document::document(&report, settings, taken_at)?;
         fs::write(&file, serde_json::to_string_pretty(&everything)? + "\n")?;
         writeln!(out, "raw figures: {}", file.display())?;
     }

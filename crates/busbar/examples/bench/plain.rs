@@ -27,7 +27,7 @@ use busbar_protocol::time::Timestamp;
 use busbar_protocol::{busbar, envelope, keys};
 use busbar_scheduler::core::commit::{self, Birth, Change, Retention};
 use busbar_scheduler::core::job::{End, Hold, Job, Outcome as Ended, ResultPlace, State};
-use busbar_servers::{Companion, Stack, StackOptions};
+use busbar_servers::{Companion, Durability, Stack, StackOptions};
 use busbar_store::Store;
 use bytes::Bytes;
 use futures::future::join_all;
@@ -77,8 +77,8 @@ struct Steps {
 
 impl Plain {
     /// Starts servers and worker; `template` is the record of an echo job that Busbar has run.
-    pub(crate) async fn start(dir: &Path, slots: u16, template: Job) -> Outcome<Self> {
-        let options = StackOptions::new(dir);
+    pub(crate) async fn start(dir: &Path, slots: u16, template: Job, durability: Durability) -> Outcome<Self> {
+        let options = StackOptions { durability, ..StackOptions::new(dir) };
         let servers = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
         let World { bus, store, follower } = World::connect(&servers.nats.url(), &servers.redis.url()).await?;
         let consumer = bus.consume(Stream::Results).await?;

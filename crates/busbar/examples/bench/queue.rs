@@ -24,10 +24,11 @@ use serde_json::{Value, json};
 
 use crate::apart::{self, Apart};
 use crate::dev::{World, start_worker};
+use crate::document::{Delivery, Figure};
 use crate::figures::{Table, rounded};
 use crate::http::ECHO;
 use crate::jobs::per_second;
-use crate::limits::rates;
+use crate::limits::{numbers, rates};
 use crate::usage::Process;
 use crate::{Outcome, QueueArgs, Report, machine, say};
 
@@ -72,6 +73,7 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
     let started = Instant::now();
     let ends = world.follower.ends(rest, within).await?;
     let drain = rates(&ends, started);
+    let delivery = Delivery::of_ends(rest, world.follower.ended());
     tokio::task::spawn_blocking(move || {
         worker.stop();
         standby.stop();
@@ -79,6 +81,13 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
     .await?;
     let summary = json!({
         "bench": "queue", "machine": machine, "jobs": args.jobs, "slots": args.slots,
+        "durability": "safe", "repetitions": 1, "exact_delivery": delivery,
+        "figures": [
+            Figure::of("busbar", "admission", "jobs/s", &numbers(&filled["jobs_per_second"])),
+            Figure::of("busbar", "dispatches again after kill -9", "s", &[dispatched.as_secs_f64()]),
+            Figure::of("busbar", "has loaded everything after kill -9", "s", &[loaded.as_secs_f64()]),
+            Figure::of("busbar", "drain", "jobs/s", &numbers(&drain["summary"]["jobs_per_second"])),
+        ],
         "memory": filled["memory"], "admission_jobs_per_second": filled["jobs_per_second"],
         "after_kill": {
             "seconds_until_dispatch": rounded(dispatched.as_secs_f64()),
