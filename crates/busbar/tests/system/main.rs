@@ -16,6 +16,7 @@ mod examples;
 mod faults;
 mod garbage;
 mod grpc;
+mod hunt;
 mod installs;
 mod keys;
 mod kill;

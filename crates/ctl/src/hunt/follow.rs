@@ -54,7 +54,7 @@ pub(super) struct Pace {
     total: u64,
     /// Jobs that are done, and in all.
     parts: (u32, u32),
-    /// Numbers in a second, since the search began.
+    /// Numbers in a second.
     rate: Option<u64>,
     /// What is left, at this rate.
     left: Option<Duration>,
@@ -86,6 +86,7 @@ pub(super) fn follow(client: &Client, run_id: &str) -> Result<RunView, Failure> 
     let mut seen = Seen::default();
     let mut board = Board::new();
     let mut looked = None::<Instant>;
+    let mut first = None;
     loop {
         if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             let view: RunView = client.get(&path(run_id))?;
@@ -94,7 +95,9 @@ pub(super) fn follow(client: &Client, run_id: &str) -> Result<RunView, Failure> 
                 return Ok(view);
             }
             looked = Some(Instant::now());
-            board.show(&told(&view, &pace(&range, &view), &seen));
+            let (done, since) = *first.get_or_insert_with(|| (pace(&range, &view).done, Instant::now()));
+            let pace = pace(&range, &view).since(done, since.elapsed());
+            board.show(&told(&view, &pace, &seen));
         }
         let frame = stream.next(TICK)?;
         if let Some(StreamItem::Run(change)) = frame.map(|frame| frame.item()).transpose().map_err(std::io::Error::from)? {
@@ -140,8 +143,25 @@ fn pace_after(range: &Range, search: Option<&StepView>, elapsed: Option<Duration
     let rate = elapsed
         .filter(|elapsed| done > 0 && !elapsed.is_zero())
         .map(|elapsed| u64::try_from(u128::from(done) * 1_000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX));
-    let left = rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs((total - done) / rate));
+    let left = rate.and_then(|rate| time_left(total - done, rate));
     Pace { done, total, parts: (items.succeeded, items.total), rate, left }
+}
+
+impl Pace {
+    /// The pace of what was done since somebody looks, where that can be told: before, the run may have been paused.
+    fn since(self, done: u64, elapsed: Duration) -> Self {
+        let fresh = self.done.saturating_sub(done);
+        if fresh == 0 || done == 0 {
+            return self;
+        }
+        let rate = u64::try_from(u128::from(fresh) * 1_000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
+        Self { rate: Some(rate), left: time_left(self.total - self.done, rate), ..self }
+    }
+}
+
+/// How long so many numbers take.
+fn time_left(numbers: u64, rate: u64) -> Option<Duration> {
+    numbers.checked_div(rate).map(Duration::from_secs)
 }
 
 /// One line about all of it.
@@ -242,6 +262,10 @@ mod tests {
         let none = pace_after(&range, Some(&search(0, 10)), Some(Duration::from_secs(10)));
         assert_eq!((none.done, none.rate, none.left), (0, None, None));
         assert_eq!(pace_after(&range, None, None).parts, (0, 0));
+        // Since somebody looks it is faster than on the whole.
+        let fresh = half.since(300_000, Duration::from_secs(2));
+        assert_eq!((fresh.rate, fresh.left), (Some(100_000), Some(Duration::from_secs(5))));
+        assert_eq!(half.since(500_000, Duration::from_secs(2)), half);
     }
 
     #[test]

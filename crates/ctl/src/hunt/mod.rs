@@ -10,7 +10,6 @@ mod decimal;
 mod follow;
 mod plan;
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use busbar_api::{RunCancelReply, RunHoldReply, RunList, RunState, RunView, StartReply};
@@ -155,41 +154,35 @@ fn watch(run_id: &str, client: &Client, output: &Output) -> Result<(), Failure> 
 }
 
 fn words(found: &Found, view: &RunView) -> String {
-    let known = |count: u64| if found.mode == "census" { grouped(count) } else { String::new() };
-    let mut text = pairs([
-        ("kind", format!("{} ({})", found.kind, found.mode)),
+    let census = |count: u64| if found.mode == "census" { grouped(count) } else { String::new() };
+    // What other kinds count has names of its own.
+    let ranged = found.counters.is_empty();
+    let mut facts = vec![
+        ("kind", if ranged { format!("{} ({})", found.kind, found.mode) } else { found.kind.clone() }),
         ("from", found.from.clone()),
         ("to", found.to.clone()),
         ("jobs", grouped(found.parts)),
         ("checked", grouped(found.checked)),
-        ("primes", grouped(found.primes)),
-        ("strong base-2 pseudoprimes", known(found.spsp2)),
-        ("strong Lucas pseudoprimes", known(found.slpsp)),
-    ]);
-    for (name, count) in added_up(&found.counters) {
-        let _ = writeln!(text, "{name}  {}", grouped(count));
-    }
-    if !found.suiting_primes.is_empty() {
-        let _ = writeln!(text, "suiting primes  {}", found.suiting_primes.join(" "));
-    }
-    let _ = writeln!(text, "took  {}", lasting(runs::elapsed(view)));
+        ("primes", if ranged { grouped(found.primes) } else { String::new() }),
+        ("strong base-2 pseudoprimes", census(found.spsp2)),
+        ("strong Lucas pseudoprimes", census(found.slpsp)),
+        ("suiting primes", found.suiting_primes.join(" ")),
+    ];
+    facts.extend(added_up(&found.counters).into_iter().map(|(name, count)| (name, grouped(count))));
+    facts.push(("took", lasting(runs::elapsed(view))));
     if found.opinions > 0 {
-        let _ = writeln!(
-            text,
-            "second opinions  {}, {} of them of another worker than the one that found the number",
-            grouped(found.opinions),
-            grouped(found.opinions_elsewhere)
-        );
+        let (opinions, elsewhere) = (grouped(found.opinions), grouped(found.opinions_elsewhere));
+        facts.push((
+            "second opinions",
+            format!("{opinions}, {elsewhere} of them by another worker than the one that found the number"),
+        ));
     }
-    for (title, claims) in [("COUNTEREXAMPLE", &found.counterexamples), ("refused claim", &found.refused)] {
-        for claim in claims {
-            let _ = writeln!(text, "{title}  {claim}");
-        }
-    }
+    let claims = [("COUNTEREXAMPLE", &found.counterexamples), ("refused claim", &found.refused)];
+    facts.extend(claims.into_iter().flat_map(|(title, claims)| claims.iter().map(move |claim| (title, claim.to_string()))));
     if found.counterexamples.is_empty() {
-        text.push_str("no counterexample");
+        facts.push(("counterexamples", "none".to_owned()));
     }
-    text
+    pairs(facts)
 }
 
 /// The counters of all jobs together, by name.
