@@ -6,6 +6,8 @@ use crate::support::{Client, Dev, DevOptions, Process, built, shipped_pack, unti
 
 /// Odd composites below this that pass the strong base-2 test: 46 (Pomerance, Selfridge and Wagstaff 1980).
 const CENSUS_TO: u64 = 1_000_000;
+/// Many more than are out at once, so that a pause comes in the middle.
+const PARTS: u64 = 400;
 const SECOND: &str = "test.second";
 
 struct Scene {
@@ -92,12 +94,12 @@ fn is_prime(n: u64) -> bool {
 fn a_census_survives_a_pause_and_the_death_of_everything() {
     let mut scene = Scene::begin();
     let client = scene.client();
-    let input = json!({"from": "3", "to": CENSUS_TO.to_string(), "mode": "census", "chunk": 10_000});
+    let input = json!({"from": "3", "to": CENSUS_TO.to_string(), "mode": "census", "chunk": CENSUS_TO / PARTS});
     let run = begin(&client, "bpsw.search", &input);
     until("some parts are done", || view(&client, &run).filter(|view| parts(view).0 >= 3));
     assert_eq!(hold(&client, &run, "pause"), "PAUSED");
     let still = until("nothing is out any more", || view(&client, &run).filter(|view| parts(view).1 == 0));
-    assert!(parts(&still).0 < 100, "{still}");
+    assert!(parts(&still).0 < PARTS, "{still}");
 
     // A pause outlives everybody.
     scene.kill_everything();
