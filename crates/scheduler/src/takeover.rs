@@ -30,6 +30,8 @@ use crate::tasks;
 
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
 const PAGES_AHEAD: usize = 4;
+/// How many pages of the index are read at once.
+const INDEX_PAGES: u64 = 16;
 /// How many pages wait for the loop at most. It takes them in between its turns, which last the longer the more there is to do.
 const PAGES_READY: usize = 16;
 
@@ -144,7 +146,8 @@ fn pages<R: Records, T, F: FnMut(&str, &Stored) -> Result<Option<T>, StoreError>
         .try_buffered(PAGES_AHEAD)
 }
 
-/// The index of live jobs, page by page. Of each score everything is asked for again that was there before, since jobs leave the
+/// The index of live jobs, page by page. Many pages of it are asked for at once: what comes next is known only when the answer is
+/// there, and a busy store answers late. Of each score everything is asked for again that was there before, since jobs leave the
 /// index and move in it all the time: counting how many to pass over would miss some.
 fn entries<R: Records>(
     records: &R,
@@ -152,20 +155,49 @@ fn entries<R: Records>(
     from: Option<Place>,
 ) -> impl Stream<Item = Result<(Vec<IndexEntry>, Option<Place>), StoreError>> {
     stream::try_unfold(from, move |from| async move {
-        let Some(Place { score, mut seen }) = from else { return Ok(None) };
-        let limit = page + seen.len() as u64;
-        let range = IndexRange { min: score.unwrap_or(i64::MIN), max: i64::MAX, newest_first: false, offset: 0, limit };
+        let Some(place) = from else { return Ok::<_, StoreError>(None) };
+        let limit = INDEX_PAGES * page + place.seen.len() as u64;
+        let min = place.score.unwrap_or(i64::MIN);
+        let range = IndexRange { min, max: i64::MAX, newest_first: false, offset: 0, limit };
         let mut entries = records.index(keys::INDEX_LIVE, range).await?;
         let is_last = (entries.len() as u64) < limit;
-        let Some(end) = entries.last().map(|entry| entry.score) else { return Ok(None) };
-        entries.retain(|entry| Some(entry.score) != score || !seen.contains(&entry.member));
-        if score != Some(end) {
-            seen.clear();
+        entries.retain(|entry| !place.has_passed(entry));
+        let mut pages = in_pages(place, &entries, page);
+        if is_last && let Some((_, next)) = pages.last_mut() {
+            *next = None;
         }
-        seen.extend(entries.iter().filter(|entry| entry.score == end).map(|entry| entry.member.clone()));
-        let next = (!is_last).then_some(Place { score: Some(end), seen });
-        Ok(Some(((entries, next.clone()), next)))
+        let next = pages.last().and_then(|(_, next)| next.clone());
+        Ok(Some((stream::iter(pages.into_iter().map(Ok)), next)))
     })
+    .try_flatten()
+}
+
+/// Entries from a place on in pages, each with the place behind it.
+fn in_pages(from: Place, entries: &[IndexEntry], page: u64) -> Vec<(Vec<IndexEntry>, Option<Place>)> {
+    let size = usize::try_from(page).unwrap_or(usize::MAX).max(1);
+    let mut place = from;
+    let behind = |entries: &[IndexEntry]| {
+        place.pass(entries);
+        (entries.to_vec(), Some(place.clone()))
+    };
+    entries.chunks(size).map(behind).collect()
+}
+
+impl Place {
+    /// Whether an entry of the score at which it stands was seen.
+    fn has_passed(&self, entry: &IndexEntry) -> bool {
+        Some(entry.score) == self.score && self.seen.contains(&entry.member)
+    }
+
+    /// Goes on behind entries that follow it.
+    fn pass(&mut self, entries: &[IndexEntry]) {
+        let Some(end) = entries.last().map(|entry| entry.score) else { return };
+        if self.score != Some(end) {
+            self.seen.clear();
+        }
+        self.score = Some(end);
+        self.seen.extend(entries.iter().filter(|entry| entry.score == end).map(|entry| entry.member.clone()));
+    }
 }
 
 /// A job from its record, with its revision; none, if it has ended.
@@ -228,6 +260,23 @@ fn doubtful_since(log_end: &str) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_follow_each_other_past_many_of_one_score() {
+        let entry = |score: i64, member: &str| IndexEntry { score, member: member.to_owned() };
+        let all = vec![entry(-5, "held"), entry(1, "a"), entry(1, "b"), entry(1, "c"), entry(2, "d")];
+        let pages = in_pages(Place::default(), &all, 2);
+        let members = |page: &[IndexEntry]| page.iter().map(|entry| entry.member.clone()).collect::<Vec<_>>();
+        let read: Vec<Vec<String>> = pages.iter().map(|(page, _)| members(page)).collect();
+        assert_eq!(read, [vec!["held", "a"], vec!["b", "c"], vec!["d"]]);
+        // Whoever goes on behind a page is told everything of its last score again, and passes over what it has seen.
+        let places: Vec<Place> = pages.into_iter().filter_map(|(_, place)| place).collect();
+        let left = |place: &Place| {
+            let from = all.iter().filter(|entry| Some(entry.score) >= place.score && !place.has_passed(entry));
+            from.map(|entry| entry.member.as_str()).collect::<String>()
+        };
+        assert_eq!(places.iter().map(left).collect::<Vec<_>>(), ["bcd", "d", ""]);
+    }
 
     #[test]
     fn doubt_begins_a_second_before_the_end_of_the_log() {
