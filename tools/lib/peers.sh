@@ -1,4 +1,4 @@
-# What `tools/bench peers` compares with: programs of PyPI, npm, crates.io and Debian, each at the version that its lock names.
+# What `tools/bench peers` compares with: programs of PyPI, npm and Debian, each at the version that its lock names.
 # shellcheck shell=bash
 
 # shellcheck source=tools/lib/python.sh
@@ -33,14 +33,6 @@ debian_packages() {
   done
 }
 
-# cargo_packages FOLDER: builds an adapter of Rust with its own lock file, apart from our workspace, and prints where it is.
-cargo_packages() {
-  say "building the adapter of $(peer_field "${1##*/}" name)"
-  cargo build --quiet --release --locked --manifest-path "$1/Cargo.toml" --target-dir "$TARGET/peers" >&2 ||
-    die 3 "the adapter of $1 cannot be built"
-  printf '%s\n' "$TARGET/peers/release"
-}
-
 has_postgres() { have postgres || [ -n "$(find /usr/lib/postgresql -path '*/bin/postgres' 2>/dev/null)" ]; }
 
 # install_peer FOLDER: prints where its packages are; ends with what is missing on stderr.
@@ -56,7 +48,6 @@ install_peer() {
       # shellcheck disable=SC2046  # Several words are several packages.
       debian_packages $(sed -n 's/^  "packages": \[\(.*\)\].*/\1/p' "$source/peer.json" | tr -d '",')
       ;;
-    cargo) cargo_packages "$source" ;;
   esac
 }
 

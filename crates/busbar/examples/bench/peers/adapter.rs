@@ -123,10 +123,9 @@ fn ask_line(what: &str, first: u64, jobs: u64) -> String {
     json!({ "do": what, "first": first, "jobs": jobs }).to_string() + "\n"
 }
 
-/// The adapter as the manifest names it; one of Rust is where its packages were built.
+/// The adapter as the manifest names it.
 fn command(peer: &Peer) -> Outcome<Command> {
     let (program, args) = peer.manifest.command.split_first().ok_or("a manifest without a command")?;
-    let program = if peer.manifest.kind == Kind::Cargo { peer.packages.join(program) } else { program.into() };
     let mut command = Command::new(program);
     command.args(args);
     Ok(command)
@@ -140,7 +139,7 @@ fn search_paths(peer: &Peer) -> Vec<(&'static str, OsString)> {
         // Nothing is compiled into the folder of the sources.
         Kind::Python => vec![("PYTHONPATH", join([&peer.packages, &shared])), ("PYTHONDONTWRITEBYTECODE", "1".into())],
         Kind::Node => vec![("NODE_PATH", join([&peer.packages.join("node_modules"), &shared]))],
-        Kind::Debian | Kind::Cargo => Vec::new(),
+        Kind::Debian => Vec::new(),
     }
 }
 

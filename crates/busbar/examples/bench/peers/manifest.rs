@@ -33,7 +33,6 @@ pub(crate) enum Kind {
     Python,
     Node,
     Debian,
-    Cargo,
 }
 
 /// Where it keeps its jobs.
