@@ -122,8 +122,11 @@ impl Seen {
         }
         let is_passed = |known: &&super::Known| {
             let other = &known.job;
-            let ready = matches!(other.state, State::Scheduled { not_before, .. } if not_before <= other.updated);
+            // What was decided again, since the policy changed, has left its line meanwhile.
+            let ready = matches!(other.state, State::Scheduled { not_before, .. } if not_before <= other.created);
+            let untouched = other.updated == other.created;
             ready
+                && untouched
                 && since.since(known.at) > UNNOTICED_FOR
                 && other.created < job.created
                 && other.attempt == 0
