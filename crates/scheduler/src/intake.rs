@@ -232,8 +232,12 @@ fn label(request: &JobRequest, name: &str) -> Option<String> {
 /// The class of a job that was read from the store.
 #[must_use]
 pub(crate) fn class_of(job: &Job) -> Arc<Class> {
-    let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
-    Arc::new(Class { topic: job.topic.clone(), ..class(&request) })
+    Arc::new(stored_class(&job.topic, &job.request))
+}
+
+fn stored_class(topic: &str, request: &Bytes) -> Class {
+    let request = JobRequest::decode(request.clone()).unwrap_or_default();
+    Class { topic: topic.to_owned(), ..class(&request) }
 }
 
 /// The classes of many jobs that were read from the store: most ask for nothing but their topic, and share them.
@@ -244,8 +248,7 @@ impl PlainClasses {
     /// The class of a job.
     pub(crate) fn of(&mut self, topic: &str, request: &Bytes) -> Arc<Class> {
         if asks_for_a_place(request) {
-            let request = JobRequest::decode(request.clone()).unwrap_or_default();
-            return Arc::new(Class { topic: topic.to_owned(), ..class(&request) });
+            return Arc::new(stored_class(topic, request));
         }
         if let Some(class) = self.0.get(topic) {
             return Arc::clone(class);

@@ -140,9 +140,7 @@ fn pace_after(range: &Range, search: Option<&StepView>, elapsed: Option<Duration
     let items = search.and_then(|step| step.items).unwrap_or_default();
     let done = u128::from(total) * u128::from(items.succeeded) / u128::from(items.total.max(1));
     let done = u64::try_from(done).unwrap_or(u64::MAX);
-    let rate = elapsed
-        .filter(|elapsed| done > 0 && !elapsed.is_zero())
-        .map(|elapsed| u64::try_from(u128::from(done) * 1_000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX));
+    let rate = elapsed.filter(|elapsed| done > 0 && !elapsed.is_zero()).map(|elapsed| a_second(done, elapsed));
     let left = rate.and_then(|rate| time_left(total - done, rate));
     Pace { done, total, parts: (items.succeeded, items.total), rate, left }
 }
@@ -154,9 +152,14 @@ impl Pace {
         if fresh == 0 || done == 0 {
             return self;
         }
-        let rate = u64::try_from(u128::from(fresh) * 1_000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
+        let rate = a_second(fresh, elapsed);
         Self { rate: Some(rate), left: time_left(self.total - self.done, rate), ..self }
     }
+}
+
+/// How many numbers a second that is.
+fn a_second(numbers: u64, elapsed: Duration) -> u64 {
+    u64::try_from(u128::from(numbers) * 1_000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX)
 }
 
 /// How long so many numbers take.

@@ -10,7 +10,7 @@ use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
 
 use super::super::job::Job;
-use super::super::line::{Class, Line, Rank, Spot};
+use super::super::line::Class;
 use super::super::sketch::Sketch;
 use super::Cell;
 
@@ -81,12 +81,8 @@ impl Cell {
     fn insert_sketch(&mut self, sketch: &Sketch, revision: u64, class: Arc<Class>, now: Timestamp) {
         let job = sketch.job();
         let charge = self.charge_of(job);
-        let class = self.class_of(class, &charge.tenant);
-        let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
-        self.flow.wait(&charge, true);
-        *self.live.entry(job.state.tag()).or_default() += 1;
-        let seat = self.roll.free_seat(job.created);
-        self.shelve(job, revision, Spot { line, seat }, now);
+        let spot = self.count_in(job, &charge, class, now);
+        self.shelve(job, revision, spot, now);
     }
 
     /// A job was read before its turn, because something is to happen with it: it comes into memory.

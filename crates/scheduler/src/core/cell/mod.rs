@@ -342,31 +342,37 @@ impl Cell {
         if job.end().is_some() || self.is_live(&job.id) {
             return;
         }
-        let (id, charge) = (job.id.clone(), self.charge_of(&job));
-        let class = self.class_of(class, &charge.tenant);
-        let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
         if let State::Dispatched { hold } | State::Running { hold, .. } = &mut job.state {
             hold.heard = now;
         }
-        if let Some(hold) = job.hold() {
-            self.flow.hold(&charge);
-            self.take_slot(&charge, (id.clone(), job.attempt), hold, now);
-        } else {
-            self.flow.wait(&charge, true);
-        }
-        self.flow.live(&charge, (job.created, id.clone()), true);
-        // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
-        let superseded = self.flow.superseded(&charge, self.topics.resolve(&job.topic));
-        self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
-        *self.live.entry(job.state.tag()).or_default() += 1;
-        self.join_family(&job, now);
-        let seat = self.roll.free_seat(job.created);
+        let (id, charge) = (job.id.clone(), self.charge_of(&job));
+        let Spot { line, seat } = self.count_in(&job, &charge, class, now);
         if may_shelve && self.goes_to_shelf(&job, &line, now) {
             return self.shelve(&job, revision, Spot { line, seat }, now);
         }
         self.roll.add(seat, id.clone());
         self.jobs.insert(id.clone(), Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false });
         self.reindex(&id, now);
+    }
+
+    /// Counts a job that comes wherever it counts, and says where it stands.
+    fn count_in(&mut self, job: &Job, charge: &Charge, class: Arc<Class>, now: Timestamp) -> Spot {
+        let id = &job.id;
+        let class = self.class_of(class, &charge.tenant);
+        let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
+        if let Some(hold) = job.hold() {
+            self.flow.hold(charge);
+            self.take_slot(charge, (id.clone(), job.attempt), hold, now);
+        } else {
+            self.flow.wait(charge, true);
+        }
+        self.flow.live(charge, (job.created, id.clone()), true);
+        // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
+        let superseded = self.flow.superseded(charge, self.topics.resolve(&job.topic));
+        self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
+        *self.live.entry(job.state.tag()).or_default() += 1;
+        self.join_family(job, now);
+        Spot { line, seat: self.roll.free_seat(job.created) }
     }
 
     /// Sends an attempt again whose first sending is in doubt: our predecessor died about when it went out to a queue group, and
