@@ -68,6 +68,8 @@ struct Seen {
     charged: BTreeSet<String>,
     /// Where something was dispatched to in the present call.
     filled: BTreeSet<String>,
+    /// Jobs that were dispatched in the present call, and when.
+    went: Vec<(Job, Timestamp)>,
     /// Cursors of the log of jobs that were told.
     told: BTreeSet<String>,
     /// Jobs whose end, or whose death, was told on CAP's subjects.
@@ -230,7 +232,9 @@ impl Watch for Monitor {
     }
 
     fn flushed(&self) {
-        self.seen().check_room();
+        let seen = &mut *self.seen();
+        seen.check_room();
+        seen.check_turns();
     }
 
     fn leased(&self, lock: &str, epoch: u64) {

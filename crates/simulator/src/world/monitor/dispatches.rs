@@ -83,7 +83,7 @@ impl Seen {
         self.charged.extend(accounts.iter().filter(|account| account.most > 0).map(|account| account.name.clone()));
         if self.exact {
             accounts.iter().for_each(|account| self.starts(account, hold.since));
-            self.in_turn(id, job, hold.since);
+            self.went.push((job.clone(), hold.since));
         }
         let wanted = self.not_before.get(id).copied().filter(|_| job.attempt == 1);
         // A later attempt may be sent by somebody whose clock is behind.
@@ -113,8 +113,15 @@ impl Seen {
         }
     }
 
-    /// Who has not been sent yet goes behind all others like it that came before and have not been sent either.
-    fn in_turn(&mut self, id: &str, job: &Job, since: Timestamp) {
+    /// Who has not been sent yet goes behind all others like it that came before and have not been sent either. One call carries
+    /// those that go together in no order, so that is judged after it.
+    pub(super) fn check_turns(&mut self) {
+        for (job, since) in std::mem::take(&mut self.went) {
+            self.in_turn(&job, since);
+        }
+    }
+
+    fn in_turn(&mut self, job: &Job, since: Timestamp) {
         let is_alone = |job: &Job| job.attempt <= 1 && job.plan.concurrency_key.is_empty();
         let snapshot = |job: &Job| job.decision.as_ref().map(|decision| decision.snapshot.clone());
         if !is_alone(job) || Self::is_lately(self.disturbed) || Self::is_lately(self.taken_over) {
@@ -122,11 +129,8 @@ impl Seen {
         }
         let is_passed = |known: &&super::Known| {
             let other = &known.job;
-            // What was decided again, since the policy changed, has left its line meanwhile.
             let ready = matches!(other.state, State::Scheduled { not_before, .. } if not_before <= other.created);
-            let untouched = other.updated == other.created;
             ready
-                && untouched
                 && since.since(known.at) > UNNOTICED_FOR
                 && other.created < job.created
                 && other.attempt == 0
@@ -136,7 +140,7 @@ impl Seen {
                 && snapshot(other) == snapshot(job)
         };
         if let Some(other) = self.jobs.values().find(is_passed).map(|known| known.job.id.clone()) {
-            self.breaks(format!("{id} was dispatched before {other}, which waited longer"));
+            self.breaks(format!("{} was dispatched before {other}, which waited longer", job.id));
         }
     }
 
