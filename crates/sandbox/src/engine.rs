@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use busbar_protocol::pointers::Sha256Hex;
 use thiserror::Error;
-use wasmtime::{Config, Engine, Linker, OptLevel, Strategy};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig, Strategy};
 
 use crate::Limits;
 use crate::cache::OnceCache;
@@ -20,6 +20,11 @@ use crate::ticker::Ticker;
 const MIB: usize = 1024 * 1024;
 /// Stack of a run above that of WebAssembly, for the calls into the host.
 const HOST_STACK_BYTES: usize = MIB;
+/// How many tables a module may have, and how much of what wasmtime itself keeps for an instance: more than compilers ever make.
+const TABLES_MAX: u32 = 8;
+const INSTANCE_BYTES_MAX: usize = 16 * MIB;
+/// So much of the memory of a run that is over is wiped in place, for the next one; the rest goes back to the system.
+const KEPT_BYTES: usize = 128 * 1024;
 
 /// How a sandbox is set up. Everything has a default but the folder.
 #[derive(Clone, Debug)]
@@ -44,6 +49,8 @@ pub struct SandboxConfig {
     pub compiles_max: usize,
     /// The largest machine code of a module, in bytes. Default 256 MiB.
     pub code_bytes_max: usize,
+    /// How many guests may run at once: room for so many is reserved, which takes address space and no memory. Default 64.
+    pub runs_max: u32,
     /// Where compiled modules are kept for the next process, if anywhere: a folder that belongs to this user and is closed to all
     /// others. It is made if absent. Default nowhere.
     pub cache_dir: Option<PathBuf>,
@@ -108,6 +115,7 @@ impl SandboxConfig {
             compile_ms_max: 120_000,
             compiles_max: 2,
             code_bytes_max: 256 * MIB,
+            runs_max: 64,
             cache_dir: None,
             cache_bytes_max: 1024 * MIB as u64,
         }
@@ -150,7 +158,13 @@ pub(crate) struct Target {
 
 impl Target {
     fn new(config: &SandboxConfig, build: Build) -> wasmtime::Result<Self> {
-        let engine = Engine::new(&engine_config(config, build))?;
+        let mut engine_config = engine_config(config, build);
+        // Where address space is short, room for each run is made when it starts, which takes longer.
+        let pooled = Engine::new(engine_config.allocation_strategy(pool(config)));
+        let engine = match pooled {
+            Ok(engine) => engine,
+            Err(_) => Engine::new(engine_config.allocation_strategy(InstanceAllocationStrategy::OnDemand))?,
+        };
         let linker = host::linker(&engine)?;
         let fingerprint = compiled::fingerprint(&engine);
         Ok(Self { engine, linker, fingerprint })
@@ -175,6 +189,23 @@ fn engine_config(sandbox: &SandboxConfig, build: Build) -> Config {
         // 64 by 64 bits to 128 makes modular arithmetic about three times as fast.
         .wasm_wide_arithmetic(true);
     config
+}
+
+/// Room for all runs, reserved at once: starting one costs no calls of the system for its memory, its tables and its stack.
+fn pool(sandbox: &SandboxConfig) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::default();
+    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    pool.total_core_instances(sandbox.runs_max)
+        .total_memories(sandbox.runs_max)
+        .total_stacks(sandbox.runs_max)
+        .total_tables(sandbox.runs_max.saturating_mul(TABLES_MAX))
+        .max_tables_per_module(TABLES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .table_elements(bytes(sandbox.ceilings.table_elements))
+        .max_memory_size(bytes(sandbox.ceilings.memory_bytes))
+        .linear_memory_keep_resident(KEPT_BYTES)
+        .max_unused_warm_slots(sandbox.runs_max);
+    pool
 }
 
 fn open_cache(config: &SandboxConfig) -> Result<Option<Arc<CompiledModules>>, SandboxError> {

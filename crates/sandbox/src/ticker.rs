@@ -8,6 +8,8 @@ use wasmtime::Engine;
 
 /// How late a limit on time can be noticed. Shorter ticks cost guests more.
 const TICK: Duration = Duration::from_millis(5);
+/// For so many ticks it waits for the next guest before it sleeps: waking it costs a short run more than the rest of its start.
+const TICKS_BEFORE_SLEEP: u32 = 40;
 
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
@@ -23,6 +25,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     guests: usize,
+    /// Nothing ticks until somebody wakes it.
+    sleeps: bool,
     closed: bool,
 }
 
@@ -42,8 +46,12 @@ impl Ticker {
     }
 
     pub(crate) fn running(&self) -> Running {
-        self.shared.lock().guests += 1;
-        self.shared.changed.notify_all();
+        let mut state = self.shared.lock();
+        state.guests += 1;
+        if state.sleeps {
+            self.shared.changed.notify_all();
+        }
+        drop(state);
         Running { shared: Arc::clone(&self.shared) }
     }
 }
@@ -73,9 +81,13 @@ impl Shared {
 
 fn tick(shared: &Shared, engines: &[Engine]) {
     let mut state = shared.lock();
+    let mut idle = 0;
     while !state.closed {
-        if state.guests == 0 {
+        idle = if state.guests == 0 { idle + 1 } else { 0 };
+        if idle > TICKS_BEFORE_SLEEP {
+            state.sleeps = true;
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeps = false;
             continue;
         }
         drop(state);

@@ -53,7 +53,8 @@ pub(crate) async fn serve(args: &Args, ground: Ground, tracer: Tracer, signals: 
         Some(address) => Some(Health::start(address, metrics.clone()).await?),
         None => None,
     };
-    let sandbox = Sandbox::new(SandboxConfig { cache_dir: Some(cache), ..SandboxConfig::new(scratch.tasks()) })?;
+    let runs_max = u32::try_from(args.slots()).unwrap_or(u32::MAX);
+    let sandbox = Sandbox::new(SandboxConfig { cache_dir: Some(cache), runs_max, ..SandboxConfig::new(scratch.tasks()) })?;
     let threads = Threads::start(args.slots()).map_err(Fatal::Threads)?;
     let options = args.options(wall);
     let worker = tokio::select! {

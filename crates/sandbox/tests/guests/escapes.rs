@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use busbar_sandbox::{Artifact, Limits, Task};
+use busbar_sandbox::{Artifact, Limits, Sandbox, SandboxConfig, Task};
 
 use crate::files::{CREATE, FIRST, READ, WRITE, errno, errno_of, file, open};
 use crate::support::{Bench, code, guest, run, start};
@@ -256,4 +256,27 @@ fn a_checkpoint_and_a_message_from_nowhere_are_traps() {
            (func $start (export "_start") (call_indirect (i32.const 7)))"#,
     );
     assert_eq!(code(run(&calls_itself, |_| ())), "guest_trap");
+}
+
+/// Room for guests is used again: what one wrote must not be there for the next, neither what is wiped in place nor what goes back to
+/// the system.
+#[test]
+fn nobody_finds_what_another_guest_left_in_memory() {
+    let scratch = tempfile::tempdir().expect("a temp folder");
+    let config = SandboxConfig { runs_max: 1, ..SandboxConfig::new(scratch.path()) };
+    let bench = Bench { sandbox: Sandbox::new(config).expect("a sandbox"), scratch };
+    let wasm = start(
+        "(local $at i32)
+         (drop (memory.grow (i32.const 63)))
+         (loop $again
+           (if (i64.ne (i64.load (local.get $at)) (i64.const 0)) (then unreachable))
+           (i64.store (local.get $at) (i64.const -1))
+           (local.set $at (i32.add (local.get $at) (i32.const 8)))
+           (br_if $again (i32.lt_u (local.get $at) (i32.const 4194304))))
+         (i32.store8 (i32.const 64) (i32.const 49))
+         (drop (call $say (i32.const 1) (i32.const 64) (i32.const 1)))",
+    );
+    for _ in 0..3 {
+        assert_eq!(bench.run(&wasm, Task::new("{}")).expect("memory that is empty").stdout, "1");
+    }
 }

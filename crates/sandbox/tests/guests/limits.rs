@@ -1,9 +1,9 @@
 //! Guests that take too much, each ended with the limit's own name, and neighbours that do not notice.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
-use busbar_sandbox::{Failure, Import, Imports, Limits, Sandbox, SandboxConfig, Task};
+use busbar_sandbox::{Failure, GuestEvents, Import, Imports, Limits, Sandbox, SandboxConfig, Task};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bench, code, guest, run, start};
@@ -218,6 +218,35 @@ fn cancelling_ends_those_who_compute_and_those_who_wait() {
         });
         assert_eq!(code(result), "cancelled");
     }
+}
+
+/// Tells that a guest runs.
+struct Runs(mpsc::Sender<()>);
+
+impl GuestEvents for Runs {
+    fn progress(&mut self, _: u8) {
+        self.0.send(()).expect("the test listens");
+    }
+}
+
+#[test]
+fn one_guest_too_many_is_refused_and_the_others_go_on() {
+    let scratch = tempfile::tempdir().expect("a temp folder");
+    let config = SandboxConfig { runs_max: 1, ..SandboxConfig::new(scratch.path()) };
+    let bench = Bench { sandbox: Sandbox::new(config).expect("a sandbox"), scratch };
+    let (tell, told) = mpsc::channel();
+    let cancel = CancellationToken::new();
+    let first = Task { cancel: cancel.clone(), events: Box::new(Runs(tell)), ..Task::new("{}") };
+    let sleeps = start(&format!("(call $progress (i32.const 1)) {SLEEP}"));
+    let (first, second) = std::thread::scope(|scope| {
+        let run = scope.spawn(|| bench.run(&sleeps, first));
+        told.recv().expect("the first one runs");
+        let second = bench.run(&sleeps, Task::new("{}")).expect_err("there is room for one");
+        cancel.cancel();
+        (run.join().expect("no panic"), second)
+    });
+    assert!(second.kind.code().as_str() == "internal" && second.kind.is_retryable(), "{}", second.message);
+    assert_eq!(code(first), "cancelled");
 }
 
 #[test]
