@@ -14,7 +14,7 @@
 --
 -- A record is a string: revision (8 bytes, big endian) | commit id (16 bytes) | value. The client packs it: Lua only compares bytes.
 -- Raise REVISION with every change: clients replace an older library and leave a newer one alone.
-local REVISION = 2
+local REVISION = 3
 
 -- Nothing of this exists yet while the library is loaded: the first call binds it.
 local call, sub, find, match, format, floor, ceil, min, max
@@ -349,11 +349,19 @@ local function release(_, A)
   return ''
 end
 
--- Arguments: key, bytes, milliseconds. What finishes work that is there is written even when memory is short.
-local function put_result(_, A)
+-- Arguments: key, bytes, milliseconds or '' for ever; and the same of each further payload. Each is answered alone.
+local function put(_, A)
   begin()
-  call('SET', A[1], A[2], 'PX', A[3])
-  return ''
+  local answers = {}
+  for i = 1, #A, 3 do
+    if A[i + 2] == '' then
+      call('SET', A[i], A[i + 1])
+    else
+      call('SET', A[i], A[i + 1], 'PX', A[i + 2])
+    end
+    answers[#answers + 1] = ''
+  end
+  return answers
 end
 
 -- Arguments: key, bytes, most bytes, milliseconds.
@@ -369,7 +377,10 @@ end
 
 redis.register_function('busbar_v1_admit', commit)
 redis.register_function('busbar_v1_append_payload', append_payload)
-redis.register_function({ function_name = 'busbar_v1_put_result', callback = put_result, flags = { 'allow-oom' } })
+redis.register_function('busbar_v1_put_payloads', put)
+-- What finishes work that is there is written even when memory is short. Clients of revision 2 write one result with the second.
+redis.register_function({ function_name = 'busbar_v1_put_results', callback = put, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'busbar_v1_put_result', callback = put, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v1_advance', callback = commit, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v1_lease', callback = lease, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v1_release', callback = release, flags = { 'allow-oom' } })

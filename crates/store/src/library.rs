@@ -9,7 +9,8 @@ pub(crate) const ADMIT: &str = "busbar_v1_admit";
 pub(crate) const ADVANCE: &str = "busbar_v1_advance";
 pub(crate) const LEASE: &str = "busbar_v1_lease";
 pub(crate) const RELEASE: &str = "busbar_v1_release";
-pub(crate) const PUT_RESULT: &str = "busbar_v1_put_result";
+pub(crate) const PUT_PAYLOADS: &str = "busbar_v1_put_payloads";
+pub(crate) const PUT_RESULTS: &str = "busbar_v1_put_results";
 pub(crate) const APPEND_PAYLOAD: &str = "busbar_v1_append_payload";
 
 /// Whether ours should replace the one whose source is given. One of the same revision that differs is a development build.
@@ -41,7 +42,7 @@ mod tests {
     #[test]
     fn the_source_registers_what_we_call() {
         assert!(SOURCE.starts_with(&format!("#!lua name={NAME}\n")));
-        for function in [ADMIT, ADVANCE, LEASE, RELEASE, PUT_RESULT, APPEND_PAYLOAD] {
+        for function in [ADMIT, ADVANCE, LEASE, RELEASE, PUT_PAYLOADS, PUT_RESULTS, APPEND_PAYLOAD] {
             assert!(SOURCE.contains(&format!("'{function}'")), "{function}");
         }
     }

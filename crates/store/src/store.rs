@@ -42,10 +42,14 @@ struct Inner {
     admit: Group,
     advance: Group,
     reads: Group,
+    /// Payloads: each of them can be large, and they are kept apart, so that no record waits behind one.
+    payload_reads: Group,
+    payload_writes: Group,
+    result_writes: Group,
     /// Small and urgent: leases, and what is read one by one.
     single: Arc<Lane>,
-    /// Large: kept apart, so that nothing small waits behind it.
-    payloads: Lane,
+    /// The connection of the payloads.
+    payloads: Arc<Lane>,
 }
 
 impl Store {
@@ -59,14 +63,17 @@ impl Store {
         connect::inspect(&single, &config).await?;
         single.ensure_library().await?;
         let commits = Arc::new(connect::connect(&config, "commits").await?);
-        let payloads = connect::connect(&config, "payloads").await?;
+        let payloads = Arc::new(connect::connect(&config, "payloads").await?);
         let timeout = config.call_timeout;
-        let commit = |name| Kind { command: "FCALL", prefix: vec![fixed(name), fixed("0")], parts_max: UNITS_MAX };
-        let read = Kind { command: "MGET", prefix: vec![], parts_max: READS_MAX };
+        let function = |name| Kind { command: "FCALL", prefix: vec![fixed(name), fixed("0")], parts_max: UNITS_MAX };
+        let read = |parts_max| Kind { command: "MGET", prefix: vec![], parts_max };
         let inner = Inner {
-            admit: Group::start(commits.clone(), commit(library::ADMIT), timeout),
-            advance: Group::start(commits, commit(library::ADVANCE), timeout),
-            reads: Group::start(single.clone(), read, timeout),
+            admit: Group::start(commits.clone(), function(library::ADMIT), timeout),
+            advance: Group::start(commits, function(library::ADVANCE), timeout),
+            reads: Group::start(single.clone(), read(READS_MAX), timeout),
+            payload_reads: Group::start(payloads.clone(), read(PAYLOADS_MAX), timeout),
+            payload_writes: Group::start(payloads.clone(), function(library::PUT_PAYLOADS), timeout),
+            result_writes: Group::start(payloads.clone(), function(library::PUT_RESULTS), timeout),
             single,
             payloads,
         };
@@ -111,9 +118,7 @@ impl Records for Store {
     async fn read(&self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, StoreError> {
         let mut records = Vec::with_capacity(keys.len());
         for keys in keys.chunks(READS_MAX) {
-            let bytes = keys.iter().map(String::len).sum();
-            let parcel = Parcel { args: keys.iter().map(owned).collect(), parts: keys.len(), bytes, repeat: Repeat::Harmless };
-            let frames = self.inner.reads.send(parcel).await?;
+            let frames = self.inner.reads.send(asked(keys)).await?;
             for (key, frame) in keys.iter().zip(frames) {
                 records.push(decode::stored(key, frame)?);
             }
@@ -169,9 +174,7 @@ impl Records for Store {
     async fn payloads(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, StoreError> {
         let mut payloads = Vec::with_capacity(keys.len());
         for keys in keys.chunks(PAYLOADS_MAX) {
-            let args = keys.iter().map(owned).collect();
-            let frame = self.inner.payloads.call("MGET", args, Repeat::Harmless).await?;
-            for frame in decode::array(frame)? {
+            for frame in self.inner.payload_reads.send(asked(keys)).await? {
                 payloads.push(decode::bytes(frame)?);
             }
         }
@@ -179,17 +182,11 @@ impl Records for Store {
     }
 
     async fn put_payload(&self, key: &str, value: Bytes, expire: Option<Duration>) -> Result<(), StoreError> {
-        let mut args = vec![owned(key), Value::Bytes(value)];
-        if let Some(after) = expire {
-            args.extend([fixed("PX"), owned(encode::expire_ms(after).to_string())]);
-        }
-        self.inner.payloads.call("SET", args, Repeat::Harmless).await.map(|_| ())
+        self.inner.payload_writes.send(written(key, value, expire)).await.map(|_| ())
     }
 
     async fn put_result(&self, key: &str, value: Bytes, expire: Duration) -> Result<(), StoreError> {
-        let expire = encode::expire_ms(expire).to_string();
-        let args = [key.as_bytes(), &value, expire.as_bytes()];
-        self.inner.payloads.function(library::PUT_RESULT, &args, Repeat::Harmless).await.map(|_| ())
+        self.inner.result_writes.send(written(key, value, Some(expire))).await.map(|_| ())
     }
 
     async fn append_payload(&self, key: &str, value: Bytes, max: u64, expire: Duration) -> Result<(), StoreError> {
@@ -204,6 +201,17 @@ impl Records for Store {
         let (seconds, micros) = (next()?, next()?);
         Ok(Timestamp::from_millis(seconds * 1000 + micros / 1000))
     }
+}
+
+fn asked(keys: &[String]) -> Parcel {
+    let bytes = keys.iter().map(String::len).sum();
+    Parcel { args: keys.iter().map(owned).collect(), parts: keys.len(), bytes, repeat: Repeat::Harmless }
+}
+
+fn written(key: &str, value: Bytes, expire: Option<Duration>) -> Parcel {
+    let expire = expire.map(|after| encode::expire_ms(after).to_string()).unwrap_or_default();
+    let bytes = key.len() + value.len();
+    Parcel { args: vec![owned(key), Value::Bytes(value), owned(expire)], parts: 1, bytes, repeat: Repeat::Harmless }
 }
 
 fn lower_bound(min: i64) -> String {

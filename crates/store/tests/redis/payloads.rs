@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use busbar_protocol::ports::{Records, Write};
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use crate::server::{APPLIED, Server, put, unit};
 
@@ -32,6 +33,37 @@ async fn a_payload_is_kept_by_the_unit_that_needs_it() {
     server.store.put_payload("ctx:1", Bytes::new(), None).await.expect("written");
     assert_eq!(payload(&server, "ctx:1").await, Some(Bytes::new()));
     assert_eq!(ttl(&server, "ctx:1"), -1);
+}
+
+/// Those that come while a call is under way go together with the next one, small and large, short-lived and for ever.
+#[tokio::test]
+async fn many_payloads_at_once_are_each_what_was_written() {
+    let server = Server::start().await;
+    let value =
+        |n: usize| Bytes::from(vec![u8::try_from(n % 251).expect("a byte"); if n.is_multiple_of(50) { 1 << 20 } else { n }]);
+    let mut writing = JoinSet::new();
+    for n in 0..600 {
+        let (store, key, value) = (server.store.clone(), format!("p{n}"), value(n));
+        writing.spawn(async move {
+            match n % 3 {
+                0 => store.put_payload(&key, value, None).await,
+                1 => store.put_payload(&key, value, Some(LONG)).await,
+                _ => store.put_result(&key, value, LONG).await,
+            }
+        });
+    }
+    assert!(writing.join_all().await.iter().all(Result::is_ok));
+    let mut reading = JoinSet::new();
+    for n in 0..600 {
+        let store = server.store.clone();
+        reading.spawn(async move { (n, store.payloads(vec![format!("p{n}")]).await.expect("read").remove(0)) });
+    }
+    for (n, read) in reading.join_all().await {
+        assert_eq!(read, Some(value(n)), "p{n}");
+    }
+    for (key, lives) in [("p0", false), ("p1", true), ("p2", true)] {
+        assert_eq!(ttl(&server, key) > 0, lives, "{key}");
+    }
 }
 
 #[tokio::test]
