@@ -96,14 +96,22 @@ complete_libraries() {
   done
 }
 
+# write_redis_wrapper FOLDER [PROGRAM]
 write_redis_wrapper() {
-  local draft="$CACHE/bin/redis-server.new"
+  local program=${2:-redis-server}
+  local draft="$CACHE/bin/$program.new"
   mkdir -p "$CACHE/bin"
   cat >"$draft" <<END
 #!/bin/sh
-# Runs the unpacked redis-server with the libraries that were unpacked with it.
-LD_LIBRARY_PATH="$(library_path "$1")\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}" exec "$1/root/usr/bin/redis-server" "\$@"
+# Runs the unpacked $program with the libraries that were unpacked with it.
+LD_LIBRARY_PATH="$(library_path "$1")\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}" exec "$1/root/usr/bin/$program" "\$@"
 END
   chmod 755 "$draft"
-  mv -f "$draft" "$CACHE/bin/redis-server"
+  mv -f "$draft" "$CACHE/bin/$program"
+}
+
+# redis_benchmark: makes the redis-benchmark that came with our redis-server callable beside it; there may be none.
+redis_benchmark() {
+  local home="$CACHE/redis-server"
+  [ ! -x "$home/root/usr/bin/redis-benchmark" ] || write_redis_wrapper "$home" redis-benchmark
 }

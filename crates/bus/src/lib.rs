@@ -13,8 +13,10 @@
 //! - While it is away, `publish` and `settle` say so at once; `request` and `publish_durable` wait for it within their
 //!   deadlines. So nothing that the caller gave up is sent later, except for what was already on its way.
 //! - A round trip is a message that we send to ourselves: async-nats' `flush` only hands bytes to the socket.
+//! - [`Bare`] is the client library without all this, for measurements.
 //! - In a NATS cluster the round trip proves that the server we are connected to knows; its peers hear a moment later.
 
+mod bare;
 mod config;
 mod connection;
 mod consumer;
@@ -22,6 +24,7 @@ mod convert;
 mod nats;
 mod streams;
 
+pub use bare::{Bare, BareListener};
 pub use config::{BusConfig, Login, StreamLimits, Tls};
 pub use connection::{ConnectError, NATS_MINIMUM};
 pub use consumer::NatsConsumer;

@@ -30,15 +30,24 @@ pub struct NatsOptions {
     pub binary: PathBuf,
     /// Whether to start it again when it dies without being asked to.
     pub supervised: bool,
+    /// Whether it tells what it does over HTTP, on a free port of this machine.
+    pub monitored: bool,
     /// How long it may take until it answers, recovery of its streams included.
     pub ready_within: Duration,
 }
 
 impl NatsOptions {
-    /// A free port, not supervised, ready within a minute.
+    /// A free port, not supervised, not monitored, ready within a minute.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, binary: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), port: None, binary: binary.into(), supervised: false, ready_within: Duration::from_secs(60) }
+        Self {
+            dir: dir.into(),
+            port: None,
+            binary: binary.into(),
+            supervised: false,
+            monitored: false,
+            ready_within: Duration::from_secs(60),
+        }
     }
 }
 
@@ -54,6 +63,8 @@ pub struct Nats {
 #[derive(Deserialize)]
 struct Ports {
     nats: Vec<String>,
+    #[serde(default)]
+    monitoring: Vec<String>,
 }
 
 impl Nats {
@@ -62,7 +73,7 @@ impl Nats {
     /// # Errors
     /// The folder is in use or unusable, the port is taken, or the server does not get ready.
     pub fn start(options: NatsOptions) -> Result<Self, Error> {
-        let NatsOptions { dir, port: asked, binary, supervised, ready_within } = options;
+        let NatsOptions { dir, port: asked, binary, supervised, monitored, ready_within } = options;
         let folder = Folder::open(&dir, PROGRAM)?;
         if let Some(port) = asked
             && port_is_taken(port)
@@ -70,7 +81,7 @@ impl Nats {
             return Err(Error::PortInUse { program: PROGRAM, port });
         }
         let port = Arc::new(OnceLock::new());
-        let make = command(binary, asked, folder.dir().to_path_buf(), Arc::clone(&port));
+        let make = command(binary, asked, monitored, folder.dir().to_path_buf(), Arc::clone(&port));
         fresh_dir(&ports_dir(folder.dir()))?;
         let process = Process::start(PROGRAM, folder, make)?;
         let found = until_ready(&process, ready_within)?;
@@ -98,6 +109,13 @@ impl Nats {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.pid()
+    }
+
+    /// Where its present life tells what it does, `http://127.0.0.1:PORT`, if it is monitored and runs.
+    #[must_use]
+    pub fn monitoring_url(&self) -> Option<String> {
+        let pid = i32::try_from(self.process.pid()?).ok()?;
+        read_ports(&ports_dir(self.process.folder().dir()), pid)?.monitoring.into_iter().next()
     }
 
     /// The log of all its lives.
@@ -151,7 +169,7 @@ impl Nats {
 }
 
 /// The first life listens where it was asked to, or where the server likes; later ones where the first one did.
-fn command(binary: PathBuf, asked: Option<u16>, dir: PathBuf, found: Arc<OnceLock<u16>>) -> MakeCommand {
+fn command(binary: PathBuf, asked: Option<u16>, monitored: bool, dir: PathBuf, found: Arc<OnceLock<u16>>) -> MakeCommand {
     Box::new(move || {
         let port = found.get().copied().or(asked);
         let port = port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
@@ -162,6 +180,9 @@ fn command(binary: PathBuf, asked: Option<u16>, dir: PathBuf, found: Arc<OnceLoc
             .arg(ports_dir(&dir))
             .args(["-js", "-sd"])
             .arg(dir.join("js"));
+        if monitored {
+            command.args(["-m", "-1"]);
+        }
         command
     })
 }
@@ -181,11 +202,14 @@ fn until_ready(process: &Process, within: Duration) -> Result<u16, Error> {
 /// The port from the file that names this very process: another server's answer cannot be taken
 /// for ours.
 fn read_port(ports: &Path, pid: i32) -> Option<u16> {
+    read_ports(ports, pid)?.nats.first()?.rsplit(':').next()?.parse().ok()
+}
+
+fn read_ports(ports: &Path, pid: i32) -> Option<Ports> {
     let ending = format!("_{pid}.ports");
     let file =
         fs::read_dir(ports).ok()?.filter_map(Result::ok).find(|entry| entry.file_name().to_string_lossy().ends_with(&ending))?;
-    let ports: Ports = serde_json::from_slice(&fs::read(file.path()).ok()?).ok()?;
-    ports.nats.first()?.rsplit(':').next()?.parse().ok()
+    serde_json::from_slice(&fs::read(file.path()).ok()?).ok()
 }
 
 /// One round trip: INFO with JetStream, then PING and PONG.

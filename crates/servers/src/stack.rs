@@ -20,13 +20,16 @@ pub struct StackOptions {
     pub durability: Durability,
     /// Whether to start a server again when it dies without being asked to.
     pub supervised: bool,
+    /// Whether the nats-server tells what it does over HTTP.
+    pub monitored: bool,
 }
 
 impl StackOptions {
-    /// Found through the environment, safe, not supervised.
+    /// Found through the environment, safe, not supervised, not monitored.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { search: Search::from_env(), dir: dir.into(), durability: Durability::default(), supervised: false }
+        let (search, dir) = (Search::from_env(), dir.into());
+        Self { search, dir, durability: Durability::default(), supervised: false, monitored: false }
     }
 }
 
@@ -49,8 +52,11 @@ impl Stack {
     pub fn start(options: &StackOptions) -> Result<Self, Error> {
         let nats = options.search.find_nats()?;
         let redis = options.search.find_redis()?;
-        let nats =
-            Nats::start(NatsOptions { supervised: options.supervised, ..NatsOptions::new(options.dir.join("nats"), nats.path) })?;
+        let nats = Nats::start(NatsOptions {
+            supervised: options.supervised,
+            monitored: options.monitored,
+            ..NatsOptions::new(options.dir.join("nats"), nats.path)
+        })?;
         let redis = Redis::start(RedisOptions {
             durability: options.durability,
             supervised: options.supervised,

@@ -65,6 +65,20 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
+fn a_monitored_nats_server_tells_what_it_does_in_every_life() {
+    let temp = tempfile::tempdir().expect("tempdir");
+    let nats = Nats::start(NatsOptions { monitored: true, ..nats_options(&temp) }).expect("started");
+    let first = nats.monitoring_url().expect("monitored");
+    nats.restart().expect("running again");
+    for url in [nats.monitoring_url().expect("monitored still"), first] {
+        let address = url.strip_prefix("http://").expect("an address of HTTP");
+        assert!(address.starts_with("127.0.0.1:"), "{url}");
+    }
+    let other = Nats::start(NatsOptions { dir: temp.path().join("other"), ..nats_options(&temp) }).expect("started");
+    assert_eq!(other.monitoring_url(), None);
+}
+
+#[test]
 fn redis_keeps_acknowledged_writes_and_its_port_through_kill9() {
     let temp = tempfile::tempdir().expect("tempdir");
     let redis = Redis::start(redis_options(&temp)).expect("started");

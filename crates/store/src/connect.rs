@@ -77,7 +77,7 @@ async fn name_connection(lane: &Lane, config: &StoreConfig, purpose: &str) {
 }
 
 /// The client waits for ever and buffers without bounds unless it is told otherwise.
-fn builder(config: &StoreConfig) -> Result<Builder, StoreError> {
+pub(crate) fn builder(config: &StoreConfig) -> Result<Builder, StoreError> {
     let mut server = parse_url(&config.url)?;
     server.fail_fast = true;
     let mut policy = ReconnectPolicy::new_exponential(0, 20, RECONNECT_MS_MAX, 2);

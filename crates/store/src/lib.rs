@@ -16,8 +16,10 @@
 //!   is loaded again, and what can be repeated without harm is repeated until then.
 //! - Repeated without harm is what puts a record: the library recognises the unit by it. Units without a record (counters,
 //!   indexes or logs alone) are sent once; after [`busbar_protocol::ports::StoreError::Unavailable`] they may have been applied.
+//! - [`Bare`] is the client library without all this, for measurements.
 //! - Redis Cluster, replicas, servers older than 7.0, and servers that could lose work are refused at connect.
 
+mod bare;
 mod config;
 mod connect;
 mod decode;
@@ -27,5 +29,6 @@ mod lane;
 mod library;
 mod store;
 
+pub use bare::Bare;
 pub use config::StoreConfig;
 pub use store::{Memory, Store};

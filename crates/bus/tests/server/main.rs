@@ -1,5 +1,6 @@
 //! The bus on a real nats-server.
 
+mod bare;
 mod core;
 mod faults;
 mod permissions;

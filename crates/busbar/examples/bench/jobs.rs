@@ -1,4 +1,4 @@
-//! `bench jobs`: echo jobs a second, the processor time they cost, and their latency, each beside the plain program's.
+//! `bench jobs`: echo jobs a second, what they cost, and their latency, each beside the plain program's and the ceiling's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use busbar_servers::{Stack, StackOptions};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::budget::{self, Budget, Counters};
+use crate::ceiling::{Ceiling, Grouping, beside};
 use crate::dev::{Dev, World};
 use crate::document::{Delivery, Figure};
 use crate::figures::{Table, median, percentile, rounded};
@@ -39,6 +41,8 @@ struct Run {
     /// Processor time of each process.
     cpu_seconds: BTreeMap<&'static str, f64>,
     delivery: Delivery,
+    /// What the servers counted, by job.
+    budget: Budget,
 }
 
 /// Latencies of one way, in milliseconds.
@@ -57,23 +61,35 @@ struct Stacks {
     ways: [Way; 3],
     busbar_processes: Vec<Process>,
     plain_processes: Vec<Process>,
+    busbar_counters: Counters,
+    plain_counters: Counters,
 }
 
 /// Measures.
 pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
     let machine = machine::with_durability(machine::describe()?, args.durability);
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
-    say("starting busbar dev and the plain program, each with servers and a worker of its own");
+    say("starting busbar dev, the plain program and the ceiling, each with servers of its own");
     let stacks = Stacks::start(temp.path(), args).await?;
+    let ceiling = Ceiling::start(&temp.path().join("ceiling"), args.durability.for_servers()).await?;
     let memory = Memory::watch(&stacks.busbar_processes)?;
-    let (mut runs, mut requests) = (Vec::new(), Vec::new());
+    let (mut runs, mut requests, mut ceilings) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..usize::from(args.runs) {
         requests.push(loads::requests_per_second(&stacks.world.bus).await?);
-        for turn in 0..stacks.ways.len() {
-            // Each run begins with another way, so that none is always the one on a warm or tired machine.
-            let way = &stacks.ways[(run + turn) % stacks.ways.len()];
-            say(&format!("run {} of {}: {} jobs, {}", run + 1, args.runs, args.jobs, way.name()));
-            runs.push(stacks.run(way, args.jobs).await?);
+        let turns = stacks.ways.len() + 1;
+        for turn in 0..turns {
+            // Each run begins with another one, so that none is always the one on a warm or tired machine.
+            let which = (run + turn) % turns;
+            let name = stacks.ways.get(which).map_or("ceiling", Way::name);
+            say(&format!("run {} of {}: {} jobs, {name}", run + 1, args.runs, args.jobs));
+            match stacks.ways.get(which) {
+                Some(way) => runs.push(stacks.run(way, args.jobs).await?),
+                None => {
+                    for grouping in Grouping::ALL {
+                        ceilings.push(ceiling.run(grouping, args.jobs).await?);
+                    }
+                }
+            }
         }
     }
     let half = stacks.half_load(&runs);
@@ -82,6 +98,8 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
         say(&format!("latency of {} jobs, idle and beside {half} jobs a second: {}", args.probes, way.name()));
         latencies.insert(way.name(), stacks.latency(way, half, args.probes).await?);
     }
+    let idle = ceiling.idle(args.probes).await?;
+    ceiling.stop().await?;
     let memory = memory.stop();
     let mut loaded = Vec::new();
     for way in &stacks.ways {
@@ -91,7 +109,13 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
     let acceptance: Vec<f64> = of_way(&runs, "busbar_http").map(|run| per_second(run.jobs, run.submit_seconds)).collect();
     let loads = loads::summary(&loaded, &acceptance, &requests, &memory);
     let mut report = report(args, &machine, &runs, &latencies, half);
-    report.table.push_str(&format!("\n{}", loads::table(&loaded, &loads)));
+    beside::add(&mut report, &busbar_rates(&runs, &latencies), &ceilings, &idle);
+    let budgets = budgets(&runs);
+    report.table.push_str(&format!("\n{}\n{}", budget::table(&budgets), loads::table(&loaded, &loads)));
+    report.summary["budget"] = budget::summary(&budgets);
+    if let Value::Array(notes) = &mut report.summary["notes"] {
+        notes.push(budget::note(&budgets));
+    }
     report.raw["loads"] = json!({ "ways": loaded, "bus_requests_per_second": requests });
     report.summary["loads"] = loads;
     Ok(report)
@@ -101,7 +125,7 @@ impl Stacks {
     async fn start(dir: &std::path::Path, args: &JobsArgs) -> Outcome<Self> {
         let (slots, durability) = (args.slots, args.durability.for_servers());
         let (dir_of_dev, servers) = (dir.join("busbar"), dir.join("servers"));
-        let options = StackOptions { durability, ..StackOptions::new(&servers) };
+        let options = StackOptions { durability, monitored: true, ..StackOptions::new(&servers) };
         let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
         let dev = Dev::start_on(&dir_of_dev, 1, slots, &stack, &servers).await?;
         let world = dev.world().await?;
@@ -115,7 +139,9 @@ impl Stacks {
         let mut plain_processes = vec![Process::own("plain program")];
         plain_processes.extend(plain.processes());
         let ways = [Way::Http(Http::new(&dev.endpoints)), Way::Sdk(client), Way::Plain(Arc::clone(&plain))];
-        let stacks = Self { dev, servers: stack, world, plain, ways, busbar_processes, plain_processes };
+        let (busbar_counters, plain_counters) = (Counters::of(&stack).await?, Counters::of(plain.servers()).await?);
+        let stacks =
+            Self { dev, servers: stack, world, plain, ways, busbar_processes, plain_processes, busbar_counters, plain_counters };
         for way in &stacks.ways {
             stacks.run(way, WARM_UP).await?;
         }
@@ -130,12 +156,13 @@ impl Stacks {
     }
 
     async fn run(&self, way: &Way, jobs: usize) -> Outcome<Run> {
-        let processes = match way {
-            Way::Http(_) | Way::Sdk(_) => &self.busbar_processes,
-            Way::Plain(_) => &self.plain_processes,
+        let (processes, counters) = match way {
+            Way::Http(_) | Way::Sdk(_) => (&self.busbar_processes, &self.busbar_counters),
+            Way::Plain(_) => (&self.plain_processes, &self.plain_counters),
         };
         let follower = self.follower(way);
         follower.begin();
+        let before = counters.look().await?;
         let meter = Meter::start(processes)?;
         let started = Instant::now();
         way.submit(jobs).await?;
@@ -143,9 +170,10 @@ impl Stacks {
         let ends = follower.ends(jobs, WITHIN).await?;
         let seconds = ends.last().map_or(0.0, |end| (*end - started).as_secs_f64());
         let cpu_seconds = meter.stop()?;
+        let budget = counters.look().await?.per_job(&before, jobs);
         let delivery = Delivery::of_ends(jobs, follower.ended());
         let jobs_per_second = per_second(jobs, seconds);
-        Ok(Run { way: way.name(), jobs, submit_seconds, seconds, jobs_per_second, cpu_seconds, delivery })
+        Ok(Run { way: way.name(), jobs, submit_seconds, seconds, jobs_per_second, cpu_seconds, delivery, budget })
     }
 
     /// Half of what Busbar carried through the SDK: the load beside which latencies are taken, the plain program's too.
@@ -188,6 +216,22 @@ fn of_way<'a>(runs: &'a [Run], way: &'a str) -> impl Iterator<Item = &'a Run> {
     runs.iter().filter(move |run| run.way == way)
 }
 
+/// What each way costs the servers, by job: medians over its runs.
+fn budgets(runs: &[Run]) -> Vec<(&'static str, Budget)> {
+    let of = |way: &'static str| (way, Budget::median(&of_way(runs, way).map(|run| &run.budget).collect::<Vec<_>>()));
+    ["busbar_http", "busbar_sdk", "plain"].map(of).into()
+}
+
+/// Our ways as they stand beside the ceiling.
+fn busbar_rates<'a>(runs: &[Run], latencies: &'a BTreeMap<&'static str, Latency>) -> Vec<beside::Ours<'a>> {
+    let of = |way: &'static str| beside::Ours {
+        way,
+        jobs_per_second: median(&of_way(runs, way).map(|run| run.jobs_per_second).collect::<Vec<f64>>()),
+        idle_ms: latencies.get(way).map_or(&[], |latency| latency.idle.as_slice()),
+    };
+    ["busbar_http", "busbar_sdk"].map(of).into()
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts of jobs are far below 2^52")]
 pub(crate) fn per_second(jobs: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { jobs as f64 / seconds } else { 0.0 }
@@ -212,12 +256,18 @@ fn summary_of(runs: &[Run], latency: &Latency, way: &str) -> Value {
 fn figures_of(runs: &[Run], latency: &Latency, way: &str) -> Vec<Figure> {
     let all = |of: &dyn Fn(&Run) -> f64| of_way(runs, way).map(of).collect::<Vec<f64>>();
     let cpu = |run: &Run| 1e6 * run.cpu_seconds.values().sum::<f64>() / per_second(run.jobs, 1.0);
-    vec![
+    let mut figures = vec![
         Figure::of(way, "jobs in bulk", "jobs/s", &all(&|run| run.jobs_per_second)),
         Figure::of(way, "processor time in bulk", "µs/job", &all(&cpu)),
         Figure::of(way, "submit to result when idle", "ms", &latency.idle),
         Figure::of(way, "submit to result at half load", "ms", &latency.loaded),
-    ]
+    ];
+    let processes = of_way(runs, way).next().map(|run| run.cpu_seconds.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
+    for process in processes {
+        let samples = all(&|run| 1e6 * run.cpu_seconds[process] / per_second(run.jobs, 1.0));
+        figures.push(Figure::of(&format!("{way}: {process}"), "processor time in bulk by process", "µs/job", &samples));
+    }
+    figures
 }
 
 fn report(args: &JobsArgs, machine: &Value, runs: &[Run], latencies: &BTreeMap<&'static str, Latency>, half: usize) -> Report {

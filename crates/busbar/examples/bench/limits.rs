@@ -1,211 +1,153 @@
-//! `bench limits`: a cell that fills up while nobody works, is killed and comes back full, and is drained.
-//!
-//! ```text
-//!  one large HTTP call ─► bare jobs (no payload) ─► the rest in HTTP calls ─► kill -9, start again ─► a worker comes ─► empty
-//! ```
+//! `bench limits`: the ceiling, grouped and ungrouped, when busy and when idle, beside `redis-benchmark` of the same minute.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, admit_answer};
-use busbar_protocol::cap::JobRequest;
-use busbar_protocol::ids::{self, JobId};
-use busbar_protocol::ports::{Bus as _, Headers};
-use busbar_protocol::prost::Message as _;
-use busbar_protocol::subjects;
+use clap::Args;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::dev::{Dev, World, start_worker};
-use crate::document::{Delivery, Figure};
-use crate::figures::{Table, median, rounded};
-use crate::http::{ECHO, Http, input};
-use crate::jobs::per_second;
-use crate::usage::Process;
-use crate::{LimitsArgs, Outcome, Report, machine, say};
+use crate::ceiling::{Ceiling, CeilingIdle, CeilingRun, Grouping, Reference};
+use crate::document::{Durable, Figure};
+use crate::figures::{Table, median, percentile};
+use crate::{Outcome, Report, machine, say};
 
-const WITHIN: Duration = Duration::from_secs(240);
-const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// How many jobs an ordinary call submits.
-const CHUNK: usize = 5_000;
-/// As many as one admission may carry.
-const ITEMS_MAX: usize = 256;
-
-/// What a queued job takes, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    redis_bytes: u64,
-    busbar_bytes: u64,
-}
-
-impl Memory {
-    async fn now(world: &World, busbar: &Process) -> Outcome<Self> {
-        Ok(Self { redis_bytes: world.store.memory().await?.used_bytes, busbar_bytes: busbar.rss_bytes()? })
-    }
-
-    /// How much came in, for each of `jobs`.
-    fn per_job(self, before: Self, jobs: usize) -> Value {
-        let each = |now: u64, before: u64| now.saturating_sub(before) / u64::try_from(jobs).unwrap_or(u64::MAX).max(1);
-        json!({
-            "redis_bytes_per_job": each(self.redis_bytes, before.redis_bytes),
-            "busbar_rss_bytes_per_job": each(self.busbar_bytes, before.busbar_bytes),
-        })
-    }
+/// The ceiling.
+#[derive(Clone, Debug, Args, Serialize)]
+pub(crate) struct LimitsArgs {
+    /// How many jobs one run takes through.
+    #[arg(long, default_value_t = 20_000)]
+    jobs: usize,
+    /// How many runs; figures are medians of them.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// How many single jobs are timed.
+    #[arg(long, default_value_t = 300)]
+    probes: usize,
+    /// What an acknowledged write survives.
+    #[arg(long, value_enum, default_value_t = Durable::Safe)]
+    durability: Durable,
+    /// Also write everything, raw figures included, to this file.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// Measures.
 pub(crate) async fn measure(args: &LimitsArgs) -> Outcome<Report> {
-    let machine = machine::describe()?;
+    let machine = machine::with_durability(machine::describe()?, args.durability);
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
-    say("starting busbar dev without a worker");
-    let dev = Dev::start(temp.path(), 0, 1).await?;
-    let world = dev.world().await?;
-    let filled = fill(args, &dev, &world).await?;
-    drop(world);
-    say("killing it, and starting it again on the same folder");
-    let started = Instant::now();
-    dev.kill().await?;
-    let dev = Dev::start(temp.path(), 0, 1).await?;
-    let restart_seconds = started.elapsed().as_secs_f64();
-    let drained = drain(args, &dev, temp.path()).await?;
-    dev.stop().await?;
+    let ceiling = Ceiling::start(temp.path(), args.durability.for_servers()).await?;
+    say(&format!("{} jobs, one at a time", args.probes));
+    let idle = ceiling.idle(args.probes).await?;
+    let (mut runs, mut references) = (Vec::new(), Vec::new());
+    for run in 0..usize::from(args.runs) {
+        for turn in 0..Grouping::ALL.len() {
+            // Each run begins with another one, so that none is always the one on a warm or tired machine.
+            let grouping = Grouping::ALL[(run + turn) % Grouping::ALL.len()];
+            say(&format!("run {} of {}: {} jobs, {}", run + 1, args.runs, args.jobs, grouping.name()));
+            runs.push(ceiling.run(grouping, args.jobs).await?);
+        }
+        references.extend(ceiling.reference().await?);
+    }
+    ceiling.stop().await?;
+    Ok(report(args, &machine, &runs, &idle, &references))
+}
+
+fn report(args: &LimitsArgs, machine: &Value, runs: &[CeilingRun], idle: &CeilingIdle, references: &[Reference]) -> Report {
+    let mut figures: Vec<Figure> = Grouping::ALL.into_iter().flat_map(|grouping| figures_of(runs, grouping)).collect();
+    figures.extend(idle_figures(idle));
+    figures.extend(reference_figures(references));
     let summary = json!({
-        "bench": "limits", "machine": machine, "slots": args.slots,
-        "durability": "safe", "repetitions": 1, "exact_delivery": drained["exact_delivery"],
-        "figures": [
-            Figure::of("busbar", "submissions over HTTP", "jobs/s", &numbers(&filled["jobs"]["jobs_per_second"])),
-            Figure::of("busbar", "ready after kill -9", "s", &[restart_seconds]),
-            Figure::of("busbar", "drain", "jobs/s", &numbers(&drained["summary"]["jobs_per_second"])),
-        ],
-        "largest_call": filled["largest_call"], "bare_jobs": filled["bare_jobs"], "jobs": filled["jobs"],
-        "restart_after_kill": { "queued": args.jobs, "seconds_until_ready": rounded(restart_seconds) },
-        "drain": drained["summary"],
+        "bench": "limits", "machine": machine, "durability": args.durability.name(), "repetitions": args.runs,
+        "figures": figures, "redis_benchmark": !references.is_empty(),
     });
-    let table = table(&machine, &summary);
-    Ok(Report { table, raw: json!({ "fill": filled, "drain": drained }), summary })
+    let raw = json!({ "runs": runs, "idle": idle, "redis_benchmark": references });
+    Report { table: table(args, machine, &figures, references.is_empty()), summary, raw }
 }
 
-/// A number as the only sample of a figure.
-pub(crate) fn numbers(value: &Value) -> Vec<f64> {
-    value.as_f64().into_iter().collect()
-}
-
-/// Queues the jobs, in three portions.
-async fn fill(args: &LimitsArgs, dev: &Dev, world: &World) -> Outcome<Value> {
-    let busbar = dev.processes()?.into_iter().find(|process| process.name == "busbar").ok_or("busbar is gone")?;
-    let http = Http::new(&dev.endpoints);
-    let batch = args.batch.min(args.jobs);
-    say(&format!("{batch} jobs in one HTTP call"));
-    let started = Instant::now();
-    http.batch((0..batch).map(input).collect()).await?;
-    let batch_seconds = started.elapsed().as_secs_f64();
-
-    let bare = ((args.jobs - batch) / 4 / ITEMS_MAX) * ITEMS_MAX;
-    say(&format!("{bare} jobs without a payload"));
-    let before = Memory::now(world, &busbar).await?;
-    for _ in 0..bare / ITEMS_MAX {
-        admit_bare(world, ITEMS_MAX).await?;
+/// What a grouping came to: its rate, and the processor time of each process.
+pub(crate) fn figures_of(runs: &[CeilingRun], grouping: Grouping) -> Vec<Figure> {
+    let of = format!("ceiling, {}", grouping.name());
+    let runs: Vec<&CeilingRun> = runs.iter().filter(|run| run.grouping == grouping).collect();
+    let rates: Vec<f64> = runs.iter().map(|run| run.jobs_per_second).collect();
+    let micros = |run: &CeilingRun, seconds: f64| 1e6 * seconds / crate::jobs::per_second(run.jobs, 1.0);
+    let all = runs.iter().map(|run| micros(run, run.cpu_seconds.values().sum())).collect::<Vec<f64>>();
+    let mut figures =
+        vec![Figure::of(&of, "jobs in bulk", "jobs/s", &rates), Figure::of(&of, "processor time in bulk", "µs/job", &all)];
+    for process in ["client", "nats-server", "redis-server"] {
+        let samples: Vec<f64> = runs.iter().map(|run| micros(run, run.cpu_seconds[process])).collect();
+        figures.push(Figure::of(&format!("{of}: {process}"), "processor time in bulk by process", "µs/job", &samples));
     }
-    let after_bare = Memory::now(world, &busbar).await?;
-
-    let rest = args.jobs - batch - bare;
-    say(&format!("{rest} jobs in HTTP calls of {CHUNK}"));
-    let mut call_seconds = Vec::new();
-    for first in (0..rest).step_by(CHUNK) {
-        let started = Instant::now();
-        http.batch((first..rest.min(first + CHUNK)).map(input).collect()).await?;
-        call_seconds.push(started.elapsed().as_secs_f64());
-    }
-    let after = Memory::now(world, &busbar).await?;
-    let seconds = call_seconds.iter().sum();
-    Ok(json!({
-        "largest_call": {
-            "jobs": batch,
-            "seconds": rounded(batch_seconds),
-            "jobs_per_second": rounded(per_second(batch, batch_seconds)),
-        },
-        "bare_jobs": { "jobs": bare, "memory": after_bare.per_job(before, bare) },
-        "jobs": {
-            "jobs": rest,
-            "input_bytes": input(rest).to_string().len(),
-            "jobs_per_second": rounded(per_second(rest, seconds)),
-            "seconds_per_call": rounded(median(&call_seconds)),
-            "memory": after.per_job(after_bare, rest),
-        },
-        "call_seconds": call_seconds,
-        "redis_bytes": [before.redis_bytes, after_bare.redis_bytes, after.redis_bytes],
-        "busbar_rss_bytes": [before.busbar_bytes, after_bare.busbar_bytes, after.busbar_bytes],
-    }))
+    figures
 }
 
-/// Admits jobs that have no input, straight at the scheduler: what is left is the record.
-async fn admit_bare(world: &World, count: usize) -> Outcome<()> {
-    let item = |_| {
-        let request = JobRequest { job_id: JobId::generate().to_string(), topic: ECHO.to_owned(), ..JobRequest::default() };
-        let (trace_id, tenant_id) = (ids::generate_trace(), ids::DEFAULT_TENANT.to_owned());
-        AdmitItem { request: request.encode_to_vec().into(), trace_id, tenant_id, ..AdmitItem::default() }
-    };
-    let request = AdmitRequest { items: (0..count).map(item).collect() }.encode_to_vec().into();
-    let answer = world.bus.request(subjects::ADMIT, Headers::new(), request, ASK_WITHIN).await?;
-    let answers = AdmitReply::decode(answer.payload)?.answers.into_iter();
-    let admitted = answers.filter(|answer| matches!(answer.answer, Some(admit_answer::Answer::Admitted(_)))).count();
-    if admitted == count { Ok(()) } else { Err(format!("{admitted} of {count} bare jobs were admitted").into()) }
-}
-
-/// Lets a worker come, and waits until everything has ended.
-async fn drain(args: &LimitsArgs, dev: &Dev, dir: &Path) -> Outcome<Value> {
-    let world = dev.world().await?;
-    let (nats, redis, blobs) = (&dev.endpoints.nats, &dev.endpoints.redis, &dev.endpoints.blobs);
-    say(&format!("a worker with {} slots drains {} jobs", args.slots, args.jobs));
-    world.follower.begin();
-    let started = Instant::now();
-    let worker = start_worker("bench-worker", nats, redis, blobs, args.slots, dir.join("worker"))?;
-    let ends = world.follower.ends(args.jobs, WITHIN).await?;
-    let delivery = Delivery::of_ends(args.jobs, world.follower.ended());
-    tokio::task::spawn_blocking(move || worker.stop()).await?;
-    let mut drained = rates(&ends, started);
-    drained["exact_delivery"] = json!(delivery);
-    Ok(drained)
-}
-
-/// How fast jobs ended: all of them, the first tenth, and the last.
-pub(crate) fn rates(ends: &[Instant], started: Instant) -> Value {
-    let seconds: Vec<f64> = ends.iter().map(|end| (*end - started).as_secs_f64()).collect();
-    let Some(last) = seconds.len().checked_sub(1) else { return json!({ "summary": { "jobs": 0 } }) };
-    let tenth = (seconds.len() / 10).max(1).min(last);
-    let rate = |from: usize, to: usize| rounded(per_second(to - from, seconds[to] - seconds[from]));
-    let every: Vec<f64> = seconds.iter().copied().step_by((tenth / 10).max(1)).collect();
-    json!({
-        "summary": {
-            "jobs": seconds.len(),
-            "first_end_after_seconds": rounded(seconds[0]),
-            "jobs_per_second": rate(0, last),
-            "first_tenth_jobs_per_second": rate(0, tenth),
-            "last_tenth_jobs_per_second": rate(last - tenth, last),
-        },
-        "seconds_of_every_hundredth": every,
+/// Latencies, of a job and of its steps.
+pub(crate) fn idle_figures(idle: &CeilingIdle) -> Vec<Figure> {
+    let steps = idle.steps_ms.iter().map(|(step, samples)| (format!("one {step}"), samples));
+    let all = std::iter::once(("ceiling, a job".to_owned(), &idle.job_ms)).chain(steps);
+    all.flat_map(|(of, samples)| {
+        [("p50", 50), ("p99", 99)].map(|(name, percent)| {
+            let at = if samples.is_empty() { Vec::new() } else { vec![percentile(samples, percent)] };
+            Figure::of(&of, &format!("latency when idle, {name}"), "ms", &at)
+        })
     })
+    .collect()
 }
 
-fn table(machine: &Value, summary: &Value) -> String {
-    let mut table = Table::with_head(&["", "", ""]);
-    let mut line = |name: &str, value: &Value, unit: &str| {
-        let value = value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:.1}"));
-        table.line([name.to_owned(), value, unit.to_owned()]);
-    };
-    let (call, bare, jobs, drain) = (&summary["largest_call"], &summary["bare_jobs"], &summary["jobs"], &summary["drain"]);
-    line(&format!("{} jobs in one HTTP call", call["jobs"]), &call["seconds"], "s");
-    line(&format!("{} jobs in HTTP calls of {CHUNK}", jobs["jobs"]), &jobs["jobs_per_second"], "jobs/s");
-    line("Redis, a queued job without payload, its event included", &bare["memory"]["redis_bytes_per_job"], "bytes");
-    line(
-        &format!("Redis, a queued job with {} bytes of payload", jobs["input_bytes"]),
-        &jobs["memory"]["redis_bytes_per_job"],
-        "bytes",
-    );
-    line("busbar, a queued job", &jobs["memory"]["busbar_rss_bytes_per_job"], "bytes");
-    let restart = &summary["restart_after_kill"];
-    line(&format!("ready again after kill -9 with {} queued", restart["queued"]), &restart["seconds_until_ready"], "s");
-    line(&format!("drain of {} jobs", drain["jobs"]), &drain["jobs_per_second"], "jobs/s");
-    line("  first tenth", &drain["first_tenth_jobs_per_second"], "jobs/s");
-    line("  last tenth", &drain["last_tenth_jobs_per_second"], "jobs/s");
-    format!("{}\none worker with {} slots\n{}", machine::line(machine), summary["slots"], table.show())
+fn reference_figures(references: &[Reference]) -> Vec<Figure> {
+    let mut figures: Vec<(String, Vec<f64>)> = Vec::new();
+    for reference in references {
+        let of = format!("redis-benchmark, {} -P {}", reference.command, reference.pipeline);
+        match figures.iter_mut().find(|(name, _)| *name == of) {
+            Some((_, samples)) => samples.push(reference.per_second),
+            None => figures.push((of, vec![reference.per_second])),
+        }
+    }
+    figures.iter().map(|(of, samples)| Figure::of(of, "commands of 256 bytes", "commands/s", samples)).collect()
+}
+
+/// The middle rate of a grouping.
+pub(crate) fn rate(runs: &[CeilingRun], grouping: Grouping) -> f64 {
+    median(&runs.iter().filter(|run| run.grouping == grouping).map(|run| run.jobs_per_second).collect::<Vec<f64>>())
+}
+
+fn table(args: &LimitsArgs, machine: &Value, figures: &[Figure], no_reference: bool) -> String {
+    let mut table = Table::with_head(&["", "", "min", "median", "max", ""]);
+    for figure in figures {
+        let places = if figure.unit == "ms" { 3 } else { 0 };
+        let cells = [figure.min, figure.median, figure.max].map(|value| format!("{value:.places$}"));
+        let cells = [figure.of.clone(), figure.name.clone()].into_iter().chain(cells).chain([figure.unit.clone()]);
+        table.line(cells);
+    }
+    let absent = if no_reference { "redis-benchmark is not installed, and was left out\n" } else { "" };
+    format!("{}\n{} jobs a run, {} runs\n\n{}{absent}", machine::line(machine), args.jobs, args.runs, table.show())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn run(grouping: Grouping, jobs_per_second: f64) -> CeilingRun {
+        let cpu_seconds = BTreeMap::from([("client", 1.0), ("nats-server", 2.0), ("redis-server", 3.0)]);
+        CeilingRun { grouping, jobs: 1_000_000, seconds: 1.0, jobs_per_second, cpu_seconds }
+    }
+
+    #[test]
+    fn groupings_are_told_apart_and_processes_add_up() {
+        let runs = [run(Grouping::Ungrouped, 10.0), run(Grouping::Grouped, 50.0), run(Grouping::Ungrouped, 20.0)];
+        assert!((rate(&runs, Grouping::Ungrouped) - 15.0).abs() < 1e-9 && (rate(&runs, Grouping::Grouped) - 50.0).abs() < 1e-9);
+        let figures = figures_of(&runs, Grouping::Ungrouped);
+        let medians: Vec<f64> = figures.iter().map(|figure| figure.median).collect();
+        assert_eq!(medians, [15.0, 6.0, 1.0, 2.0, 3.0]);
+        assert_eq!(figures[0].samples, 2);
+    }
+
+    #[test]
+    fn what_redis_benchmark_says_is_gathered_by_command_and_pipeline() {
+        let of = |pipeline, per_second| Reference { command: "SET".to_owned(), pipeline, per_second };
+        let figures = reference_figures(&[of(1, 1.0), of(16, 9.0), of(1, 3.0)]);
+        assert_eq!(figures.iter().map(|figure| (figure.median, figure.samples)).collect::<Vec<_>>(), [(2.0, 2), (9.0, 1)]);
+    }
 }

@@ -36,23 +36,38 @@ pub(crate) fn with_durability(mut machine: Value, durable: Durable) -> Value {
     machine
 }
 
-/// The same in one line.
+/// The same in one line. What was measured without servers does not name any.
 pub(crate) fn line(machine: &Value) -> String {
     let text = |name: &str| machine[name].as_str().unwrap_or("?").to_owned();
-    format!(
-        "{} × {}, load {} at the start, {} build, nats-server {}, redis-server {} ({})",
-        machine["processors"],
-        text("processor"),
-        text("load_at_start"),
-        text("build"),
-        text("nats_server"),
-        text("redis_server"),
-        text("redis_durability"),
-    )
+    let mut parts = vec![format!("{} × {}", machine["processors"], text("processor"))];
+    if machine["load_at_start"].is_string() {
+        parts.push(format!("load {} at the start", text("load_at_start")));
+    }
+    parts.push(format!("{} build", text("build")));
+    if machine["nats_server"].is_string() {
+        parts.push(format!("nats-server {}", text("nats_server")));
+        parts.push(format!("redis-server {} ({})", text("redis_server"), text("redis_durability")));
+    }
+    parts.join(", ")
 }
 
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_is_told() {
+        let mut machine = json!({ "processors": 2, "processor": "X", "build": "release" });
+        assert_eq!(line(&machine), "2 × X, release build");
+        machine["nats_server"] = json!("2.12");
+        machine["redis_server"] = json!("7.0");
+        let line = line(&with_durability(machine, Durable::Fast));
+        assert_eq!(line, "2 × X, release build, nats-server 2.12, redis-server 7.0 (appendfsync everysec)");
+    }
 }

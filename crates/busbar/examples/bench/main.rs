@@ -1,10 +1,12 @@
-//! `tools/bench jobs|limits|queue|idle|crash|workflows|policy|stream|peers`: measures a real Busbar on real servers and tells what it saw; it judges
+//! `tools/bench jobs|limits|fill|cells|queue|idle|crash|workflows|policy|stream|peers`: measures a real Busbar on real servers and tells what it saw; it judges
 //! nothing.
 //!
 //! ```text
 //!  jobs     busbar dev + worker  ┐ in turn, on the same kinds of server     jobs a second, microseconds of processor a job,
 //!           plain program + worker ┘                                       submit-to-result latency idle and under load
-//!  limits   busbar dev, no worker: fill it, kill it, start it again, drain it
+//!  limits   raw NATS, JetStream and Redis: the ceiling, which no control plane can exceed
+//!  fill     busbar dev, no worker: fill it, kill it, start it again, drain it
+//!  cells    whole cells side by side, all at work and one alone
 //!  queue    a scheduler and its standby, a very long queue: memory, kill, drain
 //!  crash    the same bulk of jobs again and again, with a kill -9 in its middle or without one
 //!  workflows  runs a second, steps a second, a chain when nothing else happens
@@ -28,11 +30,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 mod apart;
+mod budget;
+mod ceiling;
+mod cells;
 mod crash;
 mod dev;
 mod document;
 mod executions;
 mod figures;
+mod fill;
 mod follower;
 mod http;
 mod idle;
@@ -68,8 +74,12 @@ struct Cli {
 enum What {
     /// Echo jobs: throughput and latency, against the same messages and Redis steps without a control plane.
     Jobs(JobsArgs),
+    /// What raw NATS, JetStream and Redis carry on this machine: the ceiling.
+    Limits(limits::LimitsArgs),
     /// How much the cell holds, and how it behaves when it is full.
-    Limits(LimitsArgs),
+    Fill(FillArgs),
+    /// Whole cells side by side on this machine.
+    Cells(cells::CellsArgs),
     /// A scheduler with a very long queue: memory, speed from end to end, and a kill.
     Queue(QueueArgs),
     /// A bulk of jobs with a kill -9 in its middle: what that costs, and what is left.
@@ -117,7 +127,7 @@ struct JobsArgs {
 
 /// A full cell.
 #[derive(Clone, Debug, Args, Serialize)]
-struct LimitsArgs {
+struct FillArgs {
     /// How many jobs are queued.
     #[arg(long, default_value_t = 100_000)]
     jobs: usize,
@@ -195,6 +205,8 @@ fn run(cli: Cli) -> Outcome<()> {
     let (report, file) = match cli.what {
         What::Jobs(args) => (runtime.block_on(jobs::measure(&args))?, args.json),
         What::Limits(args) => (runtime.block_on(limits::measure(&args))?, args.json),
+        What::Fill(args) => (runtime.block_on(fill::measure(&args))?, args.json),
+        What::Cells(args) => (runtime.block_on(cells::measure(&args))?, args.json),
         What::Queue(args) => (runtime.block_on(queue::measure(&args))?, args.json),
         What::Crash(args) => (runtime.block_on(crash::measure(&args))?, args.json),
         What::Workflows(args) => (runtime.block_on(workflows::measure(&args))?, args.json),

@@ -78,7 +78,7 @@ struct Steps {
 impl Plain {
     /// Starts servers and worker; `template` is the record of an echo job that Busbar has run.
     pub(crate) async fn start(dir: &Path, slots: u16, template: Job, durability: Durability) -> Outcome<Self> {
-        let options = StackOptions { durability, ..StackOptions::new(dir) };
+        let options = StackOptions { durability, monitored: true, ..StackOptions::new(dir) };
         let servers = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
         let World { bus, store, follower } = World::connect(&servers.nats.url(), &servers.redis.url()).await?;
         let consumer = bus.consume(Stream::Results).await?;
@@ -115,6 +115,11 @@ impl Plain {
     /// Its servers and its worker.
     pub(crate) fn processes(&self) -> &[Process] {
         &self.processes
+    }
+
+    /// Its servers.
+    pub(crate) fn servers(&self) -> &Stack {
+        &self.servers
     }
 
     pub(crate) fn follower(&self) -> &Follower {

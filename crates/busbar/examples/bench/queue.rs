@@ -26,9 +26,9 @@ use crate::apart::{self, Apart};
 use crate::dev::{World, start_worker};
 use crate::document::{Delivery, Figure};
 use crate::figures::{Table, rounded};
+use crate::fill::{numbers, rates};
 use crate::http::ECHO;
 use crate::jobs::per_second;
-use crate::limits::{numbers, rates};
 use crate::usage::Process;
 use crate::{Outcome, QueueArgs, Report, machine, say};
 

@@ -1,5 +1,6 @@
 //! The store against a real redis-server: everything that the port promises, and what happens when the server does not.
 
+mod bare;
 mod connecting;
 mod cost;
 mod faults;

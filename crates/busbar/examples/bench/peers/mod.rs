@@ -28,6 +28,7 @@ mod tree;
 mod turn;
 
 use manifest::Peers;
+pub(crate) use ours::{Ours, SETTINGS};
 use turn::{Contestant, Plan, Turn};
 
 /// Echo jobs on peers.
@@ -99,7 +100,7 @@ pub(crate) async fn measure(args: &PeersArgs) -> Outcome<Report> {
 }
 
 fn contestants(peers: &Peers) -> Vec<Contestant<'_>> {
-    let ours = ours::SETTINGS.iter().map(Contestant::Busbar);
+    let ours = SETTINGS.iter().map(Contestant::Busbar);
     let theirs =
         peers.there.iter().flat_map(|peer| peer.manifest.settings.iter().map(move |setting| Contestant::Peer(peer, setting)));
     ours.chain(theirs).collect()
