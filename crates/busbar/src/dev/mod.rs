@@ -93,11 +93,12 @@ async fn start(args: &DevArgs, mut config: Config, dir: &Path) -> Result<Running
         api_key: key::ensure(dir, &world.store).await?,
         pid: std::process::id(),
     };
+    let pools = packs::pools(&packs);
     let packs = tokio::select! {
         installed = packs::install(gateway.http, &endpoints.api_key, &packs) => installed?,
         ended = &mut roles => return Err(why(ended)),
     };
-    let workers = Workers::start(worker_binary, args, dir, &endpoints, &config).await?;
+    let workers = Workers::start(worker_binary, workers::plan(args, &pools), dir, &endpoints, &config).await?;
     let readyz = ProbeUrl::of(gateway.http, "/readyz");
     tokio::select! {
         ready = ready::wait(&readyz, &workers, &world) => ready?,

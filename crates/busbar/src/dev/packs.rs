@@ -1,5 +1,6 @@
 //! Which packs `dev` installs, and how: over HTTP with its own key, as anybody would.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use busbar_api::{PackReply, Problem};
 use busbar_protocol::codes::Code;
-use busbar_rules::pack::{GatherError, archive, gather};
+use busbar_rules::pack::{GatherError, Pack, archive, gather, unpack};
 use tokio::time::{Instant, sleep};
 
 use super::error::DevError;
@@ -26,6 +27,13 @@ const ENDING: &str = "tgz";
 pub(crate) struct Packed {
     name: String,
     archive: Vec<u8>,
+    /// The pools that its topics name.
+    pools: BTreeSet<String>,
+}
+
+/// The pools that topics of packs name.
+pub(crate) fn pools(packs: &[Packed]) -> BTreeSet<String> {
+    packs.iter().flat_map(|pack| pack.pools.iter().cloned()).collect()
 }
 
 /// The packs of the folder that was named, else of the one that stands beside the folder of this program: in a source tree
@@ -59,23 +67,32 @@ fn read(dir: &Path) -> Result<Vec<Packed>, DevError> {
 
 fn packed(path: &Path) -> Result<Packed, DevError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let archive = if path.is_dir() { of_folder(path, &name)? } else { fs::read(path).map_err(DevError::file("read", path))? };
-    Ok(Packed { name, archive })
+    if path.is_dir() {
+        let pack = of_folder(path, &name)?;
+        return Ok(Packed { name, archive: archive(pack.files()), pools: pools_of(&pack) });
+    }
+    let archive = fs::read(path).map_err(DevError::file("read", path))?;
+    // What is wrong with it, the gateway will tell.
+    let pools = unpack(&archive).and_then(Pack::open).map(|pack| pools_of(&pack)).unwrap_or_default();
+    Ok(Packed { name, archive, pools })
 }
 
-fn of_folder(folder: &Path, name: &str) -> Result<Vec<u8>, DevError> {
+fn pools_of(pack: &Pack) -> BTreeSet<String> {
+    pack.topics.iter().flat_map(|topic| topic.pools.iter().cloned()).collect()
+}
+
+fn of_folder(folder: &Path, name: &str) -> Result<Pack, DevError> {
     let read = |file: &str| match fs::read(folder.join(file)) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
-    let pack = gather(read).map_err(|error| match error {
+    gather(read).map_err(|error| match error {
         GatherError::Broken(broken) => {
             DevError::Pack { name: name.to_owned(), code: Code::PackInvalid.to_string(), detail: broken.to_string() }
         }
         GatherError::Unreadable { file, source } => DevError::File { doing: "read", path: folder.join(file), source },
-    })?;
-    Ok(archive(pack.files()))
+    })
 }
 
 /// Installs the packs one after another, replacing other releases of them, and tells what became of each.
@@ -144,6 +161,7 @@ mod tests {
         let packs = find(Some(dir.path())).expect("good");
         assert_eq!(packs.iter().map(|pack| pack.name.as_str()).collect::<Vec<_>>(), ["a", "b.tgz"]);
         assert_eq!(packs[1].archive, b"alone");
+        assert_eq!(pools(&packs), BTreeSet::from(["p".to_owned()]));
         write(dir.path(), "a/t.yaml", "topics: [{topic: job.b.x, pools: [p]}]");
         let error = find(Some(dir.path())).expect_err("a foreign topic").to_string();
         assert!(error.contains("pack_invalid") && error.contains("job.b.x"), "{error}");

@@ -1,5 +1,7 @@
-//! The workers of `dev`: processes of their own, as everywhere.
+//! The workers of `dev`: processes of their own, as everywhere. Those that were asked for are in one pool; each other pool that a pack names gets one more,
+//! so that everything that was installed finds somebody who does it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,32 @@ use crate::config::Config;
 const PROGRAM: &str = "worker";
 /// Each worker has a folder of its own in this one.
 const FOLDER: &str = "workers";
+/// The pool of the workers that were asked for.
+const POOL: &str = "default";
+/// The most pools beside it that get a worker: a pack may name any number.
+const POOLS_MAX: usize = 8;
+
+/// A worker that is to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    id: String,
+    pool: String,
+    parallel: usize,
+}
+
+/// The workers that were asked for, and one with a single slot for each other pool. Who wants no workers starts all of them elsewhere.
+pub(crate) fn plan(args: &DevArgs, pools: &BTreeSet<String>) -> Vec<Planned> {
+    let (asked, parallel) = (usize::from(args.workers), args.max_parallel.map_or_else(processors, usize::from));
+    let others: Vec<&String> = pools.iter().filter(|pool| *pool != POOL && asked > 0).collect();
+    for pool in others.iter().skip(POOLS_MAX) {
+        tracing::warn!(pool, "a pack names this pool, and there are too many: it gets no worker");
+    }
+    let asked = std::iter::repeat_n((POOL, parallel), asked);
+    let others = others.into_iter().take(POOLS_MAX).map(|pool| (pool.as_str(), 1));
+    let all = asked.chain(others).zip(1..);
+    all.map(|((pool, parallel), number)| Planned { id: format!("dev-worker-{number}"), pool: pool.to_owned(), parallel })
+        .collect()
+}
 
 /// Running workers. Dropping it kills them; one that dies is started again.
 #[derive(Debug)]
@@ -39,25 +67,24 @@ impl Workers {
     /// Starts them; that they are there, only the scheduler can tell.
     pub(crate) async fn start(
         binary: PathBuf,
-        args: &DevArgs,
+        planned: Vec<Planned>,
         dir: &Path,
         endpoints: &Endpoints,
         config: &Config,
     ) -> Result<Self, DevError> {
-        let parallel = args.max_parallel.map_or_else(processors, usize::from);
-        let ids: Vec<String> = (1..=args.workers).map(|number| format!("dev-worker-{number}")).collect();
         let logs = dir.join(FOLDER);
-        let options: Vec<CompanionOptions> = ids
+        let options: Vec<CompanionOptions> = planned
             .iter()
-            .map(|id| CompanionOptions {
+            .map(|worker| CompanionOptions {
                 program: PROGRAM,
                 binary: binary.clone(),
-                args: arguments(id, parallel, endpoints, config),
+                args: arguments(worker, endpoints, config),
                 env: None,
-                dir: logs.join(id),
+                dir: logs.join(&worker.id),
                 supervised: true,
             })
             .collect();
+        let ids = planned.into_iter().map(|worker| worker.id).collect();
         let companions = blocking(|| options.into_iter().map(Companion::start).collect::<Result<Vec<_>, _>>()).await??;
         Ok(Self { companions, ids, logs })
     }
@@ -94,17 +121,42 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-fn arguments(id: &str, parallel: usize, endpoints: &Endpoints, config: &Config) -> Vec<OsString> {
-    let parallel = parallel.to_string();
+fn arguments(worker: &Planned, endpoints: &Endpoints, config: &Config) -> Vec<OsString> {
+    let parallel = worker.parallel.to_string();
     let pairs = [
         ("--nats", endpoints.nats.as_str()),
         ("--redis", &endpoints.redis),
         ("--blobs", &endpoints.blobs),
-        ("--pool", "default"),
+        ("--pool", &worker.pool),
         ("--max-parallel", &parallel),
-        ("--id", id),
+        ("--id", &worker.id),
     ];
     let traces = config.telemetry.otlp_endpoint.as_deref().map(|url| ("--otlp-endpoint", url));
     let lines = (config.log.format == LogFormat::Json).then_some(("--log-format", "json"));
     pairs.into_iter().chain(traces).chain(lines).flat_map(|(name, value)| [name.into(), value.into()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn planned(line: &[&str], pools: &[&str]) -> Vec<(String, String, usize)> {
+        let cli = Cli::try_parse_from(["busbar", "dev"].iter().chain(line)).expect("a good line");
+        let Command::Dev(args) = cli.command else { panic!("another command") };
+        let pools = pools.iter().map(|pool| (*pool).to_owned()).collect();
+        plan(&args, &pools).into_iter().map(|worker| (worker.id, worker.pool, worker.parallel)).collect()
+    }
+
+    #[test]
+    fn each_pool_of_a_pack_has_a_worker() {
+        let of = |id: &str, pool: &str, parallel| (id.to_owned(), pool.to_owned(), parallel);
+        let line = ["--workers", "2", "--max-parallel", "3"];
+        let expected = [of("dev-worker-1", "default", 3), of("dev-worker-2", "default", 3), of("dev-worker-3", "trusted", 1)];
+        assert_eq!(planned(&line, &["trusted", "default"]), expected);
+        assert_eq!(planned(&["--workers", "0"], &["trusted"]), []);
+        assert_eq!(planned(&["--workers", "1"], &["a", "b", "c", "d", "e", "f", "g", "h", "i"]).len(), 1 + POOLS_MAX);
+    }
 }

@@ -183,9 +183,12 @@ fn constructions_run_on_real_workers_and_chunks_are_sized_by_time() {
     // All subsets of the pack's own primes: 3 and 83 suit.
     let primes = hunt(&["--kind", "pomerance_modular"]);
     assert_eq!((&primes["checked"], &primes["suiting_primes"]), (&json!(32), &json!(["3", "83"])));
-    let products = json!({"task_type": "pomerance_modular", "phase": "products", "from": "0", "to": "1", "primes": ["83"]});
-    let products = client.result(&client.submit("job.bpsw.pomerance_modular", &products));
-    assert_eq!((&products["calibration"], &products["counterexamples"]), (&json!(true), &json!([])));
+    // 3 divides N; of 83 alone no product can be made.
+    let runs: Value = client.get("/api/v1/workflow-runs?workflow_id=bpsw.search&limit=1").of(200);
+    let earlier = runs["items"][0]["run_id"].as_str().expect("a run");
+    let products = hunt(&["--kind", "pomerance_modular", "--phase", "products", "--primes-of", earlier]);
+    let told = (&products["checked"], &products["calibration"], &products["suiting_primes"], &products["counterexamples"]);
+    assert_eq!(told, (&json!(2), &json!(true), &json!([]), &json!([])), "{products}");
 
     // Carmichael numbers, none of which passes the Lucas half.
     let carmichaels = hunt(&["--kind", "lambda_plus_one", "--to", "99", "--chunk", "50"]);

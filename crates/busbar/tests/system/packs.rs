@@ -19,6 +19,7 @@ fn the_shipped_packs_do_their_work() {
     words_are_counted(&client);
     input_that_no_schema_accepts_is_refused(&client);
     an_artifact_must_be_there(&client);
+    claims_are_checked_where_it_is_trusted(&client);
 }
 
 fn everything_is_echoed(client: &Client) {
@@ -92,4 +93,15 @@ fn an_artifact_must_be_there(client: &Client) {
     let job = client.wait(&client.submit(MAP, &json!({"artifact": "nothing"})));
     assert_eq!((job.state, job.error_code.as_deref()), (JobState::Failed, Some("artifact_not_found")));
     assert_eq!(job.attempts, 1, "it will not appear by trying again");
+}
+
+/// One worker was asked for: `dev` starts another one for the pool that certificates are checked in.
+fn claims_are_checked_where_it_is_trusted(client: &Client) {
+    let claim = json!({"n": "2047", "certificate": {"kind": "factors", "factors": ["23", "89"]}});
+    let input = json!({"task_type": "verify", "claims": [claim]});
+    let job = json!({"topic": "job.bpsw.verify", "input": input, "labels": {"preferred_pool": "trusted"}});
+    let reply: Value = client.post("/api/v1/jobs", &job).of(202);
+    let done = client.wait(reply["job_id"].as_str().unwrap());
+    let by = client.workers().items.into_iter().find(|worker| done.worker_id.as_deref() == Some(&worker.id)).expect("a worker");
+    assert_eq!((done.state, by.pool.as_str()), (JobState::Succeeded, "trusted"));
 }

@@ -6,6 +6,7 @@
 //!
 //! A hunt is a run like any other: it lives in the cell, whether somebody watches or not.
 
+mod construction;
 mod decimal;
 mod follow;
 mod plan;
@@ -17,6 +18,7 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::construction::Suiting;
 use self::follow::lasting;
 use self::plan::PlanArgs;
 use crate::client::{Client, encode};
@@ -81,6 +83,16 @@ struct Found {
     /// Of pomerance_modular: the primes that suit its construction.
     #[serde(default)]
     suiting_primes: Vec<String>,
+    /// Of pomerance_modular: the primes of its moduli.
+    #[serde(default)]
+    m_primes: Vec<u32>,
+    #[serde(default)]
+    n_primes: Vec<u32>,
+    /// Of products of pomerance_modular: what they are asked for a remainder by, and whether that is less than the construction wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modulus: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<bool>,
     counterexamples: Vec<Value>,
     refused: Vec<Value>,
     opinions: u64,
@@ -107,7 +119,8 @@ fn path(run_id: &str) -> String {
 }
 
 fn start(args: &BpswArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    let reply: StartReply = client.post(&format!("/api/v1/workflows/{WORKFLOW}/runs"), &args.plan.input()?)?;
+    let construction = args.plan.construction.resolve(|run_id| suiting(client, run_id))?;
+    let reply: StartReply = client.post(&format!("/api/v1/workflows/{WORKFLOW}/runs"), &args.plan.input(&construction)?)?;
     if args.no_watch {
         return output.show(&reply, || format!("{}  {}", reply.run_id, reply.state));
     }
@@ -119,6 +132,16 @@ fn start(args: &BpswArgs, client: &Client, output: &Output) -> Result<(), Failur
         reply.run_id
     );
     watch(&reply.run_id, client, output)
+}
+
+/// What an earlier hunt has found for the construction.
+fn suiting(client: &Client, run_id: &str) -> Result<Suiting, Failure> {
+    let view: RunView = client.get(&path(run_id))?;
+    if view.state != RunState::Succeeded {
+        return Err(Failure::Failed(format!("the hunt {run_id} is {}: it has not found all of its primes", view.state)));
+    }
+    let found: Found = runs::output(client, &view)?;
+    Ok(Suiting { m: found.m_primes, n: found.n_primes, primes: found.suiting_primes })
 }
 
 fn hold(run_id: &str, verb: &str, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -167,7 +190,14 @@ fn words(found: &Found, view: &RunView) -> String {
         ("strong base-2 pseudoprimes", census(found.spsp2)),
         ("strong Lucas pseudoprimes", census(found.slpsp)),
         ("suiting primes", found.suiting_primes.join(" ")),
+        ("modulus", found.modulus.clone().unwrap_or_default()),
     ];
+    if found.calibration == Some(true) {
+        facts.push((
+            "calibration",
+            "there are too few primes for the whole modulus; products keep part of the conditions".to_owned(),
+        ));
+    }
     facts.extend(added_up(&found.counters).into_iter().map(|(name, count)| (name, grouped(count))));
     facts.push(("took", lasting(runs::elapsed(view))));
     if found.opinions > 0 {

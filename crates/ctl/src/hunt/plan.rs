@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::construction::{Construction, ConstructionArgs};
 use super::decimal;
 use crate::failure::Failure;
 
@@ -18,7 +19,7 @@ pub(super) enum Kind {
     Chernick,
     /// Random products under Pomerance's first condition: the range is of seeds. A calibration.
     PomeranceLite,
-    /// Primes that suit Pomerance's construction: the range is of subsets of its primes, by number.
+    /// Pomerance's construction: primes that suit it, or products of these; the range is of subsets of primes, by number.
     PomeranceModular,
     /// Carmichael numbers after Erdős: the range is of subsets of primes, by number.
     LambdaPlusOne,
@@ -57,7 +58,9 @@ pub(super) struct PlanArgs {
     /// Of pomerance_lite: how many digits their factors have.
     #[arg(long, value_name = "N", default_value_t = 7)]
     prime_digits: u32,
-    /// Only workers of this pool check certificates; the topic job.bpsw.verify must list it.
+    #[command(flatten)]
+    pub(super) construction: ConstructionArgs,
+    /// Only workers of this pool check certificates; the topic job.bpsw.verify must list it. [default: trusted]
     #[arg(long, value_name = "POOL")]
     verify_pool: Option<String>,
 }
@@ -81,15 +84,14 @@ impl Kind {
     }
 
     /// Where a hunt begins without a word, and how far it goes.
-    fn usual(self) -> (String, u64) {
+    fn usual(self, construction: &Construction) -> (String, u64) {
         match self {
             Self::MainOdds => ("100000000000000000001".to_owned(), 10_000_000_000),
             Self::LargeNumbers => (format!("1{:0>301}", 1), 200_000),
             // From here on the products of three factors are above 2^64.
             Self::Chernick => ("1000000".to_owned(), 100_000_000),
             Self::PomeranceLite => ("1".to_owned(), 9_999),
-            // All subsets of the five primes that are the pack's own choice.
-            Self::PomeranceModular => ("0".to_owned(), 31),
+            Self::PomeranceModular => ("0".to_owned(), construction.usual_last()),
             Self::LambdaPlusOne => ("0".to_owned(), 4_095),
         }
     }
@@ -100,20 +102,23 @@ impl PlanArgs {
     ///
     /// # Errors
     /// What does not go together.
-    pub(super) fn input(&self) -> Result<Value, Failure> {
+    pub(super) fn input(&self, construction: &Construction) -> Result<Value, Failure> {
         if (self.census || self.sieve_to.is_some()) && !self.kind.is_ranged() {
             return Err(Failure::Usage("--census and --sieve-to are for main_odds and large_numbers".to_owned()));
         }
         if self.factors.is_some() && self.kind != Kind::Chernick {
             return Err(Failure::Usage("--factors is for chernick".to_owned()));
         }
-        let (from, length) = self.kind.usual();
+        if !self.construction.is_silent() && self.kind != Kind::PomeranceModular {
+            return Err(Failure::Usage("--phase and what belongs to it are for pomerance_modular".to_owned()));
+        }
+        let (from, length) = self.kind.usual(construction);
         let from = self.from.clone().unwrap_or(from);
         let to = self.to.clone().unwrap_or_else(|| decimal::plus(&from, length));
         if (from.len(), &from) > (to.len(), &to) {
             return Err(Failure::Usage(format!("--from {from} is above --to {to}")));
         }
-        let mut input = json!({ "kind": self.kind.name(), "from": from, "to": to, "options": self.options() });
+        let mut input = json!({ "kind": self.kind.name(), "from": from, "to": to, "options": self.options(construction) });
         if self.kind.is_ranged() {
             input["mode"] = json!(if self.census { "census" } else { "hunt" });
         }
@@ -128,7 +133,7 @@ impl PlanArgs {
     }
 
     /// What the input of each job has beside its range.
-    fn options(&self) -> Map<String, Value> {
+    fn options(&self, construction: &Construction) -> Map<String, Value> {
         let mut options = Map::new();
         let mut set = |name: &str, value: Value| options.insert(name.to_owned(), value);
         match self.kind {
@@ -146,9 +151,7 @@ impl PlanArgs {
                 set("target_digits", json!(self.target_digits));
                 set("prime_digits", json!(self.prime_digits));
             }
-            Kind::PomeranceModular => {
-                set("phase", json!("primes"));
-            }
+            Kind::PomeranceModular => options = construction.options(),
             Kind::LambdaPlusOne => {}
         }
         options
@@ -169,7 +172,7 @@ mod tests {
 
     fn input(line: &str) -> Result<Value, String> {
         let parsed = Line::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
-        parsed.expect(line).plan.input().map_err(|failure| failure.to_string())
+        parsed.expect(line).plan.input(&Construction::default()).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -197,7 +200,9 @@ mod tests {
 
     #[test]
     fn what_does_not_go_together_is_refused() {
-        for line in ["--kind chernick --census", "--factors 3", "--from 10 --to 9"] {
+        for line in
+            ["--kind chernick --census", "--factors 3", "--from 10 --to 9", "--m-primes 13", "--kind chernick --phase products"]
+        {
             assert!(input(line).is_err(), "{line}");
         }
     }

@@ -44,7 +44,7 @@ fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
     play.succeed_on("search[0]@1", &part(&[claim("5"), claim("7")]), "w-1", 9);
     play.succeed_on("search[1]@1", &part(&[claim("13")]), "w-2", 9);
     assert_eq!(json!(play.places["opinions[1]@1"]), json!({"avoided_worker_ids": "w-1"}));
-    assert_eq!(json!(play.places["proofs[2]@1"]), json!({"avoided_worker_ids": "w-2"}));
+    assert_eq!(json!(play.places["proofs[2]@1"]), json!({"avoided_worker_ids": "w-2", "preferred_pool": "trusted"}));
     assert_eq!(play.submitted["opinions[1]@1"], json!({"task_type": "judge", "numbers": ["7"]}));
     assert_eq!(play.submitted["proofs[2]@1"], json!({"task_type": "verify", "claims": [claim("13")]}));
     let opinion = |verdict: &str| json!({"judgements": [{"verdict": verdict}]});
@@ -67,7 +67,7 @@ fn a_finding_is_passed_on_only_where_opinion_and_certificate_hold() {
 
 #[test]
 fn parts_are_such_that_each_takes_about_so_long() {
-    let input = json!({"kind": "large_numbers", "from": "3", "to": "99999999", "seconds": 10, "probe": 1000, "verify_pool": "trusted",
+    let input = json!({"kind": "large_numbers", "from": "3", "to": "99999999", "seconds": 10, "probe": 1000, "verify_pool": "default",
         "options": {"sieve_to": 50}});
     let mut play = Play::ready(&shipped("bpsw/workflows/search.yaml"), &input);
     play.apply(&Event::Proceed).expect("it begins");
@@ -86,7 +86,7 @@ fn parts_are_such_that_each_takes_about_so_long() {
         "w",
         1,
     );
-    let place = json!({"avoided_worker_ids": "w", "preferred_pool": "trusted"});
+    let place = json!({"avoided_worker_ids": "w", "preferred_pool": "default"});
     assert_eq!(json!(play.places["proofs[0]@1"]), place);
 }
 
@@ -103,6 +103,39 @@ fn families_are_searched_by_their_own_topics() {
     assert_eq!(play.state(), RunState::Succeeded, "{:?}", play.run.progress);
     let found = &play.staged["wf:out"];
     assert_eq!((&found["checked"], &found["counters"], &found["primes"]), (&json!(8), &json!([{"tuples": 1}]), &json!(0)));
+}
+
+#[test]
+fn the_construction_has_two_phases() {
+    let search = |phase: Json, part: Json| {
+        let input = json!({"kind": "pomerance_modular", "from": "0", "to": "1", "chunk": 8, "options": phase});
+        let mut play = Play::ready(&shipped("bpsw/workflows/search.yaml"), &input);
+        play.apply(&Event::Proceed).expect("it begins");
+        play.succeed("split@1", &json!({"ranges": [{"from": "0", "to": "1"}]}));
+        let sent = play.submitted["search[0]@1"].clone();
+        play.succeed("search[0]@1", &part);
+        assert_eq!(play.state(), RunState::Succeeded, "{:?}", play.run.progress);
+        (sent, play.staged["wf:out"].clone())
+    };
+    let whole = json!({"checked": 2, "counterexamples": [], "digest": "d", "m_primes": [13], "n_primes": [3], "primes": ["83"]});
+    let with = |more: Json| {
+        let mut part = whole.clone();
+        more.as_object().expect("members").iter().for_each(|(name, value)| part[name] = value.clone());
+        part
+    };
+    let (sent, found) = search(json!({"phase": "primes"}), with(json!({"phase": "primes", "counters": {"primes_found": 1}})));
+    assert_eq!(sent, json!({"task_type": "pomerance_modular", "phase": "primes", "from": "0", "to": "1"}));
+    let expected = (&json!(["83"]), &json!([13]), &json!([3]), &json!(null));
+    assert_eq!((&found["suiting_primes"], &found["m_primes"], &found["n_primes"], &found["modulus"]), expected);
+
+    let options = json!({"phase": "products", "m_primes": [13], "n_primes": [3], "primes": ["83"]});
+    let (sent, found) = search(
+        options.clone(),
+        with(json!({"phase": "products", "modulus": "39", "calibration": false, "counters": {"products": 0}})),
+    );
+    assert_eq!((&sent["primes"], &sent["phase"]), (&options["primes"], &options["phase"]));
+    let expected = (&json!([]), &json!("39"), &json!(false));
+    assert_eq!((&found["suiting_primes"], &found["modulus"], &found["calibration"]), expected);
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn standbys(manifests: &Manifests) -> Vec<String> {
     let mut findings = Vec::new();
     for workload in manifests.of("Deployment") {
         let (name, labels) = (&workload["metadata"]["name"], &workload["spec"]["template"]["metadata"]["labels"]);
-        if name == "worker" {
+        if workload["spec"]["template"]["spec"]["containers"][0]["command"][0] == "worker" {
             continue;
         }
         if workload["spec"]["replicas"].as_u64().is_none_or(|replicas| replicas < 2) {
