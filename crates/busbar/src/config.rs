@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use busbar_bus::{BusConfig, Login, Tls};
 use busbar_gateway::{GatewayConfig, KEY_CHARS_MIN};
 use busbar_safety_kernel::KernelConfig;
+use busbar_scheduler::core::commit::Retention;
 use busbar_service::config::{ConfigError, Sources, load};
 use busbar_service::telemetry::{LogConfig, TelemetryError, TraceConfig};
 use busbar_store::StoreConfig;
@@ -20,6 +21,10 @@ const HTTP_PORT: u16 = 8081;
 const GRPC_LISTEN: &str = "127.0.0.1:8080";
 const HEALTH_PORT: u16 = 9090;
 const SIGNING_KEY_ID: &str = "busbar-scheduler";
+/// What is over stays at least a minute, and at most ten years.
+const TTL_SECONDS_MIN: u64 = 60;
+const TTL_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+const LOG_ENTRIES_MIN: u64 = 10_000;
 
 /// The configuration of every role.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -160,6 +165,14 @@ pub(crate) struct SchedulerSection {
     pub(crate) lease_poll_ms: u64,
     /// The most live jobs that the cell takes.
     pub(crate) live_jobs_max: usize,
+    /// How long a finished job can be looked at, and an idempotency key stands for its job, in seconds.
+    pub(crate) job_ttl_seconds: u64,
+    /// How long input and result stay after the end of a job whose topic says nothing else, in seconds.
+    pub(crate) result_ttl_seconds: u64,
+    /// How long a dead letter is kept, with its input, in seconds.
+    pub(crate) dead_letter_ttl_seconds: u64,
+    /// About how many entries the log of jobs keeps: followers that fell back further begin anew.
+    pub(crate) log_entries_max: u64,
     /// A file with the key (P-256, PKCS #8 in PEM) that signs what the scheduler says on CAP's subjects; none means unsigned.
     pub(crate) signing_key_file: Option<PathBuf>,
     /// The name under which workers know that key.
@@ -168,6 +181,20 @@ pub(crate) struct SchedulerSection {
     pub(crate) worker_trust: Demand,
     /// What becomes of packets on CAP's subjects that are not signed by an enrolled key of their sender: `off`, `warn` or `enforce`.
     pub(crate) signatures: Demand,
+}
+
+impl SchedulerSection {
+    fn check_retention(&self) -> Result<(), Unfit> {
+        let ttls = [
+            ("job_ttl_seconds", self.job_ttl_seconds),
+            ("result_ttl_seconds", self.result_ttl_seconds),
+            ("dead_letter_ttl_seconds", self.dead_letter_ttl_seconds),
+        ];
+        if let Some((name, _)) = ttls.into_iter().find(|(_, ttl)| !(TTL_SECONDS_MIN..=TTL_SECONDS_MAX).contains(ttl)) {
+            return Err(Unfit::Ttl(name));
+        }
+        if self.log_entries_max < LOG_ENTRIES_MIN { Err(Unfit::LogEntries) } else { Ok(()) }
+    }
 }
 
 /// How much of a proof is demanded.
@@ -185,10 +212,15 @@ pub(crate) enum Demand {
 
 impl Default for SchedulerSection {
     fn default() -> Self {
+        let Retention { jobs, results, dead_letters, log_entries, .. } = Retention::default();
         Self {
             lease_ttl_ms: 2_000,
             lease_poll_ms: 250,
             live_jobs_max: 1_000_000,
+            job_ttl_seconds: jobs.as_secs(),
+            result_ttl_seconds: results.as_secs(),
+            dead_letter_ttl_seconds: dead_letters.as_secs(),
+            log_entries_max: log_entries,
             signing_key_file: None,
             signing_key_id: SIGNING_KEY_ID.to_owned(),
             worker_trust: Demand::Off,
@@ -302,6 +334,12 @@ pub(crate) enum Unfit {
     TrustWithoutKey,
     #[error("scheduler.signing_key_id must be 1 to 256 visible characters of ASCII")]
     SigningKeyId,
+    #[error(
+        "scheduler.{0} must be between {TTL_SECONDS_MIN} and {TTL_SECONDS_MAX}: what is over must be there long enough to be read, and end one day"
+    )]
+    Ttl(&'static str),
+    #[error("scheduler.log_entries_max must be at least {LOG_ENTRIES_MIN}, or followers lose their place whenever much happens")]
+    LogEntries,
     #[error("telemetry: {0}")]
     Telemetry(#[from] TelemetryError),
 }
@@ -343,6 +381,7 @@ impl Config {
         if !busbar_protocol::handshake::is_name(&self.scheduler.signing_key_id) {
             return Err(Unfit::SigningKeyId);
         }
+        self.scheduler.check_retention()?;
         self.telemetry.check()?;
         for (section, ttl_ms, poll_ms) in [
             ("scheduler", self.scheduler.lease_ttl_ms, self.scheduler.lease_poll_ms),
@@ -462,6 +501,10 @@ mod tests {
             "nats: {replicas: 2}",
             "gateway: {bootstrap_key: short}",
             "scheduler: {lease_ttl_ms: 500}",
+            "scheduler: {job_ttl_seconds: 1}",
+            "scheduler: {result_ttl_seconds: 0}",
+            "scheduler: {dead_letter_ttl_seconds: 99999999999}",
+            "scheduler: {log_entries_max: 10}",
             "telemetry: {sample_ratio: 2}",
             "telemetry: {otlp_endpoint: 'collector:4317'}",
         ] {

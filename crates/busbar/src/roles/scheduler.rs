@@ -6,6 +6,8 @@ use std::time::Duration;
 use busbar_protocol::ports::Records as _;
 use busbar_protocol::signing::{KeyError, PrivateKey};
 use busbar_rpc::{KernelClient, KernelClientOptions};
+use busbar_scheduler::core::cell::Settings;
+use busbar_scheduler::core::commit::Retention;
 use busbar_scheduler::{Ports, SchedulerConfig, TrustMode, Voice};
 use busbar_service::TaskSet;
 use busbar_service::clock::SystemClock;
@@ -76,12 +78,21 @@ const fn mode(demand: Demand) -> TrustMode {
 
 fn settings(config: &Config) -> SchedulerConfig {
     let section = &config.scheduler;
+    let defaults = SchedulerConfig::new(owner());
+    let retention = Retention {
+        jobs: Duration::from_secs(section.job_ttl_seconds),
+        results: Duration::from_secs(section.result_ttl_seconds),
+        dead_letters: Duration::from_secs(section.dead_letter_ttl_seconds),
+        log_entries: section.log_entries_max,
+        ..defaults.settings.retention
+    };
     SchedulerConfig {
         lease_ttl: Duration::from_millis(section.lease_ttl_ms),
         lease_poll: Duration::from_millis(section.lease_poll_ms),
         live_jobs_max: section.live_jobs_max,
         worker_trust: mode(section.worker_trust),
         signatures: mode(section.signatures),
-        ..SchedulerConfig::new(owner())
+        settings: Settings { retention, ..defaults.settings },
+        ..defaults
     }
 }
