@@ -183,13 +183,26 @@ fn document(a: &[Taken], b: &[Taken], pairs: &[Pair]) -> Value {
     json!({
         "format": 1, "bench": "compare", "commit": format!("{} and {}", commits[0], commits[1]),
         "taken_at": first.map(|taken| taken.taken_at.clone()), "machine": first.map(|taken| taken.machine.clone()),
-        "settings": { "compare": first.map(|taken| taken.settings[taken.bench.as_str()].clone()) },
+        "settings": { "compare": words(a, b) },
         "durability": first.and_then(|taken| taken.durability.clone()), "repetitions": a.len().min(b.len()),
         "exact_delivery": delivery(a.iter().chain(b)),
         "figures": pairs.iter().flat_map(|pair| pair.figures(commits)).collect::<Vec<_>>(),
         "summary": { "bench": "compare", "notes": [{ "title": title, "head": ["", "ratio", ""], "lines": lines }] },
         "raw": pairs.iter().map(judged).collect::<Vec<_>>(),
     })
+}
+
+/// The words after `tools/bench compare` with which it can be repeated.
+fn words(a: &[Taken], b: &[Taken]) -> Vec<String> {
+    let mut words = vec!["--rounds".to_owned(), a.len().min(b.len()).to_string(), commit(a).to_owned(), commit(b).to_owned()];
+    words.push("--".to_owned());
+    let settings = a.first().and_then(|taken| taken.settings[taken.bench.as_str()].as_object());
+    // Each result is of one run: that is how they come in turn.
+    for (name, value) in settings.into_iter().flatten().filter(|(name, _)| *name != "runs") {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        words.extend([format!("--{}", name.replace('_', "-")), value]);
+    }
+    words
 }
 
 /// All jobs of all results together; nothing if one does not say.
@@ -258,7 +271,7 @@ mod tests {
         let document = document(&a, &b, &pairs);
         assert_eq!(document["exact_delivery"], json!({ "checked": "ends", "jobs": 40, "lost": 0, "repeated": 4 }));
         assert_eq!(document["figures"][1]["of"], "b: busbar_sdk");
-        assert_eq!(document["settings"]["compare"]["jobs"], 5);
+        assert_eq!(document["settings"]["compare"], json!(["--rounds", "2", "a", "b", "--", "--jobs", "5"]));
     }
 
     #[test]

@@ -90,13 +90,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error
     if content.figures.is_empty() {
         return Err(format!("{} has no figures of {}", arguments.raw.display(), bench.name()).into());
     }
-    let document = document(*bench, &content, raw, taken_at, options);
+    let document = document(*bench, &content, &raw, taken_at, options);
     fs::write(file, serde_json::to_string_pretty(&document)? + "\n")?;
     eprintln!("raw figures: {}", file.display());
     Ok(())
 }
 
-fn document(bench: Bench, content: &Content, raw: Value, taken_at: &str, options: &[String]) -> Value {
+fn document(bench: Bench, content: &Content, raw: &Value, taken_at: &str, options: &[String]) -> Value {
     let lines: Vec<Value> = content.skipped.iter().map(|(who, why)| json!([who, why])).collect();
     let notes = json!([{ "title": "What could not be measured", "head": ["", "why"], "lines": lines }]);
     let settings: Map<String, Value> = [(bench.name().to_owned(), settings(options))].into_iter().collect();
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(content.figures[0], Figure::of("cold start", "the sandbox", "ms", &[1.0, 2.0, 3.0]));
         assert_eq!((content.figures[1].of.as_str(), content.figures[1].name.as_str()), ("guest", "hunt"));
         assert_eq!(content.skipped, [("hunt: PARI/GP".to_owned(), "it is not installed".to_owned())]);
-        let document = document(Bench::Work, &content, raw, "2026-01-01T00:00:00Z", &["--runs".to_owned(), "3".to_owned()]);
+        let document = document(Bench::Work, &content, &raw, "2026-01-01T00:00:00Z", &["--runs".to_owned(), "3".to_owned()]);
         assert_eq!(document["settings"], json!({ "work": { "runs": "3" } }));
         assert_eq!(document["summary"]["notes"][0]["lines"][0][0], "hunt: PARI/GP");
     }

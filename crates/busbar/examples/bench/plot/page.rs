@@ -115,9 +115,12 @@ fn commit(document: &Document) -> String {
     document.commit.clone().unwrap_or_else(|| "an unknown commit".to_owned())
 }
 
-/// The command with every option that has a value.
+/// The command with every option that has a value; or with the words that it was given, where those are kept.
 fn command(document: &Document) -> String {
     let mut command = format!("tools/bench {}", document.bench);
+    for word in document.settings[&document.bench].as_array().into_iter().flatten() {
+        let _ = write!(command, " {}", words(word));
+    }
     for (name, value) in document.settings[&document.bench].as_object().into_iter().flatten() {
         let value = match value {
             Value::Array(values) => values.iter().map(words).collect::<Vec<String>>().join(","),
