@@ -27,11 +27,11 @@ const ENDING: &str = "tgz";
 pub(crate) struct Packed {
     name: String,
     archive: Vec<u8>,
-    /// The pools that its topics name.
+    /// The pools of its topics that have a module: those that `worker` can serve.
     pools: BTreeSet<String>,
 }
 
-/// The pools that topics of packs name.
+/// The pools of topics with a module.
 pub(crate) fn pools(packs: &[Packed]) -> BTreeSet<String> {
     packs.iter().flat_map(|pack| pack.pools.iter().cloned()).collect()
 }
@@ -78,7 +78,7 @@ fn packed(path: &Path) -> Result<Packed, DevError> {
 }
 
 fn pools_of(pack: &Pack) -> BTreeSet<String> {
-    pack.topics.iter().flat_map(|topic| topic.pools.iter().cloned()).collect()
+    pack.topics.iter().filter(|topic| !topic.module.is_empty()).flat_map(|topic| topic.pools.iter().cloned()).collect()
 }
 
 fn of_folder(folder: &Path, name: &str) -> Result<Pack, DevError> {
@@ -161,7 +161,11 @@ mod tests {
         let packs = find(Some(dir.path())).expect("good");
         assert_eq!(packs.iter().map(|pack| pack.name.as_str()).collect::<Vec<_>>(), ["a", "b.tgz"]);
         assert_eq!(packs[1].archive, b"alone");
-        assert_eq!(pools(&packs), BTreeSet::from(["p".to_owned()]));
+        assert_eq!(pools(&packs), BTreeSet::new(), "no worker of ours can serve what has no module");
+        write(dir.path(), "a/pack.yaml", &format!("{manifest}modules: [{{name: m, file: m.wasm}}]\n"));
+        write(dir.path(), "a/m.wasm", "\0asm\u{1}\0\0\0");
+        write(dir.path(), "a/t.yaml", "topics: [{topic: job.a.x, pools: [p, q], module: m}]");
+        assert_eq!(pools(&find(Some(dir.path())).expect("good")), ["p", "q"].map(str::to_owned).into());
         write(dir.path(), "a/t.yaml", "topics: [{topic: job.b.x, pools: [p]}]");
         let error = find(Some(dir.path())).expect_err("a foreign topic").to_string();
         assert!(error.contains("pack_invalid") && error.contains("job.b.x"), "{error}");

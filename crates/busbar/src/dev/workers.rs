@@ -1,5 +1,5 @@
-//! The workers of `dev`: processes of their own, as everywhere. Those that were asked for are in one pool; each other pool that a pack names gets one more,
-//! so that everything that was installed finds somebody who does it.
+//! The workers of `dev`: processes of their own, as everywhere. Those that were asked for are in one pool; each other pool that a pack names for
+//! its modules gets one more, so that every module that was installed finds somebody who runs it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
