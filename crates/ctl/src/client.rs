@@ -71,6 +71,14 @@ impl Client {
         self.answer(path, request.call())
     }
 
+    /// The first bytes of an answer, however long it is.
+    pub(crate) fn get_beginning(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+        let mut beginning = Vec::with_capacity(bytes_max);
+        let unreadable = |error: io::Error| Failure::Unreadable { path: path.to_owned(), detail: error.to_string() };
+        self.get_stream(path)?.take(bytes_max as u64).read_to_end(&mut beginning).map_err(unreadable)?;
+        Ok(beginning)
+    }
+
     /// Asks for an answer that is read as it comes, without an end.
     pub(crate) fn get_stream(&self, path: &str) -> Result<BodyReader<'static>, Failure> {
         let mut request = self.agent.get(self.address(path)).header("accept", "text/event-stream");

@@ -13,6 +13,8 @@ pub(crate) struct Progress {
     title: &'static str,
     what: &'static str,
     bar: Option<ProgressBar>,
+    /// What else is known.
+    note: String,
     told: Instant,
 }
 
@@ -22,13 +24,18 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template(&format!(
-                "  {{msg:12}} {{bar:40}} {{pos:>6}}/{{len}} {what}  {{elapsed}}  {{per_sec}}"
+                "  {{msg:12}} {{bar:40}} {{pos:>6}}/{{len}} {what}  {{elapsed}}  {{per_sec}}  {{prefix}}"
             ));
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_message(title);
             bar
         });
-        Self { title, what, bar, told: Instant::now() }
+        Self { title, what, bar, note: String::new(), told: Instant::now() }
+    }
+
+    /// What is shown beside the counts from now on.
+    pub(crate) fn note(&mut self, note: String) {
+        self.note = note;
     }
 
     pub(crate) fn show(&mut self, done: u64, total: u64) {
@@ -36,10 +43,13 @@ impl Progress {
             Some(bar) => {
                 bar.set_length(total.max(1));
                 bar.set_position(done);
+                bar.set_prefix(self.note.clone());
             }
             None if self.told.elapsed() >= PLAIN_LINE_EVERY => {
                 self.told = Instant::now();
-                let _ = writeln!(std::io::stderr(), "  {}: {done} of {total} {} done", self.title, self.what);
+                let separator = if self.note.is_empty() { "" } else { "; " };
+                let (title, what, note) = (self.title, self.what, &self.note);
+                let _ = writeln!(std::io::stderr(), "  {title}: {done} of {total} {what} done{separator}{note}");
             }
             None => {}
         }

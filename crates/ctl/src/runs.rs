@@ -29,17 +29,35 @@ pub(crate) struct Wanted {
 /// # Errors
 /// The first run that is refused or does not succeed, with its reason.
 pub(crate) fn run_all(client: &Client, title: &'static str, wanted: &[Wanted]) -> Result<Vec<RunView>, Failure> {
+    run_and_hear(client, title, wanted, |_| String::new())
+}
+
+/// The same; what `hear` makes of each change is shown beside how far they are.
+///
+/// # Errors
+/// As for [`run_all`].
+pub(crate) fn run_and_hear(
+    client: &Client,
+    title: &'static str,
+    wanted: &[Wanted],
+    hear: impl FnMut(&RunChange) -> String,
+) -> Result<Vec<RunView>, Failure> {
     let mut runs = Vec::with_capacity(wanted.len());
     for Wanted { workflow, input } in wanted {
         let reply: StartReply = client.post(&format!("/api/v1/workflows/{}/runs", encode(workflow)), input)?;
         runs.push(reply.run_id);
     }
-    follow(client, title, &runs)?;
+    follow(client, title, &runs, hear)?;
     runs.iter().map(|run| ended(client, run)).collect()
 }
 
 /// Follows runs until all of them have ended.
-fn follow(client: &Client, title: &'static str, runs: &[String]) -> Result<(), Failure> {
+fn follow(
+    client: &Client,
+    title: &'static str,
+    runs: &[String],
+    mut hear: impl FnMut(&RunChange) -> String,
+) -> Result<(), Failure> {
     let kinds = ["run", "step"].map(str::to_owned).into();
     let mut stream = Stream::open(client, StreamFilter { run: runs.to_vec(), kind: kinds, ..StreamFilter::default() })?;
     let mut live: BTreeSet<String> = runs.iter().cloned().collect();
@@ -52,6 +70,7 @@ fn follow(client: &Client, title: &'static str, runs: &[String]) -> Result<(), F
             Some(StreamItem::Run(change)) => {
                 heard = Instant::now();
                 parts.take(&change);
+                progress.note(hear(&change));
                 if change.state.is_terminal() {
                     live.remove(&change.run_id);
                 }

@@ -38,6 +38,20 @@ impl<K: Eq + Hash + Clone, V: Clone> OnceCache<K, V> {
         Self { entries: Mutex::new(Entries { by_key: HashMap::new(), uses: 0 }), values_max, bytes_max }
     }
 
+    /// The kept value, if it was made. Does not wait for one that is being made.
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        let slot = {
+            let mut entries = lock(&self.entries);
+            entries.uses += 1;
+            let last_use = entries.uses;
+            let entry = entries.by_key.get_mut(key).filter(|entry| entry.bytes.is_some())?;
+            entry.last_use = last_use;
+            Arc::clone(&entry.slot)
+        };
+        // It was made: nobody holds it for longer than a copy takes.
+        lock(&slot).clone()
+    }
+
     /// The kept value, or the one that `make` makes. Others who ask for the same key wait; if making fails, the next of them tries.
     pub(crate) fn get_or_make<E>(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<V, E> {
         let slot = self.slot(key);
@@ -130,6 +144,21 @@ mod tests {
             }
         });
         assert_eq!(makes.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_is_being_made_is_not_waited_for() {
+        let cache = OnceCache::new(2, 100);
+        assert_eq!(cache.get(&"a"), None);
+        let seen = cache.get_or_make(&"a", || {
+            assert_eq!(cache.get(&"a"), None);
+            made(1)
+        });
+        assert_eq!((seen, cache.get(&"a")), (Ok(1), Some(1)));
+        assert_eq!(cache.get_or_make(&"b", || made(2)), Ok(2));
+        assert_eq!(cache.get(&"a"), Some(1));
+        assert_eq!(cache.get_or_make(&"c", || made(3)), Ok(3));
+        assert_eq!((cache.get(&"a"), cache.get(&"b")), (Some(1), None), "looking at one is a use of it");
     }
 
     #[test]

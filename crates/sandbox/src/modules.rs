@@ -126,6 +126,18 @@ impl Sandbox {
         self.load_as(digest, Build::Metered, fetch)
     }
 
+    /// The module with this digest, if it is kept in memory. Does not block.
+    #[must_use]
+    pub fn loaded(&self, digest: &Sha256Hex) -> Option<Module> {
+        self.modules.get(&(digest.clone(), Build::Plain))
+    }
+
+    /// The same of those whose instructions are counted.
+    #[must_use]
+    pub fn loaded_metered(&self, digest: &Sha256Hex) -> Option<Module> {
+        self.modules.get(&(digest.clone(), Build::Metered))
+    }
+
     fn load_as<E>(
         &self,
         digest: &Sha256Hex,

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use busbar_blobs::{BlobError, Blobs};
-use busbar_sandbox::{Artifact, GuestEvents, Limits, ModuleError, Sandbox, Task, Usage};
+use busbar_sandbox::{Artifact, GuestEvents, Limits, Module, ModuleError, Sandbox, Task, Usage};
 use busbar_sdk::{
     Artifacts, CheckpointSender, Checkpoints, Code, Context, Failure, Request, Sha256Hex, Span, SpanKind, Tracer, ago,
 };
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::in_full;
 use crate::input::artifact_ids;
+use crate::loader::{LoadError, Loader, Wanted};
 use crate::meters::Meters;
 use crate::threads::{Panicked, Threads};
 
@@ -30,7 +30,8 @@ const MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// What it takes to run guests.
 pub(crate) struct Guests {
-    pub(crate) sandbox: Sandbox,
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) loader: Loader,
     pub(crate) threads: Threads,
     pub(crate) blobs: Blobs,
     pub(crate) artifacts: Artifacts,
@@ -44,10 +45,10 @@ impl Guests {
     pub(crate) async fn run(self: Arc<Self>, context: Context, request: Request) -> Result<Bytes, Failure> {
         let digest = digest_of(request.env.get(MODULE).map_or("", String::as_str))?;
         let limits = limits_of(request.env.get(LIMITS).map(String::as_str))?;
-        let (artifacts, checkpoint) = tokio::select! {
+        let Given { artifacts, checkpoint, module } = tokio::select! {
             biased;
             () = context.cancelled() => return Err(Failure::cancelled()),
-            given = self.given(&context, &request.input) => given?,
+            given = self.given(&context, &request.input, digest, &limits) => given?,
         };
         let cancel = CancellationToken::new();
         // Also when nobody waits any more: a guest never outlives its attempt.
@@ -58,18 +59,25 @@ impl Guests {
         let about = context.clone();
         let events = Box::new(Telling { context, checkpoints: keeping.sender() });
         let task = Task { limits, artifacts, checkpoint, events, cancel, ..Task::new(request.input) };
-        let (guests, runtime) = (Arc::clone(&self), Handle::current());
-        let lines = tracing::Span::current();
-        let work = move || lines.in_scope(|| guests.load_and_run(&digest, task, &about, &runtime));
+        let (guests, lines) = (Arc::clone(&self), tracing::Span::current());
+        let work = move || lines.in_scope(|| guests.run_loaded(&module, task, &about));
         let ran = self.threads.run(work).await;
         // Before the result is told: the next attempt may follow at once.
         keeping.finish().await;
-        ran.unwrap_or_else(|panicked: Panicked| Err(Failure::of(Code::Internal, panicked.to_string())))
+        ran.unwrap_or_else(|panicked| Err(broken(panicked)))
     }
 
-    /// What the guest finds below `/in`.
-    async fn given(&self, context: &Context, input: &[u8]) -> Result<(Vec<Artifact>, Option<Bytes>), Failure> {
-        Ok((self.grant(context, input).await?, self.checkpoints.last(context).await?))
+    /// The guest, and what it finds below `/in`.
+    async fn given(&self, context: &Context, input: &[u8], digest: Sha256Hex, limits: &Limits) -> Result<Given, Failure> {
+        let (artifacts, checkpoint) = (self.grant(context, input).await?, self.checkpoints.last(context).await?);
+        let (blobs, of) = (self.blobs.clone(), digest.clone());
+        let fetch = async move { blobs.read(&of, MODULE_BYTES_MAX).await };
+        let loaded = self.loader.load(Wanted { digest, metered: limits.fuel > 0 }, fetch).await;
+        let module = loaded.map_err(|error| match error {
+            LoadError::Module(error) => module_failure(&error),
+            LoadError::Panicked(panicked) => broken(panicked),
+        })?;
+        Ok(Given { artifacts, checkpoint, module })
     }
 
     /// The files of the artifacts that the input names.
@@ -88,19 +96,13 @@ impl Guests {
     }
 
     /// Blocks for as long as the guest runs: only for the threads that are kept for this.
-    fn load_and_run(&self, digest: &Sha256Hex, task: Task, about: &Context, runtime: &Handle) -> Result<Bytes, Failure> {
-        let fetch = || runtime.block_on(self.blobs.read(digest, MODULE_BYTES_MAX));
-        let loaded = match task.limits.fuel {
-            0 => self.sandbox.load(digest, fetch),
-            _ => self.sandbox.load_metered(digest, fetch),
-        };
-        let module = loaded.map_err(|error| module_failure(&error))?;
-        let (began, limits) = (Instant::now(), task.limits);
+    fn run_loaded(&self, module: &Module, task: Task, about: &Context) -> Result<Bytes, Failure> {
+        let (began, limits, digest) = (Instant::now(), task.limits, module.digest());
         let tell = |usage: &Usage, code: Option<Code>| {
             self.meters.guest(usage, code);
             self.trace(about, &Ran { digest, limits, usage, code, began });
         };
-        match self.sandbox.run(&module, task) {
+        match self.sandbox.run(module, task) {
             Ok(output) => {
                 let (cpu, wall, memory_bytes) = (output.usage.cpu, output.usage.wall, output.usage.memory_bytes_peak);
                 tracing::debug!(module = %digest, ?cpu, ?wall, memory_bytes, "a guest has succeeded");
@@ -115,6 +117,13 @@ impl Guests {
             }
         }
     }
+}
+
+/// What a run takes.
+struct Given {
+    artifacts: Vec<Artifact>,
+    checkpoint: Option<Bytes>,
+    module: Module,
 }
 
 /// A guest that has run.
@@ -168,6 +177,11 @@ impl GuestEvents for Telling {
     fn log(&mut self, line: &str) {
         self.context.log(line);
     }
+}
+
+/// Our own mistake.
+fn broken(panicked: Panicked) -> Failure {
+    Failure::of(Code::Internal, panicked.to_string())
 }
 
 fn digest_of(text: &str) -> Result<Sha256Hex, Failure> {

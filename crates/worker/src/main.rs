@@ -6,7 +6,7 @@
 //!  worker.<id>.jobs ─► SDK ─► BUSBAR_MODULE in env? ── no ──► job.echo gives its input back
 //!                                   │ yes
 //!                                   ▼
-//!      module from blobs, artifacts from blobs ─► sandbox, on a thread of a pool of its own ─► output or failure ─► SDK
+//!      artifacts from blobs, module from memory or the loader ─► sandbox, on a thread of a pool of its own ─► output or failure ─► SDK
 //! ```
 //!
 //! Exit codes: 0 drained after a signal; 1 something failed, or a second signal cut the drain short; 2 wrong usage.
@@ -27,6 +27,7 @@ mod args;
 mod failure;
 mod guests;
 mod input;
+mod loader;
 mod meters;
 mod scratch;
 mod serve;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::args::{Args, ECHO};
 use crate::failure::{Fatal, in_full};
 use crate::guests::{Guests, MODULE};
+use crate::loader::Loader;
 use crate::meters::{Health, Meters};
 use crate::scratch::{Scratch, make_private};
 use crate::signals::Signals;
@@ -54,7 +55,9 @@ pub(crate) async fn serve(args: &Args, ground: Ground, tracer: Tracer, signals: 
         None => None,
     };
     let runs_max = u32::try_from(args.slots()).unwrap_or(u32::MAX);
-    let sandbox = Sandbox::new(SandboxConfig { cache_dir: Some(cache), runs_max, ..SandboxConfig::new(scratch.tasks()) })?;
+    let config = SandboxConfig { cache_dir: Some(cache), runs_max, ..SandboxConfig::new(scratch.tasks()) };
+    let sandbox = Arc::new(Sandbox::new(config)?);
+    let loader = Loader::new(Arc::clone(&sandbox));
     let threads = Threads::start(args.slots()).map_err(Fatal::Threads)?;
     let options = args.options(wall);
     let worker = tokio::select! {
@@ -67,7 +70,7 @@ pub(crate) async fn serve(args: &Args, ground: Ground, tracer: Tracer, signals: 
     }
     let worker = worker.with_tracer(tracer.clone());
     let (artifacts, checkpoints) = (worker.artifacts(), worker.checkpoints());
-    let guests = Arc::new(Guests { sandbox, threads, blobs, artifacts, checkpoints, meters, tracer });
+    let guests = Arc::new(Guests { sandbox, loader, threads, blobs, artifacts, checkpoints, meters, tracer });
     with_handlers(worker, &guests).run(signals.first()).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-/// Compiling a large module recurses deeply; only touched pages cost memory.
+/// More than calls from a guest into the host need; only touched pages cost memory.
 const STACK_BYTES: usize = 8 << 20;
 
 type Work = Box<dyn FnOnce() + Send>;

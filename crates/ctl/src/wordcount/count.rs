@@ -12,9 +12,10 @@ use busbar_api::RunView;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::partial::Partial;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::runs::{Wanted, output, run_all};
+use crate::runs::{Wanted, output, run_and_hear};
 
 const WORKFLOW: &str = "wordcount.count";
 /// As many as the workflow takes.
@@ -109,7 +110,8 @@ pub(crate) fn count(
             "parts": wave, "sums": total.sums, "top": options.top,
             "stop_words": options.stop_words, "min_length": options.min_length,
         });
-        let run = run_all(client, "words", &[Wanted { workflow: WORKFLOW, input }])?.pop();
+        let mut partial = Partial::of(client);
+        let run = run_and_hear(client, "words", &[Wanted { workflow: WORKFLOW, input }], |change| partial.hear(change))?.pop();
         let run = run.ok_or_else(|| Failure::Failed("a run was started, and is not there".to_owned()))?;
         total = output(client, &run)?;
         bytes += wave.iter().map(|part| part.end - part.start).sum::<u64>();

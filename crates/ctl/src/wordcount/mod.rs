@@ -9,6 +9,7 @@
 pub(crate) mod corpus;
 pub(crate) mod count;
 pub(crate) mod files;
+mod partial;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

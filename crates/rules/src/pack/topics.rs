@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::in_pack;
 use super::names::check_topic;
 use super::{Broken, Module};
-use crate::Schema;
+use crate::{ImportGroup, Schema};
 
 /// `topics.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -175,17 +175,6 @@ struct Limits {
     repeatable: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     imports: Option<BTreeSet<ImportGroup>>,
-}
-
-/// Functions that a guest may import. The sandbox reads the same names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ImportGroup {
-    Files,
-    Clocks,
-    Waiting,
-    Random,
-    Reports,
 }
 
 impl TopicsFile {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use busbar_protocol::cap::PolicyRemediation;
 use busbar_protocol::ids;
 use busbar_rules::constraints::RedactionLevel;
-use busbar_rules::{Constraints, Glob, TopicPattern};
+use busbar_rules::{Constraints, Glob, TopicPattern, imports};
 use serde_saphyr::Spanned;
 
 use crate::core::decision::Decision;
@@ -220,13 +220,21 @@ fn constraints(document: ConstraintsDocument) -> Result<Constraints, String> {
         network_allowlist: sandbox.network_allowlist.map(set),
         fs_read_only: sandbox.fs_read_only.map(set),
         fs_read_write: sandbox.fs_read_write.map(set),
-        allowed_tools: tools.allowed_tools.map(set),
+        allowed_tools: tools.allowed_tools.map(known_tools).transpose()?,
         allowed_commands: tools.allowed_commands.map(set),
         max_files: positive("diff.max_files", diff.max_files)?,
         max_lines: positive("diff.max_lines", diff.max_lines)?,
         deny_path_globs: set(diff.deny_path_globs),
         redaction_level,
     })
+}
+
+/// What is named like a group of imports must be one.
+fn known_tools(tools: Vec<String>) -> Result<BTreeSet<String>, String> {
+    match imports::no_group(tools.iter().map(String::as_str)) {
+        Some(tool) => Err(format!("toolchain.allowed_tools: {tool:?} is no group of functions that guests import")),
+        None => Ok(set(tools)),
+    }
 }
 
 /// On the wire 0 means "not stated", so that a limit of 0 would be no limit at all.

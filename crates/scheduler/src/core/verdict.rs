@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use busbar_protocol::busbar::JobDecision;
-use busbar_protocol::cap::{JobRequest, PolicyCheckRequest, PolicyCheckResponse, PolicyConstraints};
+use busbar_protocol::cap::{JobRequest, PolicyCheckRequest, PolicyCheckResponse, PolicyConstraints, ToolchainConstraints};
 use busbar_protocol::envelope;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
+use busbar_rules::ImportGroup;
 use serde_json::Value;
 
 use super::job::Job;
@@ -39,7 +40,7 @@ pub fn question(job: &Job) -> PolicyCheckRequest {
 #[must_use]
 pub fn verdict(job: &Job, answer: &PolicyCheckResponse, now: Timestamp) -> Verdict {
     let constraints = answer.constraints.clone().unwrap_or_default();
-    let budgets = constraints.budgets.unwrap_or_default();
+    let (budgets, tools) = (constraints.budgets.unwrap_or_default(), constraints.toolchain.unwrap_or_default());
     let run_ms_max = u64::try_from(budgets.max_runtime_ms).ok().filter(|most| *most > 0);
     let attempts_max = u32::try_from(budgets.max_retries).ok().filter(|most| *most > 0).map(|most| most + 1);
     Verdict {
@@ -54,7 +55,7 @@ pub fn verdict(job: &Job, answer: &PolicyCheckResponse, now: Timestamp) -> Verdi
         redacted_request: redacted(&job.request, &answer.redacted_context_ptr),
         run_ms_max,
         attempts_max,
-        limits: run_ms_max.map(|most| tightened(&job.plan.limits, most)),
+        limits: tightened(&job.plan.limits, run_ms_max, imports_left(&job.plan.module, &tools).as_deref()),
     }
 }
 
@@ -77,12 +78,32 @@ fn redacted(request: &[u8], context_ptr: &str) -> Option<bytes::Bytes> {
     Some(envelope::patch_request(&envelope::without_context_ref(request), &patch))
 }
 
-/// The sandbox limits with the wall clock bound to what the decision allows; a decision can only lower a limit.
-fn tightened(limits: &str, run_ms_max: u64) -> String {
+/// The groups of functions that a guest may still import, where the decision says which tools may be used.
+fn imports_left(module: &str, toolchain: &ToolchainConstraints) -> Option<Vec<ImportGroup>> {
+    let tools = &toolchain.allowed_tools;
+    let is_stated = !tools.is_empty() && !module.is_empty();
+    is_stated.then(|| ImportGroup::ALL.into_iter().filter(|group| group.is_among(tools)).collect())
+}
+
+/// The sandbox limits under what a decision allows, which can only lower them; none where it says nothing of them.
+fn tightened(limits: &str, run_ms_max: Option<u64>, imports: Option<&[ImportGroup]>) -> Option<String> {
+    if run_ms_max.is_none() && imports.is_none() {
+        return None;
+    }
     let mut all: BTreeMap<String, Value> = serde_json::from_str(limits).unwrap_or_default();
-    let wall_ms = all.get("wall_ms").and_then(Value::as_u64).map_or(run_ms_max, |wall_ms| wall_ms.min(run_ms_max));
-    all.insert("wall_ms".to_owned(), wall_ms.into());
-    serde_json::to_string(&all).unwrap_or_default()
+    if let Some(most) = run_ms_max {
+        let wall_ms = all.get("wall_ms").and_then(Value::as_u64).map_or(most, |wall_ms| wall_ms.min(most));
+        all.insert("wall_ms".to_owned(), wall_ms.into());
+    }
+    if let Some(left) = imports {
+        // A topic that says nothing of imports allows all of them.
+        let own = all.get("imports").and_then(Value::as_array);
+        let is_own = |name: &str| own.is_none_or(|own| own.iter().any(|group| group.as_str() == Some(name)));
+        let both = left.iter().map(|group| group.as_str()).filter(|name| is_own(name));
+        let both: Vec<Value> = both.map(Value::from).collect();
+        all.insert("imports".to_owned(), both.into());
+    }
+    Some(serde_json::to_string(&all).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -93,10 +114,34 @@ mod tests {
 
     #[test]
     fn a_decision_lowers_the_wall_clock_and_leaves_every_other_limit() {
-        assert_eq!(tightened("", 7), r#"{"wall_ms":7}"#);
-        assert_eq!(tightened(r#"{"wall_ms":5}"#, 7), r#"{"wall_ms":5}"#);
+        let short = |limits| tightened(limits, Some(7), None);
+        assert_eq!(short("").as_deref(), Some(r#"{"wall_ms":7}"#));
+        assert_eq!(short(r#"{"wall_ms":5}"#).as_deref(), Some(r#"{"wall_ms":5}"#));
         let all = r#"{"cpu_ms":1,"imports":["files"],"repeatable":true,"wall_ms":9}"#;
-        assert_eq!(tightened(all, 7), r#"{"cpu_ms":1,"imports":["files"],"repeatable":true,"wall_ms":7}"#);
+        let lowered = r#"{"cpu_ms":1,"imports":["files"],"repeatable":true,"wall_ms":7}"#;
+        assert_eq!(short(all).as_deref(), Some(lowered));
+        assert_eq!(tightened(all, None, None), None, "it says nothing");
+    }
+
+    #[test]
+    fn a_decision_takes_imports_away_and_gives_none() {
+        let left = [ImportGroup::Files, ImportGroup::Reports];
+        let narrow = |limits, left: &[ImportGroup]| tightened(limits, None, Some(left)).expect("lowered");
+        assert_eq!(narrow("", &left), r#"{"imports":["files","reports"]}"#);
+        assert_eq!(narrow(r#"{"cpu_ms":1}"#, &[]), r#"{"cpu_ms":1,"imports":[]}"#);
+        assert_eq!(narrow(r#"{"imports":["reports","random"]}"#, &left), r#"{"imports":["reports"]}"#);
+    }
+
+    #[test]
+    fn tools_are_groups_of_imports_for_guests_alone() {
+        let toolchain = |tools: &[&str]| ToolchainConstraints {
+            allowed_tools: tools.iter().map(|tool| (*tool).to_owned()).collect(),
+            ..ToolchainConstraints::default()
+        };
+        assert_eq!(imports_left("sha256:0", &toolchain(&[])), None);
+        assert_eq!(imports_left("sha256:0", &toolchain(&["cc", "wasm.random"])), Some(vec![ImportGroup::Random]));
+        assert_eq!(imports_left("sha256:0", &toolchain(&["cc"])), Some(Vec::new()));
+        assert_eq!(imports_left("", &toolchain(&["cc"])), None);
     }
 
     #[test]

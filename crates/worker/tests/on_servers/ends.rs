@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::guests::{continuing, empty, guest, looping, sleeping};
 use crate::packs::shipped;
-use crate::rig::{Job, Rig, TENANT, end};
+use crate::rig::{Job, Rig, SLOTS, TENANT, end};
 
 const SUCCEEDED: (JobStatus, &str) = (JobStatus::Succeeded, "");
 
@@ -105,10 +105,15 @@ async fn a_module_must_be_what_its_digest_says() {
     }
 }
 
-fn overwrite(rig: &Rig, module: &str, content: &[u8]) {
+fn blob_file(rig: &Rig, module: &str) -> std::path::PathBuf {
     let digits = module.strip_prefix("sha256:").unwrap();
     let path = rig.blobs.folder().join("sha256").join(&digits[..2]).join(&digits[2..]);
     assert!(path.is_file());
+    path
+}
+
+fn overwrite(rig: &Rig, module: &str, content: &[u8]) {
+    let path = blob_file(rig, module);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(path, content).unwrap();
 }
@@ -197,6 +202,32 @@ async fn a_cancelled_guest_stops() {
         let result = rig.result(name).await;
         assert_eq!(end(&result), (JobStatus::Cancelled, "cancelled"));
         assert_eq!(result.error_message, "not needed");
+    }
+}
+
+/// The file of its module is a pipe into which nobody writes: it cannot even be opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_cancelled_does_not_wait_for_a_module_and_leaves_its_slot() {
+    let mut rig = Rig::start().await;
+    let _worker = rig.worker().await;
+    let stuck = rig.module(looping()).await;
+    let path = blob_file(&rig, &stuck);
+    std::fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let names: Vec<String> = (0..SLOTS).map(|number| format!("stuck-{number}")).collect();
+    for name in &names {
+        rig.dispatch(&Job::guest(name, &stuck, Value::Null)).await;
+    }
+    rig.beat(|beat| beat.held.len() == names.len()).await;
+    for name in &names {
+        rig.cancel(name).await;
+        assert_eq!(end(&rig.result(name).await), (JobStatus::Cancelled, "cancelled"));
+    }
+    // All slots are free again, for guests as well.
+    let good = rig.module(empty()).await;
+    let jobs: Vec<Job> = names.iter().map(|name| Job::guest(format!("after-{name}"), &good, Value::Null)).collect();
+    for result in rig.run(&jobs).await {
+        assert_eq!(end(&result), SUCCEEDED, "{}", result.error_message);
     }
 }
 

@@ -37,7 +37,7 @@ rules:
     constraints:
       budgets: {max_runtime_ms: 1000, max_retries: 1, max_artifact_bytes: 10, max_concurrent_jobs: 2}
       sandbox: {isolated: true, network_allowlist: [], fs_read_only: [/in], fs_read_write: [/tmp]}
-      toolchain: {allowed_tools: [cc], allowed_commands: [make]}
+      toolchain: {allowed_tools: [cc, wasm.files], allowed_commands: [make]}
       diff: {max_files: 3, max_lines: 4, deny_path_globs: ["*.key"]}
       redaction_level: High
     remediations:
@@ -96,6 +96,11 @@ fn a_bad_bundle_is_refused_with_the_place() {
         ("rules: [{id: a, match: {topics: ['job.[']}, decision: allow}]", "match.topics", "no pattern"),
         ("rules: [{id: a, decision: allow, constraints: {budgets: {max_retries: 0}}}]", "constraints", "at least 1"),
         ("rules: [{id: a, decision: allow, constraints: {redaction_level: some}}]", "constraints", "redaction_level"),
+        (
+            "rules: [{id: a, decision: allow, constraints: {toolchain: {allowed_tools: [cc, wasm.clock]}}}]",
+            "constraints",
+            "wasm.clock",
+        ),
         ("default_decision: throttle", "line 1", "default_decision"),
         ("tenants: {t: {allowed_repo_hosts: [x]}}", "tenants.t", "nothing enforces"),
         ("rules: []\nrules: []\n", "line 2", ""),
