@@ -39,9 +39,24 @@ impl Peer {
         Self::pari("ispseudoprime, each odd number", &format!("forstep(n={from}+1,{from}+{length},2,if(ispseudoprime(n),c++))"))
     }
 
+    /// Each number without a factor up to a bound; picking them out is not counted.
+    pub(crate) fn pari_survivors(from: u64, length: u64, bound: u32) -> Self {
+        let body = "for(i=1,#v,if(ispseudoprime(v[i]),c++))";
+        let peer = Self::pari("ispseudoprime, each survivor", body);
+        let pick = format!(
+            "default(parisizemax,\"1G\");\nP=1;forprime(p=3,{bound},P*=p);\nv=List();forstep(n={from}+1,{from}+{length},2,if(gcd(n,P)==1,listput(v,n)));v=Vec(v);\n"
+        );
+        Self { script: pick + &peer.script, ..peer }
+    }
+
     fn perl(what: &str, import: &str, body: &str) -> Self {
+        Self::perl_after(what, import, "", body)
+    }
+
+    /// What `before` does is not counted.
+    fn perl_after(what: &str, import: &str, before: &str, body: &str) -> Self {
         let script = format!(
-            "use strict; use warnings; use Math::Prime::Util qw({import}); my $c=0; my $t=(times)[0]; {body}; printf(\"%d %.6f\\n\",$c,(times)[0]-$t);"
+            "use strict; use warnings; use Math::Prime::Util qw({import}); {before}; my $c=0; my $t=(times)[0]; {body}; printf(\"%d %.6f\\n\",$c,(times)[0]-$t);"
         );
         Self { name: format!("Math::Prime::Util {what}"), program: "perl", arguments: vec!["-".into()], script }
     }
@@ -53,6 +68,17 @@ impl Peer {
     pub(crate) fn perl_each(from: u64, length: u64) -> Self {
         let body = format!("for (my $n={from}+1; $n<={from}+{length}; $n+=2) {{ $c++ if is_prob_prime($n) }}");
         Self::perl("is_prob_prime, each odd number", "is_prob_prime", &body)
+    }
+
+    /// As [`Self::pari_survivors`].
+    pub(crate) fn perl_survivors(from: u64, length: u64, bound: u32) -> Self {
+        let pick = format!(
+            "my ($f,$l)=({from}+1,{length}/2); my @m=(0)x$l; \
+             for my $p (@{{primes(3,{bound})}}) {{ my $r=$f%$p; my $i=$r ? (($p-$r)%2 ? ($p-$r+$p)/2 : ($p-$r)/2) : 0; \
+             for (; $i<$l; $i+=$p) {{ $m[$i]=1 }} }} my @s=map {{ $f+2*$_ }} grep {{ !$m[$_] }} 0..$l-1"
+        );
+        let body = "for my $n (@s) { $c++ if is_prob_prime($n) }";
+        Self::perl_after("is_prob_prime, each survivor", "is_prob_prime primes", &pick, body)
     }
 
     /// Both halves, always, as a census runs them.
