@@ -1,9 +1,11 @@
 //! Whatever is killed, no acknowledged job is lost, none ends twice, and none is executed again without need.
 //!
 //! 2,000 jobs of 20 to 200 ms run on 8 slots. The kill comes when 500 to 1,500 have ended and all 8 slots are executing: the
-//! worker is frozen for the look, so that both are certain.
+//! worker is frozen for the look, so that both are certain, and that it holds no attempt beside those.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use busbar_protocol::busbar::JobState;
 
@@ -15,6 +17,9 @@ const WORKER: &str = "sleeper-1";
 /// The kill comes when so many jobs have ended.
 const ENDED_MIN: u64 = 500;
 const ENDED_MAX: u64 = 1_500;
+/// How often it is looked whether the results of a frozen worker have been committed.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 struct Scene {
     dev: Dev,
@@ -115,21 +120,33 @@ impl Scene {
     }
 }
 
-/// Freezes the worker again and again until it is caught with all slots executing after enough jobs have ended; it stays
-/// frozen. Returns how many had ended and how many were executing.
+/// Freezes the worker again and again until it is caught with all slots executing after enough jobs have ended, and holding nothing
+/// else: an attempt whose handler is done and whose result was not told yet would be executed again as well. It stays frozen. Returns
+/// how many had ended and how many were executing.
 fn freeze_at_the_moment(dev: &Dev, worker: u32, file: &Path) -> (u64, u32) {
     until("the moment of the kill", || {
         if ended(dev)? < ENDED_MIN {
             return None;
         }
         freeze(worker);
-        let executing = Executions::read(file).open;
-        let ended = ended(dev).expect("the scheduler answers");
-        if executing == SLOTS {
-            return Some((ended, executing));
+        let executions = Executions::read(file);
+        let done = u64::from(executions.count() - executions.open);
+        if executions.open == SLOTS && all_were_told(dev, done) {
+            return Some((done, executions.open));
         }
         thaw(worker);
         None
+    })
+}
+
+/// Whether so many jobs have ended, or will by what their worker told before it was frozen.
+fn all_were_told(dev: &Dev, done: u64) -> bool {
+    (0..LOOKS).any(|_| {
+        let told = ended(dev) == Some(done);
+        if !told {
+            thread::sleep(LOOK_EVERY);
+        }
+        told
     })
 }
 
