@@ -17,6 +17,7 @@ pub mod envelope;
 pub mod handshake;
 pub mod hex;
 pub mod ids;
+pub mod imports;
 pub mod keys;
 pub mod labels;
 pub mod limits;

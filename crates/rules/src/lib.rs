@@ -4,7 +4,7 @@
 //! - [`glob`]: the patterns of policy rules.
 //! - [`schema`]: JSON Schemas of inputs and outputs.
 //! - [`constraints`]: limits that only ever get tighter.
-//! - [`imports`]: what a guest may import.
+//! - [`imports`]: what a policy lets guests import.
 //! - [`expr`]: expressions and templates of workflows.
 //! - [`job_hash`]: what an approval is bound to.
 //! - [`pack`]: what a pack may be.
@@ -20,7 +20,6 @@ pub mod topics;
 
 pub use constraints::Constraints;
 pub use glob::Glob;
-pub use imports::ImportGroup;
 pub use job_hash::job_hash;
 pub use schema::{Schema, SchemaError, Violation};
 pub use topics::{TopicPattern, TopicPatternError, TopicTable, TopicTableError};

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use busbar_protocol::imports::ImportGroup;
 use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Engine, Extern, Linker};
 use wasmtime_wasi::I32Exit;
@@ -14,7 +15,7 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wiggle::GuestMemory;
 
 use crate::budget::Budget;
-use crate::imports::{Import, Imports};
+use crate::imports::{Imports, group_of_wasi};
 use crate::listing;
 use crate::stdio::{SharedEvents, lock};
 use crate::task::CHECKPOINT_BYTES_MAX;
@@ -139,8 +140,8 @@ fn is_due(before: Option<Instant>, interval: Duration, now: Instant) -> bool {
 /// Whether a guest may import this, and the group that its job must allow for it.
 pub(crate) fn offered(module: &str, name: &str) -> Option<Imports> {
     let needed = match module {
-        WASI if !name.starts_with("sock_") => Import::of_wasi(name),
-        BUSBAR if matches!(name, "progress" | "checkpoint") => Some(Import::Reports),
+        WASI if !name.starts_with("sock_") => group_of_wasi(name),
+        BUSBAR if matches!(name, "progress" | "checkpoint") => Some(ImportGroup::Reports),
         _ => return None,
     };
     Some(needed.into_iter().collect())

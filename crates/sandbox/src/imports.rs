@@ -3,80 +3,55 @@
 //! What every compiled program needs is always there: the standard streams, the (empty) lists of arguments and environment, the
 //! names of granted directories, the end.
 
+use busbar_protocol::imports::ImportGroup;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-/// A group of functions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Import {
-    /// Opening, reading, changing and listing what lies in a granted directory.
-    Files,
-    /// Reading a clock.
-    Clocks,
-    /// Sleeping, and waiting for a stream.
-    Waiting,
-    /// Random bytes.
-    Random,
-    /// Progress and checkpoints: the module `busbar`.
-    Reports,
-}
 
 /// A set of groups. In JSON it is the list of their names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Imports(u8);
 
-impl Import {
-    /// Every group.
-    pub const ALL: [Self; 5] = [Self::Files, Self::Clocks, Self::Waiting, Self::Random, Self::Reports];
+const fn bit(group: ImportGroup) -> u8 {
+    1 << group as u8
+}
 
-    const fn bit(self) -> u8 {
-        1 << self as u8
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Files => "files",
-            Self::Clocks => "clocks",
-            Self::Waiting => "waiting",
-            Self::Random => "random",
-            Self::Reports => "reports",
-        }
-    }
-
-    /// The group of a function of WASI's; none if every guest may have it.
-    pub(crate) fn of_wasi(name: &str) -> Option<Self> {
-        match name {
-            "poll_oneoff" => Some(Self::Waiting),
-            "random_get" => Some(Self::Random),
-            name if name.starts_with("clock_") => Some(Self::Clocks),
-            name if name.starts_with("path_") => Some(Self::Files),
-            "fd_read"
-            | "fd_write"
-            | "fd_close"
-            | "fd_seek"
-            | "fd_tell"
-            | "fd_fdstat_get"
-            | "fd_fdstat_set_flags"
-            | "fd_fdstat_set_rights"
-            | "fd_prestat_get"
-            | "fd_prestat_dir_name" => None,
-            name if name.starts_with("fd_") => Some(Self::Files),
-            _ => None,
-        }
+/// The group of a function of WASI's; none if every guest may have it.
+pub(crate) fn group_of_wasi(name: &str) -> Option<ImportGroup> {
+    match name {
+        "poll_oneoff" => Some(ImportGroup::Waiting),
+        "random_get" => Some(ImportGroup::Random),
+        name if name.starts_with("clock_") => Some(ImportGroup::Clocks),
+        name if name.starts_with("path_") => Some(ImportGroup::Files),
+        "fd_read"
+        | "fd_write"
+        | "fd_close"
+        | "fd_seek"
+        | "fd_tell"
+        | "fd_fdstat_get"
+        | "fd_fdstat_set_flags"
+        | "fd_fdstat_set_rights"
+        | "fd_prestat_get"
+        | "fd_prestat_dir_name" => None,
+        name if name.starts_with("fd_") => Some(ImportGroup::Files),
+        _ => None,
     }
 }
 
 impl Imports {
     /// All groups.
-    pub const ALL: Self =
-        Self(Import::Files.bit() | Import::Clocks.bit() | Import::Waiting.bit() | Import::Random.bit() | Import::Reports.bit());
+    pub const ALL: Self = Self(
+        bit(ImportGroup::Files)
+            | bit(ImportGroup::Clocks)
+            | bit(ImportGroup::Waiting)
+            | bit(ImportGroup::Random)
+            | bit(ImportGroup::Reports),
+    );
     /// No group.
     pub const NONE: Self = Self(0);
 
     /// These groups and that one.
     #[must_use]
-    pub const fn with(self, group: Import) -> Self {
-        Self(self.0 | group.bit())
+    pub const fn with(self, group: ImportGroup) -> Self {
+        Self(self.0 | bit(group))
     }
 
     /// What is in either.
@@ -103,20 +78,20 @@ impl Imports {
         self.0 == 0
     }
 
-    fn groups(self) -> impl Iterator<Item = Import> {
-        Import::ALL.into_iter().filter(move |group| self.0 & group.bit() != 0)
+    fn groups(self) -> impl Iterator<Item = ImportGroup> {
+        ImportGroup::ALL.into_iter().filter(move |group| self.0 & bit(*group) != 0)
     }
 }
 
-impl FromIterator<Import> for Imports {
-    fn from_iter<T: IntoIterator<Item = Import>>(groups: T) -> Self {
+impl FromIterator<ImportGroup> for Imports {
+    fn from_iter<T: IntoIterator<Item = ImportGroup>>(groups: T) -> Self {
         groups.into_iter().fold(Self::NONE, Self::with)
     }
 }
 
 impl std::fmt::Display for Imports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.groups().map(Import::as_str).collect::<Vec<_>>().join(", "))
+        f.write_str(&self.groups().map(ImportGroup::as_str).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -134,7 +109,7 @@ impl Serialize for Imports {
 
 impl<'de> Deserialize<'de> for Imports {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Vec::<Import>::deserialize(deserializer)?.into_iter().collect())
+        Ok(Vec::<ImportGroup>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 
@@ -147,19 +122,19 @@ mod tests {
         let some: Imports = serde_json::from_str(r#"["random","files"]"#).expect("known names");
         assert_eq!(serde_json::to_string(&some).expect("JSON"), r#"["files","random"]"#);
         assert_eq!(some.to_string(), "files, random");
-        assert_eq!(Import::ALL.into_iter().collect::<Imports>(), Imports::ALL);
+        assert_eq!(ImportGroup::ALL.into_iter().collect::<Imports>(), Imports::ALL);
         assert!(serde_json::from_str::<Imports>(r#"["network"]"#).is_err());
         assert!(some.without(Imports::ALL).is_empty());
-        assert_eq!(some.common(Imports::NONE.with(Import::Random)).to_string(), "random");
+        assert_eq!(some.common(Imports::NONE.with(ImportGroup::Random)).to_string(), "random");
     }
 
     #[test]
     fn what_every_program_needs_is_in_no_group() {
         for name in ["fd_write", "fd_read", "fd_close", "environ_get", "args_sizes_get", "proc_exit", "fd_prestat_get"] {
-            assert_eq!(Import::of_wasi(name), None, "{name}");
+            assert_eq!(group_of_wasi(name), None, "{name}");
         }
-        assert_eq!(Import::of_wasi("path_open"), Some(Import::Files));
-        assert_eq!(Import::of_wasi("fd_readdir"), Some(Import::Files));
-        assert_eq!(Import::of_wasi("clock_res_get"), Some(Import::Clocks));
+        assert_eq!(group_of_wasi("path_open"), Some(ImportGroup::Files));
+        assert_eq!(group_of_wasi("fd_readdir"), Some(ImportGroup::Files));
+        assert_eq!(group_of_wasi("clock_res_get"), Some(ImportGroup::Clocks));
     }
 }

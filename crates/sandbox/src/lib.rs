@@ -44,10 +44,11 @@ mod stdio;
 mod task;
 mod ticker;
 
+pub use busbar_protocol::imports::ImportGroup;
 pub use compiled::CacheError;
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use failure::{Failure, FailureKind};
-pub use imports::{Import, Imports};
+pub use imports::Imports;
 pub use limits::{Limits, LimitsInvalid};
 pub use modules::{Module, ModuleError};
 pub use task::{Artifact, CHECKPOINT_BYTES_MAX, GuestEvents, NoEvents, Output, Task, Usage};

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use busbar_protocol::busbar::{FlowLimits, KeyLimits, KeyStrategy, Rate, TopicDocument};
+use busbar_protocol::imports::ImportGroup;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::in_pack;
 use super::names::check_topic;
 use super::{Broken, Module};
-use crate::{ImportGroup, Schema};
+use crate::Schema;
 
 /// `topics.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

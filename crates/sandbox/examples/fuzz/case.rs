@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use busbar_sandbox::{Import, Imports, Limits};
+use busbar_sandbox::{ImportGroup, Imports, Limits};
 
 use crate::dice::Dice;
 use crate::guests;
@@ -52,7 +52,7 @@ impl fmt::Display for Case {
 
 /// Small ones, so that each of them is met.
 fn limits(dice: &mut Dice) -> Limits {
-    let imports = Import::ALL.into_iter().filter(|_| !dice.once_in(60)).collect::<Imports>();
+    let imports = ImportGroup::ALL.into_iter().filter(|_| !dice.once_in(60)).collect::<Imports>();
     Limits {
         memory_bytes: *dice.pick(&[1 << 20, 8 << 20, 64 << 20]),
         cpu_ms: 100,

@@ -3,7 +3,7 @@
 use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
-use busbar_sandbox::{Failure, GuestEvents, Import, Imports, Limits, Sandbox, SandboxConfig, Task};
+use busbar_sandbox::{Failure, GuestEvents, ImportGroup, Imports, Limits, Sandbox, SandboxConfig, Task};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bench, code, guest, run, start};
@@ -182,10 +182,10 @@ fn randomness_is_bounded_in_all() {
 #[test]
 fn imports_that_the_limits_do_not_name_are_denied() {
     let clock = start("(drop (call $clock (i32.const 1) (i64.const 0) (i32.const 64)))");
-    let failure = failure(&clock, |limits| limits.imports = Imports::NONE.with(Import::Files));
+    let failure = failure(&clock, |limits| limits.imports = Imports::NONE.with(ImportGroup::Files));
     assert_eq!(failure.kind.code().as_str(), "import_denied");
     assert!(failure.message.contains("groups clocks; its limits allow it files"), "{}", failure.message);
-    assert_eq!(code(run(&clock, |limits| limits.imports = Imports::NONE.with(Import::Clocks))), "guest_output_invalid");
+    assert_eq!(code(run(&clock, |limits| limits.imports = Imports::NONE.with(ImportGroup::Clocks))), "guest_output_invalid");
     let bare = start("(drop (call $say (i32.const 1) (i32.const 0) (i32.const 0)))");
     assert_eq!(code(run(&bare, |limits| limits.imports = Imports::NONE)), "guest_output_invalid", "the streams are for all");
 }

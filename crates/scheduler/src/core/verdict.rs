@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use busbar_protocol::busbar::JobDecision;
 use busbar_protocol::cap::{JobRequest, PolicyCheckRequest, PolicyCheckResponse, PolicyConstraints, ToolchainConstraints};
 use busbar_protocol::envelope;
+use busbar_protocol::imports::ImportGroup;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
-use busbar_rules::ImportGroup;
+use busbar_rules::imports;
 use serde_json::Value;
 
 use super::job::Job;
@@ -82,7 +83,7 @@ fn redacted(request: &[u8], context_ptr: &str) -> Option<bytes::Bytes> {
 fn imports_left(module: &str, toolchain: &ToolchainConstraints) -> Option<Vec<ImportGroup>> {
     let tools = &toolchain.allowed_tools;
     let is_stated = !tools.is_empty() && !module.is_empty();
-    is_stated.then(|| ImportGroup::ALL.into_iter().filter(|group| group.is_among(tools)).collect())
+    is_stated.then(|| ImportGroup::ALL.into_iter().filter(|group| imports::is_among(*group, tools)).collect())
 }
 
 /// The sandbox limits under what a decision allows, which can only lower them; none where it says nothing of them.
