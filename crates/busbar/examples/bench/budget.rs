@@ -21,20 +21,23 @@ use crate::figures::{Table, median, rounded};
 /// What is left out of tables, though not of the JSON: less than one in a hundred jobs.
 const TOLD_FROM: f64 = 0.01;
 
-/// What the servers have counted since they began.
+/// What the servers have counted since they began, or for one job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Counts {
     /// Calls, by command. What a function calls counts, too.
-    calls: BTreeMap<String, f64>,
+    redis_calls: BTreeMap<String, f64>,
     /// Microseconds in Redis' one thread, by command; a function's time has that of what it calls in it.
-    micros: BTreeMap<String, f64>,
+    redis_us: BTreeMap<String, f64>,
     redis_bytes_in: f64,
     redis_bytes_out: f64,
-    nats: Messages,
+    nats_messages_in: f64,
+    nats_messages_out: f64,
+    nats_bytes_in: f64,
+    nats_bytes_out: f64,
 }
 
 /// What nats-server says of the messages that came in and that went out to somebody.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 struct Messages {
     in_msgs: f64,
     out_msgs: f64,
@@ -77,12 +80,18 @@ fn varz(url: &str) -> Outcome<Messages> {
 impl Counts {
     /// From the lines `cmdstat_get:calls=2,usec=9,…` and `total_net_input_bytes:123`.
     fn read(commands: &str, stats: &str, nats: Messages) -> Self {
-        let mut counts = Self { nats, ..Self::default() };
+        let mut counts = Self {
+            nats_messages_in: nats.in_msgs,
+            nats_messages_out: nats.out_msgs,
+            nats_bytes_in: nats.in_bytes,
+            nats_bytes_out: nats.out_bytes,
+            ..Self::default()
+        };
         for (command, rest) in commands.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(':')) {
             let field =
                 |name: &str| rest.split(',').find_map(|cell| cell.strip_prefix(name)?.strip_prefix('=')?.trim().parse().ok());
-            counts.calls.insert(command.to_owned(), field("calls").unwrap_or_default());
-            counts.micros.insert(command.to_owned(), field("usec").unwrap_or_default());
+            counts.redis_calls.insert(command.to_owned(), field("calls").unwrap_or_default());
+            counts.redis_us.insert(command.to_owned(), field("usec").unwrap_or_default());
         }
         let number = |name: &str| {
             stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok()).unwrap_or_default()
@@ -92,58 +101,37 @@ impl Counts {
         counts
     }
 
-    /// What was counted since, for each of `jobs`.
-    pub(crate) fn per_job(&self, before: &Self, jobs: usize) -> Budget {
+    /// What was counted since, for each of `jobs`. Commands that nobody has called since are left out.
+    pub(crate) fn per_job(&self, before: &Self, jobs: usize) -> Self {
         let jobs = crate::jobs::per_second(jobs, 1.0).max(1.0);
-        let each = |now: f64, before: f64| rounded((now - before).max(0.0) / jobs);
-        let all = |now: &BTreeMap<String, f64>, before: &BTreeMap<String, f64>| {
-            let one = |(name, now): (&String, &f64)| (name.clone(), each(*now, before.get(name).copied().unwrap_or_default()));
-            now.iter().map(one).filter(|(_, each)| *each > 0.0).collect()
-        };
-        Budget {
-            redis_calls: all(&self.calls, &before.calls),
-            redis_us: all(&self.micros, &before.micros),
-            redis_bytes_in: each(self.redis_bytes_in, before.redis_bytes_in),
-            redis_bytes_out: each(self.redis_bytes_out, before.redis_bytes_out),
-            nats_messages_in: each(self.nats.in_msgs, before.nats.in_msgs),
-            nats_messages_out: each(self.nats.out_msgs, before.nats.out_msgs),
-            nats_bytes_in: each(self.nats.in_bytes, before.nats.in_bytes),
-            nats_bytes_out: each(self.nats.out_bytes, before.nats.out_bytes),
-        }
+        let mut each = Self::combined(&[before, self], |counts| rounded((counts[1] - counts[0]).max(0.0) / jobs));
+        each.redis_calls.retain(|_, calls| *calls > 0.0);
+        each.redis_us.retain(|_, micros| *micros > 0.0);
+        each
     }
-}
 
-/// What one job costs the servers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Budget {
-    redis_calls: BTreeMap<String, f64>,
-    redis_us: BTreeMap<String, f64>,
-    redis_bytes_in: f64,
-    redis_bytes_out: f64,
-    nats_messages_in: f64,
-    nats_messages_out: f64,
-    nats_bytes_in: f64,
-    nats_bytes_out: f64,
-}
-
-impl Budget {
     /// The middle of each number over several runs.
     pub(crate) fn median(runs: &[&Self]) -> Self {
-        let middle = |of: &dyn Fn(&Self) -> f64| rounded(median(&runs.iter().map(|run| of(run)).collect::<Vec<f64>>()));
-        let commands: BTreeSet<&String> = runs.iter().flat_map(|run| run.redis_calls.keys()).collect();
-        let all = |of: fn(&Self) -> &BTreeMap<String, f64>| {
-            let one = |name: &&String| ((*name).clone(), middle(&|run| of(run).get(*name).copied().unwrap_or_default()));
-            commands.iter().map(one).collect()
+        Self::combined(runs, |numbers| rounded(median(numbers)))
+    }
+
+    /// Each number made of those of all; a command that one lacks counts as none there.
+    fn combined(all: &[&Self], make: impl Fn(&[f64]) -> f64) -> Self {
+        let one = |of: &dyn Fn(&Self) -> f64| make(&all.iter().map(|counts| of(counts)).collect::<Vec<f64>>());
+        let commands: BTreeSet<&String> = all.iter().flat_map(|counts| counts.redis_calls.keys()).collect();
+        let by_command = |of: fn(&Self) -> &BTreeMap<String, f64>| {
+            let number = |name: &str| one(&|counts| of(counts).get(name).copied().unwrap_or_default());
+            commands.iter().map(|name| ((*name).clone(), number(name))).collect()
         };
         Self {
-            redis_calls: all(|run| &run.redis_calls),
-            redis_us: all(|run| &run.redis_us),
-            redis_bytes_in: middle(&|run| run.redis_bytes_in),
-            redis_bytes_out: middle(&|run| run.redis_bytes_out),
-            nats_messages_in: middle(&|run| run.nats_messages_in),
-            nats_messages_out: middle(&|run| run.nats_messages_out),
-            nats_bytes_in: middle(&|run| run.nats_bytes_in),
-            nats_bytes_out: middle(&|run| run.nats_bytes_out),
+            redis_calls: by_command(|counts| &counts.redis_calls),
+            redis_us: by_command(|counts| &counts.redis_us),
+            redis_bytes_in: one(&|counts| counts.redis_bytes_in),
+            redis_bytes_out: one(&|counts| counts.redis_bytes_out),
+            nats_messages_in: one(&|counts| counts.nats_messages_in),
+            nats_messages_out: one(&|counts| counts.nats_messages_out),
+            nats_bytes_in: one(&|counts| counts.nats_bytes_in),
+            nats_bytes_out: one(&|counts| counts.nats_bytes_out),
         }
     }
 
@@ -169,7 +157,7 @@ fn is_outermost(command: &str) -> bool {
 }
 
 /// The budgets of several ways side by side: a line for each number, its name first.
-fn lines(of: &[(&str, Budget)]) -> Vec<Vec<String>> {
+fn lines(of: &[(&str, Counts)]) -> Vec<Vec<String>> {
     let names: BTreeSet<String> = of.iter().flat_map(|(_, budget)| budget.lines()).map(|(name, _)| name).collect();
     let mut lines = Vec::new();
     for name in names {
@@ -181,28 +169,28 @@ fn lines(of: &[(&str, Budget)]) -> Vec<Vec<String>> {
     lines
 }
 
-fn head<'a>(of: &[(&'a str, Budget)]) -> Vec<&'a str> {
+fn head<'a>(of: &[(&'a str, Counts)]) -> Vec<&'a str> {
     std::iter::once("a job").chain(of.iter().map(|(way, _)| *way)).collect()
 }
 
 /// For people.
-pub(crate) fn table(of: &[(&str, Budget)]) -> String {
+pub(crate) fn table(of: &[(&str, Counts)]) -> String {
     let mut table = Table::with_head(&head(of));
     lines(of).into_iter().for_each(|line| table.line(line));
     table.show()
 }
 
 /// The same for the page that is made of a result.
-pub(crate) fn note(of: &[(&str, Budget)]) -> Value {
+pub(crate) fn note(of: &[(&str, Counts)]) -> Value {
     json!({ "title": "What a job costs the servers, as they count it", "head": head(of), "lines": lines(of) })
 }
 
-fn value_of(budget: &Budget, name: &str) -> f64 {
+fn value_of(budget: &Counts, name: &str) -> f64 {
     budget.lines().into_iter().find(|(other, _)| other == name).map_or(0.0, |(_, value)| value)
 }
 
 /// The same for programs.
-pub(crate) fn summary(of: &[(&str, Budget)]) -> Value {
+pub(crate) fn summary(of: &[(&str, Counts)]) -> Value {
     json!(of.iter().map(|(way, budget)| (*way, budget)).collect::<BTreeMap<_, _>>())
 }
 
@@ -228,20 +216,20 @@ mod tests {
     #[test]
     fn what_costs_next_to_nothing_is_in_no_table() {
         let calls = BTreeMap::from([("set".to_owned(), 1.0), ("config|get".to_owned(), 0.001)]);
-        let note = note(&[("busbar_sdk", Budget { redis_calls: calls, ..Budget::default() })]);
+        let note = note(&[("busbar_sdk", Counts { redis_calls: calls, ..Counts::default() })]);
         assert_eq!(note["head"], json!(["a job", "busbar_sdk"]));
         assert_eq!(note["lines"], json!([["Redis: set calls", "1.00"]]));
     }
 
     #[test]
     fn medians_are_taken_by_number_and_commands_that_a_run_lacks_count_as_none() {
-        let with = |calls: &[(&str, f64)], bytes| Budget {
+        let with = |calls: &[(&str, f64)], bytes| Counts {
             redis_calls: calls.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect(),
             redis_bytes_in: bytes,
-            ..Budget::default()
+            ..Counts::default()
         };
         let runs = [with(&[("get", 1.0)], 9.0), with(&[("get", 3.0), ("set", 5.0)], 1.0), with(&[("get", 2.0)], 4.0)];
-        let middle = Budget::median(&runs.iter().collect::<Vec<_>>());
+        let middle = Counts::median(&runs.iter().collect::<Vec<_>>());
         assert_eq!(middle.redis_calls, BTreeMap::from([("get".to_owned(), 2.0), ("set".to_owned(), 0.0)]));
         assert!((middle.redis_bytes_in - 4.0).abs() < 1e-9);
     }

@@ -11,7 +11,7 @@ use busbar_servers::{Stack, StackOptions};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::budget::{self, Budget, Counters};
+use crate::budget::{self, Counters, Counts};
 use crate::ceiling::{Ceiling, Grouping, beside};
 use crate::dev::{Dev, World};
 use crate::document::{Delivery, Figure};
@@ -42,7 +42,7 @@ struct Run {
     cpu_seconds: BTreeMap<&'static str, f64>,
     delivery: Delivery,
     /// What the servers counted, by job.
-    budget: Budget,
+    budget: Counts,
 }
 
 /// Latencies of one way, in milliseconds.
@@ -217,8 +217,8 @@ fn of_way<'a>(runs: &'a [Run], way: &'a str) -> impl Iterator<Item = &'a Run> {
 }
 
 /// What each way costs the servers, by job: medians over its runs.
-fn budgets(runs: &[Run]) -> Vec<(&'static str, Budget)> {
-    let of = |way: &'static str| (way, Budget::median(&of_way(runs, way).map(|run| &run.budget).collect::<Vec<_>>()));
+fn budgets(runs: &[Run]) -> Vec<(&'static str, Counts)> {
+    let of = |way: &'static str| (way, Counts::median(&of_way(runs, way).map(|run| &run.budget).collect::<Vec<_>>()));
     ["busbar_http", "busbar_sdk", "plain"].map(of).into()
 }
 
