@@ -8,6 +8,8 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::figure::{Figure, least, median, most};
+
 /// So many results of each are the least from which anything can be concluded: three against three lie apart by chance once in ten times,
 /// four against four once in 35.
 const SAMPLES_MIN: usize = 3;
@@ -36,12 +38,12 @@ struct Taken {
     settings: Value,
     durability: Option<String>,
     exact_delivery: Option<Value>,
-    figures: Vec<Figure>,
+    figures: Vec<TakenFigure>,
 }
 
 /// A figure as one result has it.
 #[derive(Clone, Debug, Deserialize)]
-struct Figure {
+struct TakenFigure {
     of: String,
     name: String,
     unit: String,
@@ -98,13 +100,8 @@ impl Pair {
         format!("{what:<64}  {:>26}  {:>26}  {:>7.3}  {verdict}", cells[0], cells[1], self.ratio())
     }
 
-    fn figures(&self, commits: [&str; 2]) -> [Value; 2] {
-        let figure = |commit: &str, all: &[f64]| {
-            json!({
-                "of": format!("{commit}: {}", self.of), "name": self.name, "unit": self.unit,
-                "min": least(all), "median": median(all), "max": most(all), "samples": all.len(),
-            })
-        };
+    fn figures(&self, commits: [&str; 2]) -> [Figure; 2] {
+        let figure = |commit: &str, all: &[f64]| Figure::of(&format!("{commit}: {}", self.of), &self.name, &self.unit, all);
         [figure(commits[0], &self.a), figure(commits[1], &self.b)]
     }
 }
@@ -153,12 +150,12 @@ fn commit(all: &[Taken]) -> &str {
 
 /// The figures that every result of both has, in the order of the first.
 fn pairs(a: &[Taken], b: &[Taken]) -> Vec<Pair> {
-    let samples = |all: &[Taken], wanted: &Figure| -> Option<Vec<f64>> {
-        let same = |figure: &&Figure| figure.of == wanted.of && figure.name == wanted.name && figure.unit == wanted.unit;
+    let samples = |all: &[Taken], wanted: &TakenFigure| -> Option<Vec<f64>> {
+        let same = |figure: &&TakenFigure| figure.of == wanted.of && figure.name == wanted.name && figure.unit == wanted.unit;
         all.iter().map(|taken| taken.figures.iter().find(same).map(|figure| figure.median)).collect()
     };
     let wanted = a.first().map_or(&[][..], |first| &first.figures);
-    let pair = |figure: &Figure| {
+    let pair = |figure: &TakenFigure| {
         let (a, b) = (samples(a, figure)?, samples(b, figure)?);
         Some(Pair { of: figure.of.clone(), name: figure.name.clone(), unit: figure.unit.clone(), a, b })
     };
@@ -211,25 +208,6 @@ fn delivery<'a>(all: impl Iterator<Item = &'a Taken>) -> Option<Value> {
     let sum = |name: &str| all.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
     let checked = &all.first()?["checked"];
     Some(json!({ "checked": checked, "jobs": sum("jobs"), "lost": sum("lost"), "repeated": sum("repeated") }))
-}
-
-fn least(all: &[f64]) -> f64 {
-    all.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn most(all: &[f64]) -> f64 {
-    all.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-}
-
-fn median(all: &[f64]) -> f64 {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => f64::NAN,
-        even if even % 2 == 0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
-        _ => sorted[middle],
-    }
 }
 
 /// As many places as matter.

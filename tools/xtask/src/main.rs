@@ -4,6 +4,7 @@ mod compare;
 mod compose;
 mod compose_local;
 mod deploy;
+mod figure;
 mod openapi;
 mod packs;
 mod protos;

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::thread;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+use crate::figure::Figure;
 
 /// `tools/bench` puts the commit there that it has built.
 const COMMIT: &str = "BUSBAR_BENCH_COMMIT";
@@ -45,29 +46,6 @@ impl Bench {
             Self::Wire => "wire",
             Self::Work => "work",
         }
-    }
-}
-
-/// One number about one thing.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct Figure {
-    of: String,
-    name: String,
-    unit: String,
-    min: f64,
-    median: f64,
-    max: f64,
-    samples: usize,
-}
-
-impl Figure {
-    fn of(of: &str, name: &str, unit: &str, samples: &[f64]) -> Self {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |place: usize| sorted.get(place).copied().unwrap_or_default();
-        let (of, name, unit) = (of.to_owned(), name.to_owned(), unit.to_owned());
-        let last = sorted.len().saturating_sub(1);
-        Self { of, name, unit, min: at(0), median: at(sorted.len() / 2), max: at(last), samples: sorted.len() }
     }
 }
 
