@@ -5,11 +5,10 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use busbar_protocol::busbar::JobState;
 
-use crate::support::{Dev, Executions, Sleeper, Truth, freeze, kill9, thaw, until};
+use crate::support::{Dev, Executions, LOOK_EVERY, Sleeper, Truth, freeze, kill9, thaw, until};
 
 const JOBS: usize = 2_000;
 const SLOTS: u32 = 8;
@@ -19,7 +18,6 @@ const ENDED_MIN: u64 = 500;
 const ENDED_MAX: u64 = 1_500;
 /// How often it is looked whether the results of a frozen worker have been committed.
 const LOOKS: u32 = 20;
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 struct Scene {
     dev: Dev,

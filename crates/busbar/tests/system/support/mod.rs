@@ -42,7 +42,7 @@ pub(crate) use wire::{Wire, item_of, result_of, saying};
 /// How long anything may take, at the small size and at the full one.
 const DEADLINE: Duration = Duration::from_secs(120);
 const DEADLINE_FULL: Duration = Duration::from_secs(3 * 3_600);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How much a test does: `small` among all the others, `full` where `tools/chaos NAME` runs it alone.
 pub(crate) fn size(small: usize, full: usize) -> usize {
