@@ -106,6 +106,10 @@ impl Arguments {
             Write::IndexTrim { index, below } => self.text("t").text(index).text(&format!("({below}")),
             Write::Append { log, value, keep } => self.text("l").text(log).number(&(*keep).min(KEEP_MAX)).bytes(value),
             Write::Count { key, by } => self.text("n").text(key).number(by),
+            Write::PutPayload { key, value, expire: None } => self.text("v").text(key).bytes(value),
+            Write::PutPayload { key, value, expire: Some(after) } => {
+                self.text("V").text(key).bytes(value).number(&expire_ms(*after))
+            }
             Write::Persist { key } => self.text("k").text(key),
             Write::Expire { key, after } => self.text("E").text(key).number(&expire_ms(*after)),
             Write::Copy { from, to, expire: None } => self.text("y").text(from).text(to),

@@ -14,12 +14,13 @@
 --
 -- A record is a string: revision (8 bytes, big endian) | commit id (16 bytes) | value. The client packs it: Lua only compares bytes.
 -- Raise REVISION with every change: clients replace an older library and leave a newer one alone.
-local REVISION = 3
+local REVISION = 4
 
 -- Nothing of this exists yet while the library is loaded: the first call binds it.
 local call, sub, find, match, format, floor, ceil, min, max
--- What one call has learnt: the type of a key and the unit that asked for it, the unit that filled a string, epochs, the time.
-local kinds, stamps, filled, epochs, clock
+-- What one call has learnt: the type of a key and the unit that asked for it, the unit that filled a string, the unit that writes a
+-- payload over whatever stands there, epochs, the time.
+local kinds, stamps, filled, replaced, epochs, clock
 -- The unit at hand: its number, its subject and the first 24 bytes of that, what it takes out of buckets, its last cursor.
 local stamp, subject, head, taken, appended
 
@@ -29,7 +30,7 @@ local function begin()
     sub, find, match, format = string.sub, string.find, string.match, string.format
     floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
   end
-  kinds, stamps, filled, epochs, clock, stamp = {}, {}, {}, {}, nil, 0
+  kinds, stamps, filled, replaced, epochs, clock, stamp = {}, {}, {}, {}, {}, nil, 0
 end
 
 local function raise(text)
@@ -58,7 +59,11 @@ end
 
 -- Refuses the unit unless the key is free or of this kind. What this unit itself makes of a free key counts as its kind.
 local function demand(key, kind)
-  if kinds[key] ~= kind then
+  if replaced[key] == stamp then
+    if kind ~= 'string' then
+      raise('WRONGTYPE ' .. key .. ' is not a ' .. kind)
+    end
+  elseif kinds[key] ~= kind then
     local found = call('TYPE', key).ok
     if found ~= kind and (found ~= 'none' or stamps[key] == stamp) then
       raise('WRONGTYPE ' .. key .. ' is not a ' .. kind)
@@ -111,7 +116,7 @@ end
 
 local SIZE = {
   e = 3, r = 2, R = 3, a = 2, x = 2, c = 3, b = 5,
-  p = 2, q = 3, P = 3, Q = 4, d = 2, z = 4, Z = 3, t = 3, l = 4, n = 3, k = 2, E = 3, y = 3, Y = 4,
+  p = 2, q = 3, P = 3, Q = 4, d = 2, z = 4, Z = 3, t = 3, l = 4, n = 3, v = 3, V = 4, k = 2, E = 3, y = 3, Y = 4,
 }
 
 local CONFLICT = { r = true, R = true }
@@ -160,6 +165,11 @@ local function demand_put_subject()
   filled[subject] = stamp
 end
 
+-- A payload replaces what stands there, whatever that is, so that nobody has to ask.
+local function demand_payload(A, i)
+  filled[A[i + 1]], replaced[A[i + 1]] = stamp, stamp
+end
+
 local function demand_copy(A, i)
   demand(A[i + 2], 'string')
   filled[A[i + 2]] = stamp
@@ -182,7 +192,7 @@ local function demand_nothing() end
 local CHECK = {
   p = demand_put_subject, q = demand_put_subject, P = demand_put, Q = demand_put, d = demand_nothing,
   z = demand_zset, Z = demand_zset, t = demand_zset, l = demand_stream, n = demand_count,
-  k = demand_nothing, E = demand_nothing, y = demand_copy, Y = demand_copy,
+  v = demand_payload, V = demand_payload, k = demand_nothing, E = demand_nothing, y = demand_copy, Y = demand_copy,
 }
 
 -- Says whether there is something to expire afterwards. What is no string is no payload, whoever left it there.
@@ -229,6 +239,14 @@ local APPLY = {
   end,
   n = function(A, i) -- counter, addend
     call('INCRBY', A[i + 1], A[i + 2])
+  end,
+  v = function(A, i) -- key, bytes
+    call('SET', A[i + 1], A[i + 2])
+    kinds[A[i + 1]], epochs[A[i + 1]] = 'string', nil
+  end,
+  V = function(A, i) -- key, bytes, milliseconds
+    call('SET', A[i + 1], A[i + 2], 'PX', A[i + 3])
+    kinds[A[i + 1]], epochs[A[i + 1]] = 'string', nil
   end,
   k = function(A, i) -- key
     call('PERSIST', A[i + 1])

@@ -142,6 +142,15 @@ pub enum Write {
         /// What to add; may be negative.
         by: i64,
     },
+    /// Writes a payload, over whatever stands there.
+    PutPayload {
+        /// The payload.
+        key: String,
+        /// Its bytes.
+        value: Bytes,
+        /// Time to live; `None` keeps it for ever.
+        expire: Option<Duration>,
+    },
     /// Makes a payload stay that would have expired.
     Persist {
         /// The payload.

@@ -27,6 +27,7 @@ fn write_fault(unit: &Unit, write: &Write) -> Option<String> {
     match write {
         Write::Put { key, revision, .. } => empty(key).or_else(|| zero(key, *revision)).or_else(|| leap(unit, key, *revision)),
         Write::Delete { key }
+        | Write::PutPayload { key, .. }
         | Write::Persist { key }
         | Write::Expire { key, .. }
         | Write::Append { log: key, .. }

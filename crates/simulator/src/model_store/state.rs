@@ -152,6 +152,7 @@ impl State {
         let mut made: BTreeMap<&str, Kind> = subject.into_iter().map(|key| (key, Kind::Text)).collect();
         made.extend(taken.keys().map(|key| (key.as_str(), Kind::Text)));
         let mut filled: BTreeSet<&str> = taken.keys().map(String::as_str).collect();
+        let mut replaced = BTreeSet::new();
         for write in &unit.writes {
             let (key, kind) = match write {
                 Write::Put { key, .. } | Write::Count { key, .. } | Write::Copy { to: key, .. } => (key, Kind::Text),
@@ -159,10 +160,20 @@ impl State {
                 | Write::IndexRemove { index: key, .. }
                 | Write::IndexTrim { index: key, .. } => (key, Kind::Index),
                 Write::Append { log: key, .. } => (key, Kind::Log),
+                // It replaces whatever stands there.
+                Write::PutPayload { key, .. } => {
+                    filled.insert(key);
+                    replaced.insert(key.as_str());
+                    continue;
+                }
                 Write::Delete { .. } | Write::Persist { .. } | Write::Expire { .. } => continue,
             };
             let there = self.get(now, key).map(|content| content.kind());
-            let known = there.or_else(|| made.get(key.as_str()).copied());
+            let known = if replaced.contains(key.as_str()) {
+                Some(Kind::Text)
+            } else {
+                there.or_else(|| made.get(key.as_str()).copied())
+            };
             if known.is_some_and(|known| known != kind) {
                 return Err(wrong_type(key));
             }
@@ -209,6 +220,7 @@ impl State {
             }
             Write::Append { log, value, keep } => *appended = Some(self.append(now, log, value, *keep)),
             Write::Count { key, by } => self.count(now, key, *by),
+            Write::PutPayload { key, value, expire } => self.put_payload(now, key, value.clone(), *expire),
             Write::Persist { key } => self.set_expiry(now, key, None),
             Write::Expire { key, after } => self.set_expiry(now, key, Some(expiry(now, *after))),
             Write::Copy { from, to, expire } => self.copy(now, from, to, expire.map(|after| expiry(now, after))),

@@ -149,7 +149,7 @@ impl Generator {
 
     fn write(&mut self) -> Write {
         let member = format!("m{}", self.below(8));
-        match self.below(14) {
+        match self.below(16) {
             0 | 1 => Write::IndexAdd { index: self.key(INDEX), member, score: self.between(-20, 20) },
             2 => Write::IndexAdd { index: self.key(INDEX), member, score: (1 << 53) - self.between(0, 3) },
             3 => Write::IndexRemove { index: self.key(INDEX), member },
@@ -159,6 +159,7 @@ impl Generator {
             9 => Write::Persist { key: self.key(PAYLOAD) },
             10 => Write::Expire { key: self.key(PAYLOAD), after: HOUR },
             11 | 12 => Write::Copy { from: self.key(PAYLOAD), to: self.key(PAYLOAD), expire: self.expire() },
+            13 | 14 => Write::PutPayload { key: self.key(PAYLOAD), value: self.text(), expire: self.expire() },
             _ if self.one_in(10) => {
                 let kind = usize::try_from(self.below(6)).expect("small");
                 Write::Delete { key: self.key(kind) }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use busbar_protocol::ports::{Records, Write};
+use busbar_protocol::ports::{CommitClass, Records, StoreError, Write};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -33,6 +33,32 @@ async fn a_payload_is_kept_by_the_unit_that_needs_it() {
     server.store.put_payload("ctx:1", Bytes::new(), None).await.expect("written");
     assert_eq!(payload(&server, "ctx:1").await, Some(Bytes::new()));
     assert_eq!(ttl(&server, "ctx:1"), -1);
+}
+
+#[tokio::test]
+async fn a_unit_writes_payloads_over_whatever_stands_there() {
+    let server = Server::start().await;
+    let write = |key: &str, bytes: &'static [u8], expire| Write::PutPayload { key: key.into(), value: bytes.into(), expire };
+    let index = |key: &str| Write::IndexAdd { index: key.into(), member: "m".into(), score: 1 };
+    server.say("RPUSH ctx:2 x");
+    let writes =
+        [put("k", 1, "a"), write("ctx:1", b"\0\xff", None), write("ctx:2", b"two", Some(LONG)), write("ctx:3", b"", None)];
+    assert_eq!(server.commit(unit([], writes)).await, APPLIED);
+    for (key, value) in [("ctx:1", b"\0\xff".as_slice()), ("ctx:2", b"two"), ("ctx:3", b"")] {
+        assert_eq!(payload(&server, key).await.as_deref(), Some(value), "{key}");
+    }
+    assert_eq!(ttl(&server, "ctx:1"), -1);
+    assert!(ttl(&server, "ctx:2") > 0);
+    assert_eq!(server.commit(unit([], [write("ctx:2", b"2", None)])).await, APPLIED);
+    assert_eq!(ttl(&server, "ctx:2"), -1);
+    // What a unit has written is a payload for the rest of it, and for those after it.
+    let refused = server.store.commit(CommitClass::Advance, vec![unit([], [write("ctx:4", b"4", None), index("ctx:4")])]).await;
+    assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+    assert_eq!(payload(&server, "ctx:4").await, None);
+    let (first, then) = (unit([], [index("i"), write("i", b"i", None)]), unit([], [index("i")]));
+    let refused = server.store.commit(CommitClass::Advance, vec![first, then]).await;
+    assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+    assert_eq!(payload(&server, "i").await.as_deref(), Some(b"i".as_slice()));
 }
 
 /// Those that come while a call is under way go together with the next one, small and large, short-lived and for ever.
