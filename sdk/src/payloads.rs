@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::backoff::Backoff;
 use crate::blob;
 use crate::context::LOG_BYTES_MAX;
+use crate::core::dispatch::Dispatch;
 use crate::core::ledger::AttemptKey;
 use crate::failure::Failure;
 
@@ -23,8 +24,15 @@ const LOG_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Where a result was put.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Placed {
-    /// In Redis: the pointer that CAP consumers follow, and the reference that also tells size and digest.
-    Pointer(String, ResourceRef),
+    /// In Redis.
+    Pointer {
+        /// The pointer that CAP consumers follow.
+        pointer: String,
+        /// The reference that also tells size and digest.
+        reference: ResourceRef,
+        /// The output itself, where it is not there yet: it goes with the result, and the scheduler writes it.
+        carried: Option<Bytes>,
+    },
     /// In the blob store.
     Reference(ResourceRef),
 }
@@ -38,11 +46,13 @@ pub(crate) struct Payloads<R> {
 
 impl<R: Records> Payloads<R> {
     /// The input of a job. A job without any pointer has the input `null`.
-    pub(crate) async fn input(&self, request: &JobRequest) -> Result<Bytes, Failure> {
-        match input_pointer(request)? {
-            None => Ok(Bytes::from_static(b"null")),
-            Some(Pointer::Redis(key)) => self.redis(&key).await,
-            Some(Pointer::Blob(digest)) => blob::read(self.blobs.as_ref(), &digest).await,
+    pub(crate) async fn input(&self, dispatch: &Dispatch) -> Result<Bytes, Failure> {
+        match (input_pointer(&dispatch.request)?, &dispatch.input) {
+            (None, _) => Ok(Bytes::from_static(b"null")),
+            // Where the policy has put another payload in place of the input, that is the input.
+            (Some(pointer), Some(input)) if pointer.is_context_of(&dispatch.key.job_id) => Ok(input.clone()),
+            (Some(Pointer::Redis(key)), _) => self.redis(&key).await,
+            (Some(Pointer::Blob(digest)), _) => blob::read(self.blobs.as_ref(), &digest).await,
         }
     }
 
@@ -62,15 +72,19 @@ impl<R: Records> Payloads<R> {
         }
     }
 
-    /// Stores the output of an attempt.
-    pub(crate) async fn place(&self, key: &AttemptKey, output: Bytes) -> Result<Placed, Failure> {
+    /// Stores the output of an attempt, unless it may go with the result.
+    pub(crate) async fn place(&self, dispatch: &Dispatch, output: Bytes) -> Result<Placed, Failure> {
         if output.len() > PAYLOAD_BYTES_MAX {
             return blob::put(self.blobs.as_ref(), output, "result", Code::ResultTooLarge).await.map(Placed::Reference);
         }
-        let name = keys::attempt_result(&key.job_id, key.attempt);
+        let name = keys::attempt_result(&dispatch.key.job_id, dispatch.key.attempt);
         let pointer = Pointer::Redis(name.clone()).to_string();
         let reference = blob::reference_to(&pointer, &Sha256Hex::of(&output), output.len() as u64, "result");
-        self.put(&name, output).await.map(|()| Placed::Pointer(pointer, reference))
+        if !output.is_empty() && output.len() <= dispatch.output_bytes_max {
+            return Ok(Placed::Pointer { pointer, reference, carried: Some(output) });
+        }
+        self.put(&name, output).await?;
+        Ok(Placed::Pointer { pointer, reference, carried: None })
     }
 
     async fn put(&self, name: &str, output: Bytes) -> Result<(), Failure> {

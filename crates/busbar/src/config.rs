@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use busbar_bus::{BusConfig, Login, Tls};
 use busbar_gateway::{GatewayConfig, KEY_CHARS_MIN};
+use busbar_protocol::inline;
 use busbar_safety_kernel::KernelConfig;
 use busbar_scheduler::core::commit::Retention;
 use busbar_service::config::{ConfigError, Sources, load};
@@ -173,6 +174,8 @@ pub(crate) struct SchedulerSection {
     pub(crate) dead_letter_ttl_seconds: u64,
     /// About how many entries the log of jobs keeps: followers that fell back further begin anew.
     pub(crate) log_entries_max: u64,
+    /// Up to how many bytes inputs go with dispatches and outputs may come with results: 0 to 4096, and 0 means that none do.
+    pub(crate) inline_bytes_max: usize,
     /// A file with the key (P-256, PKCS #8 in PEM) that signs what the scheduler says on CAP's subjects; none means unsigned.
     pub(crate) signing_key_file: Option<PathBuf>,
     /// The name under which workers know that key.
@@ -221,6 +224,7 @@ impl Default for SchedulerSection {
             result_ttl_seconds: results.as_secs(),
             dead_letter_ttl_seconds: dead_letters.as_secs(),
             log_entries_max: log_entries,
+            inline_bytes_max: inline::BYTES_MAX,
             signing_key_file: None,
             signing_key_id: SIGNING_KEY_ID.to_owned(),
             worker_trust: Demand::Off,
@@ -338,6 +342,8 @@ pub(crate) enum Unfit {
         "scheduler.{0} must be between {TTL_SECONDS_MIN} and {TTL_SECONDS_MAX}: what is over must be there long enough to be read, and end one day"
     )]
     Ttl(&'static str),
+    #[error("scheduler.inline_bytes_max must be at most {}: workers take no larger payloads out of messages", inline::BYTES_MAX)]
+    InlineBytes,
     #[error("scheduler.log_entries_max must be at least {LOG_ENTRIES_MIN}, or followers lose their place whenever much happens")]
     LogEntries,
     #[error("telemetry: {0}")]
@@ -382,6 +388,9 @@ impl Config {
             return Err(Unfit::SigningKeyId);
         }
         self.scheduler.check_retention()?;
+        if self.scheduler.inline_bytes_max > inline::BYTES_MAX {
+            return Err(Unfit::InlineBytes);
+        }
         self.telemetry.check()?;
         for (section, ttl_ms, poll_ms) in [
             ("scheduler", self.scheduler.lease_ttl_ms, self.scheduler.lease_poll_ms),
@@ -505,6 +514,7 @@ mod tests {
             "scheduler: {result_ttl_seconds: 0}",
             "scheduler: {dead_letter_ttl_seconds: 99999999999}",
             "scheduler: {log_entries_max: 10}",
+            "scheduler: {inline_bytes_max: 4097}",
             "telemetry: {sample_ratio: 2}",
             "telemetry: {otlp_endpoint: 'collector:4317'}",
         ] {

@@ -9,7 +9,7 @@
 //! answers a job that it admitted before with the same acceptance.
 //!
 //! What stays unanswered is settled against the store, so that nothing is half done: unless the job's record is there by now,
-//! its input is taken away, and without its input it can not be admitted any more.
+//! its input is taken away and it is marked as taken back, after which it can not be admitted any more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use busbar_api::Problem;
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, JobRecord, JobState, admit_answer};
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
-use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX};
+use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX, INPUT_TTL};
 use busbar_protocol::ports::{
     Answer, Bus, BusError, CommitClass, CommitId, Guard, Headers, Records, StoreError, TRACEPARENT, Unit, Write,
 };
@@ -76,7 +76,7 @@ impl Admitter {
         (Self { queue }, run(Sender { bus, records, heard: Arc::default() }, waiting))
     }
 
-    /// Asks for one job, whose input is stored already.
+    /// Asks for one job, whose input goes along or is stored already.
     pub(crate) async fn admit(&self, job_id: String, item: AdmitItem) -> Outcome {
         let (outcome, answered) = oneshot::channel();
         // The item's own frame: a tag and a length.
@@ -158,11 +158,23 @@ impl<B: Bus, R: Records> Sender<B, R> {
         if !told.is_empty() {
             *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
-        told.into_iter().for_each(|(waiting, outcome)| waiting.tell(outcome));
+        let mut again: Vec<Waiting> = again.into_iter().map(|(waiting, _)| waiting).collect();
         if !again.is_empty() {
             tokio::time::sleep(PAUSE).await;
         }
-        again.into_iter().map(|(waiting, _)| waiting).collect()
+        for (waiting, outcome) in told {
+            if !misses_input(&waiting.item, &outcome) {
+                waiting.tell(outcome);
+                continue;
+            }
+            // A scheduler of an earlier version does not see an input that goes along, and expects it where this puts it.
+            let input = waiting.item.input.clone();
+            match self.records.put_payload(&keys::context(&waiting.job_id), input, Some(INPUT_TTL)).await {
+                Ok(()) => again.push(Waiting { item: AdmitItem { input: Bytes::new(), ..waiting.item }, ..waiting }),
+                Err(error) => waiting.tell(Err(of_store(&error))),
+            }
+        }
+        again
     }
 
     /// Asks until there is an answer, a refusal, or no more patience (`Err(None)`).
@@ -196,7 +208,7 @@ impl<B: Bus, R: Records> Sender<B, R> {
     /// Finds out what became of jobs that nobody answered for, and makes sure that the others never come to be.
     async fn settle(&self, group: &[Waiting]) -> Vec<Outcome> {
         let job_ids: Vec<&str> = group.iter().map(|waiting| waiting.job_id.as_str()).collect();
-        let units = job_ids.iter().map(|job_id| take_back(keys::job(job_id), keys::context(job_id))).collect();
+        let units = job_ids.iter().map(|job_id| revoke(job_id)).collect();
         let admitted: Vec<bool> = match self.records.commit(CommitClass::Advance, units).await {
             Ok(answers) => {
                 answers.iter().map(|answer| matches!(answer, Answer::GuardFailed { .. } | Answer::Conflict { .. })).collect()
@@ -230,6 +242,13 @@ pub(crate) fn take_back(record: String, input: String) -> Unit {
     Unit { id: CommitId::generate(), guards: vec![Guard::Absent { key: record }], writes: vec![Write::Delete { key: input }] }
 }
 
+/// Takes a submission back, unless its job is there.
+fn revoke(job_id: &str) -> Unit {
+    let mut unit = take_back(keys::job(job_id), keys::context(job_id));
+    unit.writes.push(Write::PutPayload { key: keys::revoked(job_id), value: Bytes::new(), expire: Some(INPUT_TTL) });
+    unit
+}
+
 /// What a job that is there was admitted as.
 pub(crate) fn acceptance(record: &JobRecord) -> Admitted {
     let state = view::state(record).map_or(JobState::Unspecified, busbar_api::JobState::to_protocol);
@@ -239,6 +258,11 @@ pub(crate) fn acceptance(record: &JobRecord) -> Admitted {
 /// A scheduler that lost its lease between the question and the commit says so: nothing was admitted, its successor will.
 fn is_replaced(outcome: &Outcome) -> bool {
     outcome.as_ref().is_err_and(|problem| problem.code == Code::SchedulerUnavailable.as_str())
+}
+
+/// A scheduler that takes the inputs that go along never misses one.
+fn misses_input(item: &AdmitItem, outcome: &Outcome) -> bool {
+    !item.input.is_empty() && outcome.as_ref().is_err_and(|problem| problem.code == Code::PayloadMissing.as_str())
 }
 
 fn outcomes(reply: AdmitReply, asked: usize) -> Vec<Outcome> {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!                        key ─► records (key:…)
-//!  POST jobs ─► form ─► ctx:<job> ─► busbar.scheduler.admit ─► 202
+//!  POST jobs ─► form ─► busbar.scheduler.admit, with the input; a large one ─► ctx:<job> before that ─► 202
 //!  GET job ───► record of the job ◄─ woken by busbar.job.event        result ◄─ res:<job>:<n>, blobs
 //!  Watch ─────► busbar.job.event, and ev:jobs where the bus left a gap
 //!  GET jobs ──► busbar.scheduler.list (live) + job:recent:<tenant> (finished)

@@ -14,6 +14,7 @@ use crate::cap::bus_packet::Payload;
 use crate::cap::{AlertSeverity, BusPacket, ErrorCode, JobPriority, JobRequest, JobStatus};
 use crate::codes::Code;
 use crate::handshake::Refused;
+use crate::inline::{InlineError, OUTPUT};
 use crate::negotiation;
 use crate::time::Timestamp;
 
@@ -84,6 +85,9 @@ pub enum PacketError {
     /// A step of the trust handshake that was refused.
     #[error("the handshake was refused: {0}")]
     Handshake(Refused),
+    /// The output in a result's header is not the one that the packet speaks of.
+    #[error("header {OUTPUT}: {0}")]
+    Carried(InlineError),
 }
 
 impl PacketError {
@@ -96,7 +100,7 @@ impl PacketError {
             Self::Unsigned => Code::SignatureMissing,
             Self::Signature => Code::SignatureInvalid,
             Self::Handshake(_) => Code::HandshakeRefused,
-            Self::Malformed { .. } | Self::Rule { .. } | Self::UnknownPayload => Code::PacketMalformed,
+            Self::Malformed { .. } | Self::Rule { .. } | Self::UnknownPayload | Self::Carried(_) => Code::PacketMalformed,
         }
     }
 
@@ -106,7 +110,7 @@ impl PacketError {
         match self {
             Self::Version { .. } => ErrorCode::ProtocolVersionMismatch,
             Self::UnknownPayload => ErrorCode::ProtocolUnknownPayload,
-            Self::Malformed { .. } | Self::Rule { .. } => ErrorCode::ProtocolMalformedPacket,
+            Self::Malformed { .. } | Self::Rule { .. } | Self::Carried(_) => ErrorCode::ProtocolMalformedPacket,
             // CAP has no code for sessions.
             Self::Session { .. } => ErrorCode::JobPermissionDenied,
             Self::Unsigned => ErrorCode::ProtocolSignatureMissing,

@@ -77,6 +77,12 @@ pub fn context(job_id: &str) -> String {
     format!("ctx:{job_id}")
 }
 
+/// Stands there for a submission that was taken back: it must not become a job any more.
+#[must_use]
+pub fn revoked(job_id: &str) -> String {
+    format!("job:revoked:{job_id}")
+}
+
 /// Where a CAP worker leaves a result.
 #[must_use]
 pub fn result(job_id: &str) -> String {

@@ -6,6 +6,7 @@
 //! - [`canonical`] and [`signing`] make and check CAP's signatures, byte for byte as the published SDKs do; [`schema`] and [`wire`] are
 //!   what they read packets with.
 //! - [`handshake`] is the trust handshake of workers: what its packets must say.
+//! - [`inline`] is how small payloads travel with messages.
 //! - [`ids`], [`subjects`], [`keys`], [`limits`], [`pointers`], [`codes`], [`pause_hint`], [`time`], [`trace`] and [`hex`] are the
 //!   names and values that travel in them.
 //! - [`ports`] are the traits through which the shells of the services touch the world, so that the same shells run in
@@ -18,6 +19,7 @@ pub mod handshake;
 pub mod hex;
 pub mod ids;
 pub mod imports;
+pub mod inline;
 pub mod keys;
 pub mod labels;
 pub mod limits;

@@ -21,6 +21,8 @@ pub(crate) enum Fate {
     KeyUsed,
     /// Its input is not there, or not any more.
     InputGone,
+    /// Whoever submitted it has taken it back.
+    Revoked,
     /// The dead letter that it tries again is not as it was.
     LetterTaken,
     /// We are no longer the active scheduler.
@@ -41,6 +43,7 @@ pub(crate) fn fate(answer: Option<&Answer>, demands: &[Demand]) -> Fate {
             Some(Demand::JobAbsent) => Fate::JobExists,
             Some(Demand::KeyFree) => Fate::KeyUsed,
             Some(Demand::LetterAsRead) => Fate::LetterTaken,
+            Some(Demand::NotRevoked) => Fate::Revoked,
             Some(Demand::InputThere) | None => Fate::InputGone,
         },
     }
@@ -157,6 +160,7 @@ pub(crate) fn verdict(prepared: &Prepared, fate: Fate) -> Verdict {
         ),
         Fate::MemoryShort => refuse(Code::MemoryShort, "the store takes no new work".to_owned()),
         Fate::InputGone => refuse(Code::PayloadMissing, format!("there is nothing at redis://ctx:{}", job.id)),
+        Fate::Revoked => refuse(Code::PayloadMissing, format!("the submission of {} was taken back", job.id)),
         Fate::NotOwner => refuse(Code::SchedulerUnavailable, "this scheduler was replaced".to_owned()),
     }
 }

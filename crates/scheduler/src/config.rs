@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use busbar_protocol::inline;
+
 use crate::core::cell::Settings;
 use crate::core::trust::Mode;
 use crate::voice::Voice;
@@ -21,6 +23,8 @@ pub struct SchedulerConfig {
     pub load_page: u64,
     /// How many of the jobs that wait are read before the first is dispatched; the others follow while work goes on.
     pub load_first: usize,
+    /// Up to how many bytes inputs go with dispatches and outputs may come with results; 0 means that none do.
+    pub inline_bytes_max: usize,
     /// How it speaks on CAP's subjects.
     pub voice: Voice,
     /// Whether CAP workers must have a session of the trust handshake.
@@ -42,6 +46,7 @@ impl SchedulerConfig {
             live_jobs_max: 1_000_000,
             load_page: 512,
             load_first: 4_096,
+            inline_bytes_max: inline::BYTES_MAX,
             voice: Voice::default(),
             worker_trust: Mode::Off,
             signatures: Mode::Off,

@@ -134,6 +134,8 @@ pub(crate) struct Reported {
     pub objection: Option<Objection>,
     /// Its payload was read and found to be in order.
     pub checked: bool,
+    /// Its header is not the output that it speaks of, so that whoever sent it may have written none.
+    pub suspect: bool,
     /// When it arrived.
     pub received: Instant,
 }

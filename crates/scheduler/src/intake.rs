@@ -8,19 +8,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use busbar_protocol::busbar::{AdmitItem, JobPlaces, JobPlan, JobState, Problem, TopicDocument};
-use busbar_protocol::cap::{JobMetadata, JobRequest};
+use busbar_protocol::cap::{DecisionType, JobMetadata, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
 use busbar_protocol::ids::{self, JobId};
+use busbar_protocol::inline;
 use busbar_protocol::labels;
 use busbar_protocol::limits::PAYLOAD_BYTES_MAX;
 use busbar_protocol::pointers::Pointer;
-use busbar_protocol::ports::{Judge, Records, StoreError, Stored};
+use busbar_protocol::ports::{CommitClass, CommitId, Judge, Records, StoreError, Stored};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
-use crate::core::commit::Birth;
+use crate::core::commit::{self, Birth};
 use crate::core::job::{End, Job, State};
 use crate::core::line::Class;
 use crate::core::transition::{self, Event, Limits};
@@ -110,7 +111,11 @@ pub(crate) async fn prepare<R: Records, J: Judge>(
     let mut outcomes: Vec<Outcome> = items.iter().map(|item| form(item, library, now)).collect();
     check_parents(&mut outcomes, records).await?;
     check_inputs(&mut outcomes, library, records).await?;
-    decide(&mut outcomes, judge, traces, limits, now).await;
+    let mut unseen = decide(outcomes.iter_mut().flatten().collect(), judge, traces, limits, now).await;
+    if !unseen.is_empty() {
+        lay_open(&mut unseen, records).await?;
+        decide(unseen, judge, traces, limits, now).await;
+    }
     Ok(outcomes)
 }
 
@@ -144,9 +149,30 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
         let detail = format!("the input has {} bytes, more than {PAYLOAD_BYTES_MAX}", item.input_bytes);
         return Err(problem(Code::PayloadTooLarge, detail));
     }
+    let input = carried(item, &request)?;
+    let birth = Birth { input, revocable: item.revocable, ..Birth::default() };
     let class = Arc::new(class(&request));
     let job = job(id, item, &request, document, now);
-    Ok(Prepared { job, class, passed: vec![JobState::Pending], birth: Birth::default(), against: None })
+    Ok(Prepared { job, class, passed: vec![JobState::Pending], birth, against: None })
+}
+
+/// The input that came with a submission, in memory of its own: a part of the message would keep all of it.
+fn carried(item: &AdmitItem, request: &JobRequest) -> Result<Option<Bytes>, Problem> {
+    let bytes = item.input.len();
+    if bytes == 0 {
+        return Ok(None);
+    }
+    if bytes > inline::BYTES_MAX {
+        let detail = format!("the input that came with it has {bytes} bytes, more than {}", inline::BYTES_MAX);
+        return Err(problem(Code::PayloadTooLarge, detail));
+    }
+    // A worker would prefer a reference, and look for nothing where there is no pointer.
+    if request.context_ptr.is_empty() || request.context_ref.is_some() {
+        let detail =
+            format!("an input that comes with it stands at redis://ctx:{}: context_ptr must say so alone", request.job_id);
+        return Err(problem(Code::PointerInvalid, detail));
+    }
+    Ok(Some(Bytes::copy_from_slice(&item.input)))
 }
 
 fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocument, now: Timestamp) -> Job {
@@ -156,7 +182,8 @@ fn job(id: JobId, item: &AdmitItem, request: &JobRequest, document: &TopicDocume
         tenant_id: tenant(item, request, &meta),
         trace_id,
         traceparent: item.traceparent.clone(),
-        request: item.request.clone(),
+        // What came with its input must not keep the inputs of the whole message in memory.
+        request: if item.input.is_empty() { item.request.clone() } else { Bytes::copy_from_slice(&item.request) },
         topic: request.topic.clone(),
         priority: request.priority(),
         created: now,
@@ -188,7 +215,11 @@ fn plan(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata, document: &T
         limits: document.limits.clone(),
         idempotency_key: meta.idempotency_key.clone(),
         // A larger input stands in a blob, whose reference tells its size.
-        input_bytes: if request.context_ptr.is_empty() { 0 } else { item.input_bytes },
+        input_bytes: match (request.context_ptr.is_empty(), item.input.len()) {
+            (true, _) => 0,
+            (false, 0) => item.input_bytes,
+            (false, carried) => carried as u64,
+        },
         requires: meta.requires.clone(),
         result_ttl_ms: document.result_ttl_ms,
     }
@@ -290,24 +321,18 @@ async fn check_parents<R: Records>(outcomes: &mut [Outcome], records: &R) -> Res
     Ok(())
 }
 
-/// Reads the inputs of topics that have a schema, and validates them.
+/// Validates the inputs of topics that have a schema. Those are read that did not come with their submissions.
 async fn check_inputs<R: Records>(outcomes: &mut [Outcome], library: &Library, records: &R) -> Result<(), StoreError> {
-    let with_schema: Vec<usize> = outcomes
-        .iter()
-        .enumerate()
-        .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|p| library.input_schema(&p.job.topic).is_some()))
-        .map(|(index, _)| index)
-        .collect();
-    if with_schema.is_empty() {
-        return Ok(());
-    }
-    let key = |index: &usize| outcomes[*index].as_ref().map(|p| busbar_protocol::keys::context(p.job.id.as_str()));
-    let keys = with_schema.iter().filter_map(|index| key(index).ok()).collect();
-    let inputs = records.payloads(keys).await?;
-    for (index, input) in with_schema.into_iter().zip(inputs) {
-        let Ok(prepared) = &outcomes[index] else { continue };
+    let has_schema = |prepared: &&Prepared| library.input_schema(&prepared.job.topic).is_some();
+    let stored = outcomes.iter().flatten().filter(has_schema).filter(|prepared| prepared.birth.input.is_none());
+    let keys: Vec<String> = stored.map(|prepared| busbar_protocol::keys::context(prepared.job.id.as_str())).collect();
+    let read = if keys.is_empty() { Vec::new() } else { records.payloads(keys).await? };
+    let mut read = read.into_iter();
+    for outcome in outcomes.iter_mut() {
+        let Some(prepared) = outcome.as_ref().ok().filter(has_schema) else { continue };
+        let input = prepared.birth.input.clone().or_else(|| read.next().flatten());
         if let Err(refusal) = check_input(prepared, library, input) {
-            outcomes[index] = Err(refusal);
+            *outcome = Err(refusal);
         }
     }
     Ok(())
@@ -321,23 +346,34 @@ fn check_input(prepared: &Prepared, library: &Library, input: Option<Bytes>) -> 
     schema.validate(&input).map_err(|violation| problem(Code::InputInvalid, violation.to_string()))
 }
 
-/// Asks the kernel about everything that is in order. Where it does not answer, the jobs stay undecided.
-async fn decide<J: Judge>(outcomes: &mut [Outcome], judge: &J, traces: &Traces, limits: &Limits, now: Timestamp) {
-    let questions: Vec<_> = outcomes.iter().flatten().map(|prepared| traces.question(&prepared.job)).collect();
+/// Asks the kernel. Where it does not answer, the jobs stay undecided. Returns those that it would redact and whose inputs it cannot
+/// have seen, undecided too.
+async fn decide<'a, J: Judge>(
+    undecided: Vec<&'a mut Prepared>,
+    judge: &J,
+    traces: &Traces,
+    limits: &Limits,
+    now: Timestamp,
+) -> Vec<&'a mut Prepared> {
+    let questions: Vec<_> = undecided.iter().map(|prepared| traces.question(&prepared.job)).collect();
     if questions.is_empty() {
-        return;
+        return Vec::new();
     }
-    let count = questions.len();
     let answers = match judge.check(questions).await {
-        Ok(answers) if answers.responses.len() == count => answers.responses,
+        Ok(answers) if answers.responses.len() == undecided.len() => answers.responses,
         Ok(_) | Err(_) => {
-            for prepared in outcomes.iter_mut().flatten() {
+            for prepared in undecided {
                 prepared.job.state = State::Pending { not_before: now.after_millis(UNDECIDED_RETRY_MS) };
             }
-            return;
+            return Vec::new();
         }
     };
-    for (prepared, answer) in outcomes.iter_mut().flatten().zip(answers) {
+    let mut unseen = Vec::new();
+    for (prepared, answer) in undecided.into_iter().zip(answers) {
+        if answer.decision() == DecisionType::Redact && prepared.birth.input.is_some() {
+            unseen.push(prepared);
+            continue;
+        }
         let event = Event::Decided(verdict::verdict(&prepared.job, &answer, now));
         if let Ok(change) = transition::decide(&prepared.job, &event, limits, now) {
             prepared.job = change.next;
@@ -345,4 +381,15 @@ async fn decide<J: Judge>(outcomes: &mut [Outcome], judge: &J, traces: &Traces, 
             prepared.passed.dedup();
         }
     }
+    unseen
+}
+
+/// Puts inputs that came with their submissions where the kernel finds them, as if their submitters had done so: what it puts in
+/// their place must not be overwritten, and no worker may get the originals.
+async fn lay_open<R: Records>(unseen: &mut [&mut Prepared], records: &R) -> Result<(), StoreError> {
+    let put = |prepared: &mut &mut Prepared| {
+        let input = prepared.birth.input.take()?;
+        Some(commit::put_input(prepared.job.id.as_str(), input, CommitId::generate()))
+    };
+    records.commit(CommitClass::Admit, unseen.iter_mut().filter_map(put).collect()).await.map(drop)
 }

@@ -11,7 +11,7 @@ use busbar_protocol::envelope::{self, PacketError};
 use busbar_protocol::ports::{Bus, BusError, Headers, INCARNATION, TRACEPARENT};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
-use busbar_protocol::{hex, subjects};
+use busbar_protocol::{hex, inline, subjects};
 
 use crate::core::cell::Order;
 use crate::core::job::Job;
@@ -57,21 +57,33 @@ fn identity(job: &Job) -> IdentityBinding {
     }
 }
 
+/// What is to be sent.
+pub(crate) struct Errand<'a> {
+    /// The command.
+    pub order: &'a Order,
+    /// Whoever gets it is bound to a tenant.
+    pub bound: bool,
+    /// The job's input, where it need not be read.
+    pub input: Option<Bytes>,
+    /// Up to how many bytes an output may come back with its result.
+    pub output_bytes_max: usize,
+}
+
 /// Sends what a job's change demands. Failures are not handled here: an attempt that nobody got is sent again when its worker
 /// does not show it, and a stop that was lost leaves the worker to finish in vain.
 pub(crate) async fn send<B: Bus>(
     (bus, voice): (&B, &Voice),
     traces: &Traces,
-    (order, bound): (&Order, bool),
+    errand: Errand<'_>,
     job: Option<&Job>,
     inbox: &str,
     now: Timestamp,
 ) {
+    let order = errand.order;
     let outcome = match (&order.command, job) {
         (Command::Dispatch, Some(job)) => {
             let traceparent = traces.of_dispatch(job);
-            let sending = Sending { job, worker_id: &order.worker_id, bound, inbox, traceparent };
-            dispatch(bus, voice, sending, now).await
+            dispatch(bus, voice, Sending { job, errand, inbox, traceparent }, now).await
         }
         (Command::Dispatch, None) => Ok(()),
         (Command::Stop { attempt, reason, requested_by }, _) => {
@@ -100,9 +112,7 @@ pub(crate) async fn send<B: Bus>(
 /// An attempt on its way to whoever does it.
 struct Sending<'a> {
     job: &'a Job,
-    worker_id: &'a str,
-    /// It is bound to a tenant, and wants to see for whom it works.
-    bound: bool,
+    errand: Errand<'a>,
     inbox: &'a str,
     traceparent: String,
 }
@@ -114,22 +124,29 @@ fn traced(traceparent: String) -> Headers {
 }
 
 async fn dispatch<B: Bus>(bus: &B, voice: &Voice, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
-    let Sending { job, worker_id, bound, inbox, traceparent } = sending;
+    let Sending { job, errand: Errand { order, bound, input, output_bytes_max }, inbox, traceparent } = sending;
+    let worker_id = order.worker_id.as_str();
     let subject = if worker_id.is_empty() { job.topic.clone() } else { subjects::worker_jobs(worker_id) };
     let mut headers = traced(traceparent);
-    // Only a native worker tells its starts apart.
+    // Only a native worker tells its starts apart, and looks for payloads in headers.
     let native = job.hold().filter(|hold| hold.kind == WorkerKind::Native);
     // Native workers do not look at signatures, and get the most.
     let packet = if native.is_some() {
         dispatch_packet(job, worker_id, None, now)
     } else if bound {
+        // It wants to see for whom it works.
         let identity = identity(job);
         voice.seal_for(&subject, &dispatch_packet(job, worker_id, Some(identity.clone()), now), identity, now)
     } else {
         voice.seal(dispatch_packet(job, worker_id, None, now))
     };
-    let start = native.map(|hold| hold.incarnation.clone()).filter(|start| !start.is_empty());
-    headers.extend(start.map(|start| (INCARNATION.to_owned(), start)));
+    if let Some(hold) = native {
+        headers.extend((!hold.incarnation.is_empty()).then(|| (INCARNATION.to_owned(), hold.incarnation.clone())));
+        // Whoever submits on the bare bus waits there for the result, and follows its pointer as soon as it comes.
+        let may_carry = output_bytes_max > 0 && !job.from_bus;
+        headers.extend(may_carry.then(|| (inline::OUTPUT_BYTES_MAX.to_owned(), output_bytes_max.to_string())));
+        headers.extend(input.map(|input| (inline::INPUT.to_owned(), inline::encode(&input))));
+    }
     // An announced worker may answer whoever wants an answer.
     if native.is_none() && !worker_id.is_empty() {
         return bus.publish(&subject, headers, packet).await;

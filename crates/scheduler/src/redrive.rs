@@ -11,7 +11,6 @@ use busbar_protocol::busbar::{AdmitItem, DeadLetter, JobOptions, JobPlan, Proble
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
-use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Answer, CommitClass, CommitId, Records, StoreError};
 use busbar_protocol::prost::Message as _;
@@ -84,6 +83,7 @@ fn submission(item: &RedriveItem, dead: &DeadLetter, id: &JobId) -> AdmitItem {
         max_attempts: plan.max_attempts,
         input_bytes,
         options: Some(options(&plan, item.not_before_ms)),
+        ..AdmitItem::default()
     }
 }
 
@@ -106,7 +106,9 @@ async fn copy_input<R: Records>(dead: &str, id: &str, records: &R) -> Result<(),
     let Some(input) = input else {
         return Err(intake::problem(Code::PayloadMissing, format!("there is nothing at redis://ctx:{dead} any more")));
     };
-    records.put_payload(&keys::context(id), input, Some(INPUT_TTL)).await.map_err(unavailable)
+    // Whoever asks again may find the new job there, whose input stays as it is.
+    let put = commit::put_input(id, input, CommitId::generate());
+    records.commit(CommitClass::Admit, vec![put]).await.map(drop).map_err(unavailable)
 }
 
 /// Throws a letter away.

@@ -24,7 +24,7 @@ use busbar_protocol::subjects;
 use crate::Ports;
 use crate::admission::{self, Doubt, Verdict, duplicate};
 use crate::config::SchedulerConfig;
-use crate::core::job::{self, Job, ResultPlace};
+use crate::core::job::{self, Job, ResultPlace, Source};
 use crate::core::transition::{Report, Reported as Outcome};
 use crate::core::verdict;
 use crate::input::{Admit, Input, Origin, Reported, Shown};
@@ -242,12 +242,12 @@ pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
     let _ = inputs.send(Input::Verdicts(verdicts.collect())).await;
 }
 
-/// Whether the payload of a result must be looked at before it counts.
-pub(crate) fn needs_check(job: &Job, report: &Report, library: &Library) -> bool {
+/// Whether the payload of a result must be looked at before it counts. A result is suspect whose header is not what it speaks of.
+pub(crate) fn needs_check(job: &Job, report: &Report, suspect: bool, library: &Library) -> bool {
     match &report.outcome {
         Outcome::Succeeded(Some(place)) => {
             let kept = Pointer::Redis(keys::attempt_result(job.id.as_str(), job.attempt)).to_string();
-            place.pointer != kept || library.output_schema(&job.topic).is_some()
+            suspect || place.pointer != kept || library.output_schema(&job.topic).is_some()
         }
         Outcome::Succeeded(None) => library.output_schema(&job.topic).is_some(),
         Outcome::Failed { .. } | Outcome::Retryable { .. } | Outcome::RateLimited { .. } | Outcome::Cancelled => false,
@@ -284,18 +284,16 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
     };
     // Results in blobs are larger than what a schema is held against; their digest is their name.
     let Pointer::Redis(key) = pointer else { return Outcome::Succeeded(Some(place)) };
-    let value = loop {
-        match ports.records.payloads(vec![key.clone()]).await {
-            Ok(mut values) => break values.pop().flatten(),
-            Err(error) => {
-                tracing::debug!(%error, "a result is read again");
-                ports.clock.sleep(READ_RETRY).await;
-            }
-        }
+    let value = match &place.source {
+        Source::Message(bytes) => Some(bytes.clone()),
+        Source::There | Source::Key(_) => read_output(ports, &key).await,
     };
     let Some(value) = value else { return failed(Code::PayloadMissing, format!("there is nothing at {}", place.pointer)) };
     if let Some(Err(violation)) = library.output_schema(&job.topic).map(|schema| schema.validate(&value)) {
         return failed(Code::OutputInvalid, violation.to_string());
+    }
+    if matches!(place.source, Source::Message(_)) {
+        return Outcome::Succeeded(Some(place));
     }
     let kept = keys::attempt_result(job.id.as_str(), job.attempt);
     let digest = Sha256Hex::of(&value);
@@ -303,8 +301,20 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
         pointer: Pointer::Redis(kept.clone()).to_string(),
         sha256: digest.to_bytes(),
         size: value.len() as u64,
-        copied_from: (key != kept).then_some(key),
+        source: if key == kept { Source::There } else { Source::Key(key) },
     }))
+}
+
+async fn read_output<B: Bus, R: Records, C: Clock, J: Judge>(ports: &Ports<B, R, C, J>, key: &str) -> Option<Bytes> {
+    loop {
+        match ports.records.payloads(vec![key.to_owned()]).await {
+            Ok(mut values) => return values.pop().flatten(),
+            Err(error) => {
+                tracing::debug!(%error, "a result is read again");
+                ports.clock.sleep(READ_RETRY).await;
+            }
+        }
+    }
 }
 
 fn failed(code: Code, message: String) -> Outcome {

@@ -11,7 +11,7 @@ use busbar_protocol::cap::{DecisionType, JobPriority};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
-use busbar_scheduler::core::job::{CancelWish, End, Hold, Job, Outcome, ResultPlace, State};
+use busbar_scheduler::core::job::{CancelWish, End, Hold, Job, Outcome, ResultPlace, Source, State};
 use busbar_scheduler::core::transition::{Command, Event, Limits, Rejected, Report, Reported, Verdict, decide};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -216,11 +216,11 @@ fn a_wish_that_names_an_attempt_means_it_only_while_it_is_out() {
 #[test]
 fn a_result_that_is_copied_stands_under_the_name_of_the_attempt_that_it_ends() {
     let seen =
-        ResultPlace { pointer: "redis://res:j:1".to_owned(), copied_from: Some("res:j".to_owned()), ..ResultPlace::default() };
+        ResultPlace { pointer: "redis://res:j:1".to_owned(), source: Source::Key("res:j".to_owned()), ..ResultPlace::default() };
     let out = Job { attempt: 2, ..job(running()) };
     let own = format!("redis://res:{}:2", out.id);
     assert_eq!(seen.clone().of_attempt(&out.id, 2).pointer, own);
-    let uncopied = ResultPlace { copied_from: None, ..seen };
+    let uncopied = ResultPlace { source: Source::There, ..seen };
     assert_eq!(uncopied.clone().of_attempt(&out.id, 2), uncopied);
 }
 

@@ -24,6 +24,12 @@ pub enum Plant {
     DeadLetterUntold,
     /// The input of a live job may expire.
     InputNotKept,
+    /// An output that comes with its result is written nowhere.
+    OutputNotWritten,
+    /// A dispatch takes along the input of another job.
+    InputMistaken,
+    /// The original of a redacted input goes along.
+    RedactionUndone,
     /// The result of a CAP worker is not copied to where the record says that it is.
     ResultNotCopied,
     /// A submission is acknowledged before it is durable.
@@ -100,6 +106,9 @@ impl Plant {
         Self::DeadLetterMissing,
         Self::DeadLetterUntold,
         Self::InputNotKept,
+        Self::OutputNotWritten,
+        Self::InputMistaken,
+        Self::RedactionUndone,
         Self::ResultNotCopied,
         Self::AcknowledgedEarly,
         Self::SubmissionSettledEarly,
@@ -146,6 +155,9 @@ impl Plant {
             Self::DeadLetterMissing => "dead-letter-missing",
             Self::DeadLetterUntold => "dead-letter-untold",
             Self::InputNotKept => "input-not-kept",
+            Self::OutputNotWritten => "output-not-written",
+            Self::InputMistaken => "input-mistaken",
+            Self::RedactionUndone => "redaction-undone",
             Self::ResultNotCopied => "result-not-copied",
             Self::AcknowledgedEarly => "acknowledged-early",
             Self::SubmissionSettledEarly => "submission-settled-early",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, CancelItem, CancelRequest, admit_answer};
+use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX, INPUT_TTL};
 use busbar_protocol::ports::{Bus, Clock, CommitClass, CommitId, Guard, Headers, Records, StoreError, TRACEPARENT, Unit, Write};
@@ -85,13 +86,17 @@ async fn submit_message<B: Bus, R: Records, C: Clock>(ports: &Ports<B, R, C>, mu
     refused
 }
 
-/// Puts the inputs of jobs in their places, unless the scheduler has taken the job already: from then on its input stays, and
-/// writing it again would make it expire under a live job.
+/// Puts the inputs of jobs in their places that do not go along, unless the scheduler has taken the job already: from then on its
+/// input stays, and writing it again would make it expire under a live job.
 async fn put_inputs<R: Records>(records: &R, jobs: &[Outgoing]) -> Result<(), StoreError> {
+    let jobs: Vec<&Outgoing> = jobs.iter().filter(|job| job.item.input.is_empty()).collect();
+    if jobs.is_empty() {
+        return Ok(());
+    }
     let names: Vec<String> = jobs.iter().map(|_| keys::staged(CommitId::generate())).collect();
     let writes = jobs.iter().zip(&names).map(|(job, name)| records.put_payload(name, job.input.clone(), Some(INPUT_TTL)));
     try_join_all(writes).await?;
-    let units = jobs.iter().zip(names).map(|(job, name)| Unit {
+    let units = jobs.into_iter().zip(names).map(|(job, name)| Unit {
         id: CommitId::generate(),
         guards: vec![Guard::Absent { key: keys::job(&job.job_id) }],
         writes: vec![
@@ -132,6 +137,12 @@ async fn ask<B: Bus, R: Records, C: Clock>(ports: &Ports<B, R, C>, jobs: Vec<Out
     for (job, answer) in jobs.into_iter().zip(reply.answers) {
         match answer.answer {
             Some(admit_answer::Answer::Admitted(_)) => {}
+            // A scheduler of an earlier version does not see an input that goes along.
+            Some(admit_answer::Answer::Rejected(problem))
+                if problem.code == Code::PayloadMissing.as_str() && !job.item.input.is_empty() =>
+            {
+                later.push(Outgoing { item: AdmitItem { input: Bytes::new(), ..job.item }, ..job });
+            }
             Some(admit_answer::Answer::Rejected(problem)) if problem.retry_after_ms == 0 => {
                 let outcome = JobOutcome::NotSucceeded {
                     outcome: Outcome::Failed,

@@ -13,7 +13,7 @@ use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX, INPUT_TTL, PAYLO
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Bus, BusError, Headers, Records, StoreError};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::{ids, keys, subjects};
+use busbar_protocol::{ids, inline, keys, subjects};
 use bytes::Bytes;
 use futures::future::join_all;
 use serde::Serialize;
@@ -139,7 +139,7 @@ impl<B: Bus, R: Records> Inner<B, R> {
         answers
     }
 
-    /// Stores the input and writes the item about it.
+    /// Writes the item about a job. A small input goes along with it; a larger one is stored.
     async fn prepare(&self, submission: Submission) -> Result<AdmitItem, Refusal> {
         check_parent(&submission.parent)?;
         let options = options(&submission);
@@ -147,10 +147,12 @@ impl<B: Bus, R: Records> Inner<B, R> {
         let trace_id = ids::generate_trace();
         let mut request = request(&submission, &job_id, &self.options.tenant);
         let input_bytes = submission.input.len();
+        let input = inline::carried(&submission.input);
         if input_bytes <= PAYLOAD_BYTES_MAX {
-            let key = keys::context(&job_id);
-            self.records.put_payload(&key, submission.input, Some(INPUT_TTL)).await.map_err(|error| refused_by_store(&error))?;
-            request.context_ptr = Pointer::Redis(key).to_string();
+            request.context_ptr = Pointer::Redis(keys::context(&job_id)).to_string();
+            if input.is_empty() {
+                self.store_input(&job_id, submission.input).await?;
+            }
         } else {
             let blob = blob::put(self.blobs.as_ref(), submission.input, "input", Code::PayloadTooLarge).await;
             let blob = blob.map_err(|failure| Refusal { code: failure.code, detail: failure.message, retry_after: None })?;
@@ -164,7 +166,14 @@ impl<B: Bus, R: Records> Inner<B, R> {
             max_attempts: submission.max_attempts.unwrap_or(0),
             input_bytes: input_bytes as u64,
             options: Some(options),
+            input,
+            revocable: false,
         })
+    }
+
+    async fn store_input(&self, job_id: &str, input: Bytes) -> Result<(), Refusal> {
+        let stored = self.records.put_payload(&keys::context(job_id), input, Some(INPUT_TTL)).await;
+        stored.map_err(|error| refused_by_store(&error))
     }
 
     /// Asks about the items that could be prepared; the answers stand where the items stood.
@@ -184,7 +193,8 @@ impl<B: Bus, R: Records> Inner<B, R> {
         }
         let mut told = Vec::with_capacity(items.len());
         for message in messages(items) {
-            told.extend(self.admit(message).await);
+            let first = self.admit(&message).await;
+            told.extend(self.store_what_was_missing(message.items, first).await);
         }
         for (place, answer) in places.into_iter().zip(told) {
             answers[place] = Some(answer);
@@ -193,8 +203,33 @@ impl<B: Bus, R: Records> Inner<B, R> {
         answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
     }
 
+    /// A scheduler of an earlier version does not see the inputs that go along, and misses them: these are stored, and it is asked again.
+    async fn store_what_was_missing(&self, items: Vec<AdmitItem>, mut answers: Vec<Answer>) -> Vec<Answer> {
+        let mut again = AdmitRequest::default();
+        let mut places = Vec::new();
+        for (place, item) in items.into_iter().enumerate() {
+            let is_missed = |refusal: &Refusal| refusal.code == Code::PayloadMissing.as_str();
+            if item.input.is_empty() || !answers[place].as_ref().is_err_and(is_missed) {
+                continue;
+            }
+            let job_id = JobRequest::decode(item.request.clone()).map(|request| request.job_id).unwrap_or_default();
+            match self.store_input(&job_id, item.input.clone()).await {
+                Ok(()) => {
+                    places.push(place);
+                    again.items.push(AdmitItem { input: Bytes::new(), ..item });
+                }
+                Err(refusal) => answers[place] = Err(refusal),
+            }
+        }
+        if !places.is_empty() {
+            let told = self.admit(&again).await;
+            places.into_iter().zip(told).for_each(|(place, answer)| answers[place] = answer);
+        }
+        answers
+    }
+
     /// Asks the scheduler, again and again until the time for it is over.
-    async fn admit(&self, message: AdmitRequest) -> Vec<Answer> {
+    async fn admit(&self, message: &AdmitRequest) -> Vec<Answer> {
         let count = message.items.len();
         let body = Bytes::from(message.encode_to_vec());
         let ends = Instant::now() + self.options.admit_within;

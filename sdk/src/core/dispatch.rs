@@ -3,7 +3,9 @@
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope::{self, PacketError};
+use busbar_protocol::inline;
 use busbar_protocol::ports::{INCARNATION, Message, TRACEPARENT};
+use bytes::Bytes;
 
 use super::ledger::AttemptKey;
 
@@ -15,6 +17,10 @@ pub(crate) struct Dispatch {
     pub(crate) trace_id: String,
     pub(crate) traceparent: Option<String>,
     pub(crate) request: JobRequest,
+    /// The input, where it came along.
+    pub(crate) input: Option<Bytes>,
+    /// Up to how many bytes the output may go back with the result; larger ones are stored.
+    pub(crate) output_bytes_max: usize,
 }
 
 /// Why a message on the worker's own subject is not a dispatch to it.
@@ -51,8 +57,22 @@ pub(crate) fn read(message: &Message, worker_id: &str, incarnation: &str) -> Res
         dispatch_id: identity.dispatch_id.clone(),
         trace_id: decoded.packet.trace_id,
         traceparent: message.headers.get(TRACEPARENT).cloned(),
+        input: input(message, &request),
+        output_bytes_max: output_bytes_max(message),
         request,
     })
+}
+
+/// The input that came along. One that cannot be read stands where the pointer says, as it does without a header.
+fn input(message: &Message, request: &JobRequest) -> Option<Bytes> {
+    let input = inline::decode(message.headers.get(inline::INPUT)?);
+    input.inspect_err(|error| tracing::warn!(job_id = request.job_id, %error, "the header {} was ignored", inline::INPUT)).ok()
+}
+
+/// What the scheduler takes with a result, as far as this version sends it.
+fn output_bytes_max(message: &Message) -> usize {
+    let stated = message.headers.get(inline::OUTPUT_BYTES_MAX).and_then(|most| most.parse().ok());
+    stated.unwrap_or(0).min(inline::BYTES_MAX)
 }
 
 #[cfg(test)]
@@ -78,6 +98,21 @@ mod tests {
         assert_eq!(read.key, AttemptKey { job_id: "j".into(), attempt: 3 });
         assert_eq!((read.dispatch_id.as_str(), read.trace_id.as_str()), ("d", "trace"));
         assert_eq!(read.traceparent.as_deref(), Some("00-a-b-01"));
+    }
+
+    #[test]
+    fn payloads_come_and_go_in_headers_that_are_understood() {
+        let with = |headers: &[(&str, &str)]| {
+            let mut message = message(Payload::JobRequest(request(1, "w")));
+            message.headers.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            let read = read(&message, "w", "i").expect("a dispatch");
+            (read.input, read.output_bytes_max)
+        };
+        let input = inline::encode(b"[1]");
+        assert_eq!(with(&[(inline::INPUT, &input), (inline::OUTPUT_BYTES_MAX, "100")]), (Some("[1]".into()), 100));
+        assert_eq!(with(&[]), (None, 0));
+        assert_eq!(with(&[(inline::INPUT, "[1]"), (inline::OUTPUT_BYTES_MAX, "-1")]), (None, 0));
+        assert_eq!(with(&[(inline::OUTPUT_BYTES_MAX, "1000000")]), (None, inline::BYTES_MAX));
     }
 
     #[test]

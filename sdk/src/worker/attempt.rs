@@ -13,6 +13,7 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{JobResult, JobStatus};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
+use busbar_protocol::inline;
 use busbar_protocol::ports::{Bus, Clock, Headers, Records, Span, SpanKind, TRACEPARENT, ago};
 use busbar_protocol::trace::TraceContext;
 use bytes::Bytes;
@@ -98,7 +99,7 @@ impl<B: Bus, R: Records> Shared<B, R> {
         let input = tokio::select! {
             biased;
             stop = cancel.stopped() => return Outcome::unstarted(End::Stopped(stop)),
-            input = self.payloads.input(&dispatch.request) => input,
+            input = self.payloads.input(dispatch) => input,
         };
         let handler = self.routes.find(&dispatch.request.topic).ok_or_else(|| unknown_topic(&dispatch.request.topic));
         let (input, handler) = match (input, handler) {
@@ -108,7 +109,7 @@ impl<B: Bus, R: Records> Shared<B, R> {
         let (result, execution) = self.call(&handler, dispatch, cancel, input).await;
         drop(slot);
         let end = match result {
-            Ok(output) => self.payloads.place(&dispatch.key, output).await.map_or_else(End::Failed, End::Succeeded),
+            Ok(output) => self.payloads.place(dispatch, output).await.map_or_else(End::Failed, End::Succeeded),
             Err(failure) => End::Failed(failure),
         };
         Outcome { end, execution }.heeding(cancel)
@@ -154,9 +155,11 @@ impl<B: Bus, R: Records> Shared<B, R> {
             identity: dispatch.request.identity.clone(),
             ..JobResult::default()
         };
-        outcome.end.write(&mut result);
+        let carried = outcome.end.write(&mut result);
         let packet = envelope::packet(&dispatch.trace_id, &self.worker_id, self.clock.now(), Payload::JobResult(result));
-        Told { headers: headers(dispatch), packet }
+        let mut headers = headers(dispatch);
+        headers.extend(carried.map(|output| (inline::OUTPUT.to_owned(), inline::encode(&output))));
+        Told { headers, packet }
     }
 }
 
@@ -195,16 +198,18 @@ impl End {
         }
     }
 
-    fn write(self, result: &mut JobResult) {
+    /// Says in a result how the attempt ended; returns the output that goes with it.
+    fn write(self, result: &mut JobResult) -> Option<Bytes> {
         let (status, failure) = match self {
-            Self::Succeeded(Placed::Pointer(pointer, reference)) => {
+            Self::Succeeded(placed) => {
+                result.set_status(JobStatus::Succeeded);
+                let (pointer, reference, carried) = match placed {
+                    Placed::Pointer { pointer, reference, carried } => (pointer, reference, carried),
+                    Placed::Reference(reference) => (String::new(), reference, None),
+                };
                 result.result_ptr = pointer;
                 result.result_ref = Some(reference);
-                return result.set_status(JobStatus::Succeeded);
-            }
-            Self::Succeeded(Placed::Reference(reference)) => {
-                result.result_ref = Some(reference);
-                return result.set_status(JobStatus::Succeeded);
+                return carried;
             }
             Self::Failed(failure) if failure.retryable => (JobStatus::FailedRetryable, failure),
             Self::Failed(failure) => (JobStatus::Failed, failure),
@@ -218,6 +223,7 @@ impl End {
         result.set_error_code_enum(cap_code(&failure.code));
         result.error_code = failure.code;
         result.error_message = shorten(failure.message, MESSAGE_BYTES_MAX);
+        None
     }
 }
 
@@ -256,6 +262,11 @@ mod tests {
     use super::*;
     use busbar_protocol::cap::{ErrorCode, ResourceRef};
 
+    fn done(pointer: &str) -> End {
+        let (pointer, reference) = (pointer.to_owned(), ResourceRef::default());
+        End::Succeeded(Placed::Pointer { pointer, reference, carried: None })
+    }
+
     fn told(end: End) -> JobResult {
         let mut result = JobResult::default();
         end.write(&mut result);
@@ -264,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_end_has_its_status() {
-        let done = told(End::Succeeded(Placed::Pointer("redis://res:j:1".to_owned(), ResourceRef::default())));
+        let done = told(done("redis://res:j:1"));
         assert_eq!((done.status(), done.result_ptr.as_str()), (JobStatus::Succeeded, "redis://res:j:1"));
         assert_eq!(told(End::Failed(Failure::retry("later"))).status(), JobStatus::FailedRetryable);
         let failed = told(End::Failed(Failure::new("limit_memory", "x".repeat(MESSAGE_BYTES_MAX + 1))));
@@ -285,7 +296,7 @@ mod tests {
         cancel.set(stop.clone());
         cancel.set(Stop::WorkerLeaves);
         assert!(matches!(failed().heeding(&cancel).end, End::Stopped(first) if first == stop));
-        let done = Outcome::unstarted(End::Succeeded(Placed::Pointer(String::new(), ResourceRef::default())));
+        let done = Outcome::unstarted(done(""));
         assert!(matches!(done.heeding(&cancel).end, End::Succeeded(_)));
     }
 }

@@ -15,7 +15,7 @@ use busbar_protocol::busbar::{
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::ports::{Bus, CommitClass, CommitId, Guard, Records, Unit, Write};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::{keys, subjects};
+use busbar_protocol::{inline, keys, subjects};
 use busbar_sdk::{Client, ClientError, ClientOptions, IdempotencyPolicy, JobPriority, JobState, Submission};
 use busbar_store::Store;
 use futures::StreamExt as _;
@@ -28,11 +28,17 @@ struct Scheduler {
     bus: NatsBus,
     store: Store,
     seen: Arc<Mutex<Vec<(usize, AdmitItem)>>>,
+    /// It does not know that inputs may go along.
+    is_old: bool,
 }
 
 impl Scheduler {
     async fn start(rig: &Rig) -> (Self, JoinHandle<()>) {
-        let scheduler = Self { bus: rig.bus.clone(), store: rig.store.clone(), seen: Arc::default() };
+        Self::start_as(rig, false).await
+    }
+
+    async fn start_as(rig: &Rig, is_old: bool) -> (Self, JoinHandle<()>) {
+        let scheduler = Self { bus: rig.bus.clone(), store: rig.store.clone(), seen: Arc::default(), is_old };
         let mut asked = rig.bus.subscribe(subjects::ADMIT, None).await.unwrap();
         let answering = scheduler.clone();
         let task = tokio::spawn(async move {
@@ -41,8 +47,15 @@ impl Scheduler {
                 let request = AdmitRequest::decode(message.payload).unwrap();
                 let (mut answers, mut units) = (Vec::new(), Vec::new());
                 for item in request.items {
-                    let (answer, record) = admit(&item);
-                    units.extend(record.map(|record| put(&record, 1)));
+                    let (answer, record) = admit(&item, answering.is_old);
+                    units.extend(record.map(|record| {
+                        let mut unit = put(&record, 1);
+                        let key = keys::context(&record.job_id);
+                        if !item.input.is_empty() {
+                            unit.writes.push(Write::PutPayload { key, value: item.input.clone(), expire: None });
+                        }
+                        unit
+                    }));
                     answers.push(AdmitAnswer { answer: Some(answer) });
                     answering.seen.lock().unwrap().push((bytes, item));
                 }
@@ -77,8 +90,12 @@ impl Scheduler {
 }
 
 /// What becomes of an item: an answer, and the record of the job that was taken.
-fn admit(item: &AdmitItem) -> (admit_answer::Answer, Option<JobRecord>) {
+fn admit(item: &AdmitItem, is_old: bool) -> (admit_answer::Answer, Option<JobRecord>) {
     let request = JobRequest::decode(item.request.clone()).unwrap();
+    if is_old && !item.input.is_empty() {
+        let problem = Problem { code: "payload_missing".into(), ..Problem::default() };
+        return (admit_answer::Answer::Rejected(problem), None);
+    }
     if request.topic == "job.nobody" {
         let problem = Problem { code: "unknown_topic".into(), ..Problem::default() };
         return (admit_answer::Answer::Rejected(problem), None);
@@ -115,6 +132,19 @@ async fn client(rig: &Rig, admit_within: Duration) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_knows_nothing_of_inputs_that_go_along_finds_them_stored() {
+    let rig = Rig::start().await;
+    let (scheduler, _task) = Scheduler::start_as(&rig, true).await;
+    let client = client(&rig, PATIENCE).await;
+    let submissions = (0..3).map(|n| Submission::new("job.echo", &n).unwrap()).collect();
+    for (n, answer) in client.submit_many(submissions).await.into_iter().enumerate() {
+        let input = rig.payload(&keys::context(&answer.unwrap().job_id)).await.unwrap();
+        assert_eq!(input, n.to_string());
+    }
+    assert_eq!(scheduler.seen.lock().unwrap().len(), 6, "each was asked for twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_submitted_with_its_input_and_waited_for() {
     let rig = Rig::start().await;
     let (scheduler, _task) = Scheduler::start(&rig).await;
@@ -125,6 +155,10 @@ async fn a_job_is_submitted_with_its_input_and_waited_for() {
     let request = JobRequest::decode(item.request).unwrap();
     assert_eq!((request.job_id.as_str(), request.tenant_id.as_str()), (submitted.job_id.as_str(), "default"));
     assert_eq!((item.input_bytes, item.trace_id.as_str()), (7, submitted.trace_id.as_str()));
+    assert_eq!(item.input, "{\"x\":1}");
+    let large = client.submit("job.echo", &"x".repeat(inline::BYTES_MAX)).await.unwrap();
+    assert_eq!(scheduler.seen.lock().unwrap()[1].1.input, "", "it was stored");
+    assert_eq!(rig.payload(&keys::context(&large.job_id)).await.unwrap().len(), inline::BYTES_MAX + 2);
     assert_eq!(rig.payload(request.context_ptr.strip_prefix("redis://").unwrap()).await.unwrap(), "{\"x\":1}");
 
     let early = client.wait(&submitted.job_id, Duration::ZERO).await;

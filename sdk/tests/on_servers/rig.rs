@@ -110,8 +110,14 @@ impl Rig {
     }
 
     pub(crate) async fn dispatch_as(&self, request: JobRequest) {
+        self.dispatch_with(request, &[]).await;
+    }
+
+    /// The same with more headers.
+    pub(crate) async fn dispatch_with(&self, request: JobRequest, more: &[(&str, &str)]) {
         let packet = envelope::packet("trace-1", "scheduler", Timestamp::wall_clock(), Payload::JobRequest(request));
-        let headers = Headers::from([("traceparent".to_owned(), TRACEPARENT.to_owned())]);
+        let mut headers = Headers::from([("traceparent".to_owned(), TRACEPARENT.to_owned())]);
+        headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         self.bus.publish(&subjects::worker_jobs(WORKER), headers, packet).await.unwrap();
     }
 

@@ -9,7 +9,8 @@ use crate::rig::{PATIENCE, Rig, TRACEPARENT, WORKER, identity, request};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{JobRequest, JobStatus, ResourceRef};
 use busbar_protocol::envelope;
-use busbar_protocol::ports::{Bus, PullConsumer};
+use busbar_protocol::inline;
+use busbar_protocol::ports::{Bus, PullConsumer, Records};
 use busbar_protocol::subjects::{self, Stream};
 use busbar_sdk::{Context, Failure, PauseScope, Request, Worker, WorkerError, WorkerOptions};
 use futures::StreamExt as _;
@@ -107,6 +108,48 @@ async fn a_duplicate_runs_once_and_a_finished_attempt_is_answered_again() {
     gate.let_one_go();
     assert_eq!(rig.result().await.dispatch, Some(identity(3)));
     assert_eq!(gate.runs(), 2);
+}
+
+/// Nothing stands in Redis before the attempt, nor after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_payloads_come_and_go_with_their_messages() {
+    let mut rig = Rig::start().await;
+    let _running = rig.work(rig.options(), echo).await;
+    let header = inline::encode(b"[1]");
+    let offered = [(inline::INPUT, header.as_str()), (inline::OUTPUT_BYTES_MAX, "3")];
+    rig.dispatch_with(request("a", 1, "job.echo"), &offered).await;
+    let (result, delivery) = rig.delivery().await;
+    assert_eq!((result.status(), result.result_ptr.as_str()), (JobStatus::Succeeded, "redis://res:a:1"));
+    let output = inline::decode_as(&delivery.message.headers[inline::OUTPUT], &result.result_ref.clone().unwrap());
+    assert_eq!(output, Ok("[1]".into()));
+    assert_eq!(rig.payload("res:a:1").await, None);
+    // A repeated dispatch gets the same again, output included.
+    rig.holds(&[]).await;
+    rig.dispatch_with(request("a", 1, "job.echo"), &offered).await;
+    let (again, repeated) = rig.delivery().await;
+    assert_eq!((again, &repeated.message.headers[inline::OUTPUT]), (result, &delivery.message.headers[inline::OUTPUT]));
+
+    // What is larger than the scheduler takes is stored, and so is everything where it takes nothing.
+    let larger = inline::encode(b"[12]");
+    for (job, headers) in
+        [("b", vec![(inline::INPUT, &*larger), (inline::OUTPUT_BYTES_MAX, "3")]), ("c", vec![(inline::INPUT, &*header)])]
+    {
+        rig.dispatch_with(request(job, 1, "job.echo"), &headers).await;
+        let (result, delivery) = rig.delivery().await;
+        assert_eq!((result.status(), delivery.message.headers.get(inline::OUTPUT)), (JobStatus::Succeeded, None), "{job}");
+        assert!(rig.payload(&format!("res:{job}:1")).await.is_some(), "{job}");
+    }
+
+    // A header that cannot be read, and one beside a pointer to something else, are as good as none.
+    rig.input("d", &json!("stored")).await;
+    rig.dispatch_with(request("d", 1, "job.echo"), &[(inline::INPUT, "[1]")]).await;
+    assert_eq!(rig.result().await.status(), JobStatus::Succeeded);
+    assert_eq!(rig.payload("res:d:1").await.unwrap(), "\"stored\"");
+    rig.store.put_payload("ctx:e.redacted", "\"redacted\"".into(), None).await.unwrap();
+    let redacted = JobRequest { context_ptr: "redis://ctx:e.redacted".into(), ..request("e", 1, "job.echo") };
+    rig.dispatch_with(redacted, &[(inline::INPUT, &*header)]).await;
+    assert_eq!(rig.result().await.status(), JobStatus::Succeeded);
+    assert_eq!(rig.payload("res:e:1").await.unwrap(), "\"redacted\"");
 }
 
 #[tokio::test(flavor = "multi_thread")]

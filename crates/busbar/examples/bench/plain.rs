@@ -1,7 +1,7 @@
 //! The same messages and the same Redis steps without a control plane: what the servers and the worker cost by themselves.
 //!
 //! ```text
-//!  ctx:<job> ─► admit unit (≤ 256 together) ─► queue ─► dispatch unit ─► worker.<id>.jobs ─► the same `worker` program
+//!  admit unit (≤ 256 together) ─► queue ─► dispatch unit ─► worker.<id>.jobs ─► the same `worker` program
 //!                                                                                                   │
 //!  busbar.job.event ◄─ relay ◄─ log ◄─ finish unit ◄─ pull (≤ 256) ◄─ sys.job.result (JetStream) ◄──┘
 //! ```
@@ -24,13 +24,12 @@ use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, P
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects::{self, Stream};
 use busbar_protocol::time::Timestamp;
-use busbar_protocol::{busbar, envelope, keys};
+use busbar_protocol::{busbar, envelope, inline, keys};
 use busbar_scheduler::core::commit::{self, Birth, Change, Retention};
-use busbar_scheduler::core::job::{End, Hold, Job, Outcome as Ended, ResultPlace, State};
+use busbar_scheduler::core::job::{End, Hold, Job, Outcome as Ended, ResultPlace, Source, State};
 use busbar_servers::{Companion, Durability, Stack, StackOptions};
 use busbar_store::Store;
 use bytes::Bytes;
-use futures::future::join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -47,7 +46,6 @@ const WORKER_WITHIN: Duration = Duration::from_secs(60);
 const GROUP: usize = 256;
 /// As many submissions are on their way at once as the gateway has.
 const SUBMISSIONS: usize = 4;
-const INPUT_TTL: Duration = Duration::from_secs(600);
 const PULL_WAIT: Duration = Duration::from_secs(5);
 /// Longer than any measurement.
 const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,7 +68,7 @@ struct Steps {
     /// A job as the scheduler left it.
     template: Job,
     slots: Semaphore,
-    ready: mpsc::UnboundedSender<Job>,
+    ready: mpsc::UnboundedSender<(Job, Bytes)>,
     out: Mutex<BTreeMap<String, Job>>,
     logged: Notify,
 }
@@ -198,26 +196,24 @@ impl Steps {
     }
 
     async fn admit_jobs(&self, jobs: Vec<(Job, Bytes)>) -> Outcome<()> {
-        let put = |(job, input): &(Job, Bytes)| {
-            let (key, input) = (keys::context(job.id.as_str()), input.clone());
-            async move { self.store.put_payload(&key, input, Some(INPUT_TTL)).await }
-        };
-        join_all(jobs.iter().map(put)).await.into_iter().collect::<Result<(), _>>()?;
         let passed = [JobState::Pending, JobState::Scheduled];
-        let units = jobs.iter().map(|(job, _)| self.unit(job, 0, &passed)).collect();
-        self.commit(CommitClass::Admit, units).await?;
-        for (job, _) in jobs {
-            self.ready.send(job)?;
+        let unit = |(job, input): &(Job, Bytes)| {
+            let birth = Birth { input: Some(input.clone()), ..Birth::default() };
+            commit::birth(&self.change(job, 0, &passed), &birth, &Retention::default()).0
+        };
+        self.commit(CommitClass::Admit, jobs.iter().map(unit).collect()).await?;
+        for ready in jobs {
+            self.ready.send(ready)?;
         }
         Ok(())
     }
 
+    fn change<'a>(&self, job: &'a Job, revision: u64, passed: &'a [JobState]) -> Change<'a> {
+        Change { job, revision, passed, epoch: self.epoch, id: CommitId::generate() }
+    }
+
     fn unit(&self, job: &Job, revision: u64, passed: &[JobState]) -> Unit {
-        let change = Change { job, revision, passed, epoch: self.epoch, id: CommitId::generate() };
-        match revision {
-            0 => commit::birth(&change, &Birth::default(), &Retention::default()).0,
-            _ => commit::unit(&change, &Retention::default()),
-        }
+        commit::unit(&self.change(job, revision, passed), &Retention::default())
     }
 
     async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Outcome<()> {
@@ -230,7 +226,7 @@ impl Steps {
     }
 
     /// Sends what is queued to the worker, for as long as it has free slots.
-    async fn dispatch(&self, mut queue: mpsc::UnboundedReceiver<Job>) -> Outcome<()> {
+    async fn dispatch(&self, mut queue: mpsc::UnboundedReceiver<(Job, Bytes)>) -> Outcome<()> {
         while let Some(first) = queue.recv().await {
             self.slots.acquire().await?.forget();
             let mut jobs = vec![first];
@@ -245,17 +241,17 @@ impl Steps {
         Ok(())
     }
 
-    async fn dispatch_all(&self, mut jobs: Vec<Job>) -> Outcome<()> {
+    async fn dispatch_all(&self, mut jobs: Vec<(Job, Bytes)>) -> Outcome<()> {
         let now = Timestamp::wall_clock();
-        for job in &mut jobs {
+        for (job, _) in &mut jobs {
             let hold =
                 Hold { worker_id: WORKER.into(), kind: WorkerKind::Native, incarnation: String::new(), since: now, heard: now };
             (job.attempt, job.updated, job.state) = (1, now, State::Dispatched { hold });
         }
-        let units = jobs.iter().map(|job| self.unit(job, 1, &[JobState::Dispatched])).collect();
+        let units = jobs.iter().map(|(job, _)| self.unit(job, 1, &[JobState::Dispatched])).collect();
         self.commit(CommitClass::Advance, units).await?;
-        let packets: Vec<(Headers, Bytes)> = jobs.iter().map(|job| packet(job, now)).collect();
-        let named = jobs.into_iter().map(|job| (job.id.to_string(), job));
+        let packets: Vec<(Headers, Bytes)> = jobs.iter().map(|(job, input)| packet(job, input, now)).collect();
+        let named = jobs.into_iter().map(|(job, _)| (job.id.to_string(), job));
         self.out.lock().unwrap_or_else(PoisonError::into_inner).extend(named);
         for (headers, packet) in packets {
             self.bus.publish(&subjects::worker_jobs(WORKER), headers, packet).await?;
@@ -276,7 +272,8 @@ impl Steps {
                     return Err("a message on sys.job.result is no result".into());
                 };
                 let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).remove(&result.job_id);
-                jobs.push(ended(out.ok_or("a result of an unknown job")?, result));
+                let output = delivery.message.headers.get(inline::OUTPUT).map(|output| inline::decode(output)).transpose()?;
+                jobs.push(ended(out.ok_or("a result of an unknown job")?, result, output));
             }
             let units = jobs.iter().map(|job| self.unit(job, 2, &[JobState::Succeeded])).collect();
             self.commit(CommitClass::Advance, units).await?;
@@ -307,21 +304,26 @@ impl Steps {
 }
 
 /// What takes an attempt to the worker.
-fn packet(job: &Job, now: Timestamp) -> (Headers, Bytes) {
+fn packet(job: &Job, input: &[u8], now: Timestamp) -> (Headers, Bytes) {
     let dispatch = DispatchIdentity { dispatch_id: format!("{}/1", job.id), attempt: 1, assigned_worker_id: WORKER.to_owned() };
     let patch = JobRequest { dispatch: Some(dispatch), ..JobRequest::default() };
     let request = envelope::patch_request(&job.request, &patch);
     let packet = envelope::packet_with_request(&job.trace_id, subjects::SCHEDULER_SENDER, now, &request);
-    (Headers::from([("traceparent".to_owned(), job.traceparent.clone())]), packet)
+    let headers = [
+        ("traceparent".to_owned(), job.traceparent.clone()),
+        (inline::INPUT.to_owned(), inline::encode(input)),
+        (inline::OUTPUT_BYTES_MAX.to_owned(), inline::BYTES_MAX.to_string()),
+    ];
+    (Headers::from(headers), packet)
 }
 
-fn ended(job: Job, result: JobResult) -> Job {
+fn ended(job: Job, result: JobResult, output: Option<Bytes>) -> Job {
     let now = Timestamp::wall_clock();
     let place = result.result_ref.map(|reference| ResultPlace {
         pointer: result.result_ptr,
         sha256: reference.sha256,
         size: reference.size_bytes,
-        copied_from: None,
+        source: output.map_or(Source::There, Source::Message),
     });
     let end = End {
         outcome: Ended::Succeeded,

@@ -90,6 +90,7 @@ fn settings(config: &Config) -> SchedulerConfig {
         lease_ttl: Duration::from_millis(section.lease_ttl_ms),
         lease_poll: Duration::from_millis(section.lease_poll_ms),
         live_jobs_max: section.live_jobs_max,
+        inline_bytes_max: section.inline_bytes_max,
         worker_trust: mode(section.worker_trust),
         signatures: mode(section.signatures),
         settings: Settings { retention, ..defaults.settings },

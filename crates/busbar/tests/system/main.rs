@@ -11,6 +11,7 @@ mod api;
 mod bad_guests;
 mod bad_input;
 mod bench;
+mod carried;
 mod conformance;
 mod examples;
 mod faults;

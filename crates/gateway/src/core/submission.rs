@@ -7,6 +7,7 @@ use busbar_protocol::busbar::AdmitItem;
 use busbar_protocol::cap::{ActorType, Budget, IdentityBinding, JobMetadata, JobPriority, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
+use busbar_protocol::inline;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
@@ -50,8 +51,8 @@ pub(crate) struct Familiar {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prepared {
     pub(crate) job_id: String,
-    /// What goes to `ctx:<job_id>`.
-    pub(crate) input: Bytes,
+    /// What goes to `ctx:<job_id>`, where it does not go with the item.
+    pub(crate) input: Option<Bytes>,
     pub(crate) item: AdmitItem,
 }
 
@@ -93,6 +94,7 @@ pub(crate) fn prepare(
     let options = options::options(request, now)?;
     let parent_job_id = options::parent(request, job_id.as_str())?;
     let input = Bytes::copy_from_slice(request.input.get().as_bytes());
+    let carried = inline::carried(&input);
     let item = AdmitItem {
         request: JobRequest { parent_job_id, ..job_request(request, familiar, who, job_id) }.encode_to_vec().into(),
         tenant_id: who.tenant_id.to_owned(),
@@ -101,8 +103,12 @@ pub(crate) fn prepare(
         max_attempts: request.max_attempts.unwrap_or(0),
         input_bytes: input.len() as u64,
         options,
+        input: carried.clone(),
+        // A stored input is taken back by taking it away.
+        revocable: !carried.is_empty(),
     };
-    Ok(Prepared { job_id: job_id.as_str().to_owned(), input, item })
+    let stored = carried.is_empty().then_some(input);
+    Ok(Prepared { job_id: job_id.as_str().to_owned(), input: stored, item })
 }
 
 fn job_request(request: &SubmitRequest, familiar: Familiar, who: &Submitter<'_>, job_id: &JobId) -> JobRequest {
@@ -243,7 +249,8 @@ mod tests {
         let body = r#"{"topic":"job.echo","input":{"a": 1},"priority":"batch","labels":{"x":"y"},"requires":["gpu"],
             "idempotency_key":"k","deadline_ms":5000,"max_attempts":2,"concurrency_key":"c","parent_job_id":"p"}"#;
         let prepared = prepared(body).expect("good");
-        assert_eq!(&prepared.input[..], br#"{"a": 1}"#);
+        assert_eq!(prepared.input, None);
+        assert_eq!(&prepared.item.input[..], br#"{"a": 1}"#);
         assert_eq!((prepared.item.max_attempts, prepared.item.input_bytes), (2, 8));
         assert_eq!(prepared.item.traceparent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let request = JobRequest::decode(&prepared.item.request[..]).expect("ours");

@@ -80,8 +80,10 @@ impl<B: Bus, R: Records> Submit<'_, B, R> {
 
     async fn store_and_admit(&self, prepared: Prepared) -> Result<SubmitReply, Problem> {
         let Prepared { job_id, input, item } = prepared;
-        let stored = self.app.records.put_payload(&keys::context(&job_id), input, Some(INPUT_TTL)).await;
-        stored.map_err(|error| of_store(&error))?;
+        if let Some(input) = input {
+            let stored = self.app.records.put_payload(&keys::context(&job_id), input, Some(INPUT_TTL)).await;
+            stored.map_err(|error| of_store(&error))?;
+        }
         accepted(self.app.admitter.admit(job_id, item).await?)
     }
 }

@@ -110,6 +110,9 @@ async fn without_a_scheduler_nothing_is_half_done() {
     let asked = fixture.ask("POST", "/api/v1/jobs", r#"{"topic":"job.echo","input":1}"#).await;
     asked.refused(503, "scheduler_unavailable");
     assert_eq!(asked.headers["retry-after"], "1");
+    // Its input was on its way in the message: a mark keeps the message from becoming a job later.
+    let marked = fixture.keys("job:revoked:");
+    assert_eq!((marked.len(), fixture.keys("ctx:").len()), (1, 0), "{marked:?}");
     let batch = fixture.ask("POST", "/api/v1/jobs/batch", r#"{"jobs":[{"topic":"job.echo","input":1}]}"#).await.json();
     assert_eq!((&batch["job_ids"], &batch["rejected"][0]["code"]), (&json!([null]), &json!("scheduler_unavailable")));
     fixture.end().await;
@@ -123,6 +126,18 @@ async fn a_scheduler_that_comes_late_is_waited_for() {
         Scheduler::start(&fixture).await
     });
     assert_eq!(fixture.get(&format!("/api/v1/jobs/{job_id}")).await.json()["state"], "SCHEDULED");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_knows_nothing_of_inputs_that_go_along_finds_them_stored() {
+    let fixture = Fixture::start().await;
+    let scheduler = Scheduler::start(&fixture).await;
+    let accepted = fixture.ask("POST", "/api/v1/jobs", r#"{"topic":"job.old","input":1}"#).await.json();
+    let job_id = accepted["job_id"].as_str().expect("an id");
+    assert_eq!(scheduler.job(job_id).topic, "job.old");
+    let input = fixture.store.payloads(vec![keys::context(job_id)]).await.expect("read");
+    assert_eq!(input, [Some("1".into())]);
     fixture.end().await;
 }
 

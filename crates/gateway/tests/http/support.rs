@@ -1,6 +1,7 @@
 //! A gateway on real servers, a stand-in for the scheduler, and a small HTTP client.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use busbar_protocol::{keys, subjects};
 use busbar_rpc::Tls;
 use busbar_servers::Stack;
 use busbar_store::{Store, StoreConfig};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -46,6 +48,15 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// The keys in Redis that begin with this.
+    pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.stack.redis.port())).expect("a connection");
+        stream.write_all(format!("KEYS {prefix}*\r\nQUIT\r\n").as_bytes()).expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer.lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect()
+    }
+
     pub(crate) async fn start() -> Self {
         Self::start_with(GatewayConfig::default()).await
     }
@@ -286,8 +297,15 @@ impl Scheduler {
     async fn admit(&self, message: &Message) -> Vec<u8> {
         let request = AdmitRequest::decode(message.payload.clone()).expect("an admission");
         self.state.lock().expect("not poisoned").messages.push((request.items.len(), message.payload.len()));
+        let inputs: Vec<Bytes> = request.items.iter().map(|item| item.input.clone()).collect();
         let decided: Vec<_> = request.items.into_iter().map(|item| self.decide(item)).collect();
         let records: Vec<JobRecord> = decided.iter().filter_map(|answer| answer.as_ref().ok()).cloned().collect();
+        let with_inputs = decided.iter().zip(inputs).filter(|(_, input)| !input.is_empty());
+        let puts = with_inputs.filter_map(|(decided, input)| {
+            let key = keys::context(&decided.as_ref().ok()?.job_id);
+            Some(async move { self.store.put_payload(&key, input, None).await.expect("stored") })
+        });
+        futures::future::join_all(puts).await;
         self.write(&records, None).await;
         let answers = decided.into_iter().map(|decided| {
             let answer = match decided {
@@ -306,6 +324,9 @@ impl Scheduler {
 
     fn decide(&self, item: AdmitItem) -> Result<JobRecord, Problem> {
         let request = JobRequest::decode(item.request.clone()).expect("a request");
+        if request.topic == "job.old" && !item.input.is_empty() {
+            return Err(Problem { code: "payload_missing".into(), detail: "no input".into(), retry_after_ms: 0 });
+        }
         if request.topic.starts_with("job.unknown") {
             let detail = format!("no topic document matches {}", request.topic);
             return Err(Problem { code: "unknown_topic".into(), detail, retry_after_ms: 0 });

@@ -573,6 +573,12 @@ pub struct AdmitItem {
     pub input_bytes: u64,
     #[prost(message, optional, tag = "7")]
     pub options: ::core::option::Option<JobOptions>,
+    /// The input itself, at most 4 KiB, where the submitter did not write it to `ctx:<job_id>`: the admission does. Nothing for none.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub input: ::prost::bytes::Bytes,
+    /// Whoever submits it with its input may take it back: then something stands at `job:revoked:<job_id>` before there is a job.
+    #[prost(bool, tag = "9")]
+    pub revocable: bool,
 }
 /// What a submission can ask for beyond CAP's request. Zeros, and what is empty, mean what the topic says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

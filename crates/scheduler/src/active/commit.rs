@@ -135,7 +135,13 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             let fate = admission::fate(answers.next().and_then(Option::as_ref), &demands);
             match fate {
                 Fate::NotOwner => return Err(Left::Replaced),
-                Fate::Admitted => self.cell.insert(prepared.job.clone(), 1, prepared.class.clone(), now),
+                Fate::Admitted => {
+                    self.cell.insert(prepared.job.clone(), 1, prepared.class.clone(), now);
+                    if let Some(input) = prepared.birth.input.as_ref().filter(|input| input.len() <= self.config.inline_bytes_max)
+                    {
+                        self.cell.keep_input(&prepared.job.id, input.clone());
+                    }
+                }
                 _ => {}
             }
             fates.push(fate);

@@ -26,7 +26,7 @@ use crate::Ports;
 use crate::config::SchedulerConfig;
 use crate::core::cell::{Beginning, Cell, Settings};
 use crate::core::job::{Hold, Job};
-use crate::core::transition::Event;
+use crate::core::transition::{Command, Event};
 use crate::core::trust::Mode;
 use crate::core::workers::Workers;
 use crate::input::{Admit, Input, Objection, Reported};
@@ -35,7 +35,7 @@ use crate::listen::Ears;
 use crate::objections::Objections;
 use crate::observer::{Instruments, Observer};
 use crate::office::{Office, Proof};
-use crate::perform;
+use crate::perform::{self, Errand};
 use crate::relay::{self, JobTeller};
 use crate::service::TermError;
 use crate::trust::Trust;
@@ -396,10 +396,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             self.settle.push((reported.delivery, Settlement::Term));
             return;
         }
-        let Reported { job: id, report, delivery, checked, received, .. } = &mut reported;
+        let Reported { job: id, report, delivery, checked, suspect, received, .. } = &mut reported;
         report.attempt = report.attempt.or_else(|| self.cell.workers().attempt_of(&report.worker_id, id));
         let current = self.cell.job(id).filter(|job| job.hold().is_some() && report.attempt.is_none_or(|a| a == job.attempt));
-        if let Some(job) = current.filter(|job| !*checked && tasks::needs_check(job, report, &self.library)) {
+        if let Some(job) = current.filter(|job| !*checked && tasks::needs_check(job, report, *suspect, &self.library)) {
             let (job, library) = (job.clone(), Arc::clone(&self.library));
             self.tasks.spawn(tasks::check_result(self.ports.clone(), library, job, reported, self.inputs.clone()));
             return;
@@ -434,9 +434,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         }
         for order in self.cell.take_orders() {
             let speaker = (bus, &self.config.voice);
+            let input = if order.command == Command::Dispatch { self.cell.take_input(&order.job) } else { None };
             let job = self.cell.job(&order.job);
             let bound = self.cell.tenant_of(&order.worker_id).is_some();
-            perform::send(speaker, &self.observer.instruments().traces, (&order, bound), job, &self.inbox, now).await;
+            let errand = Errand { order: &order, bound, input, output_bytes_max: self.config.inline_bytes_max };
+            perform::send(speaker, &self.observer.instruments().traces, errand, job, &self.inbox, now).await;
         }
         for (delivery, settlement) in self.settle.drain(..) {
             if let Err(error) = bus.settle(&delivery, settlement).await {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use busbar_protocol::busbar::{DeadLetter, HoldsDocument, IdempotencyRecord, JobEvent, JobState};
 use busbar_protocol::keys;
+use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{CommitId, Guard, Unit, Write};
 use busbar_protocol::prost::Message as _;
 
-use super::job::{End, Job, Outcome, RECORD_VERSION, State};
+use super::job::{End, Job, Outcome, RECORD_VERSION, Source, State};
 
 /// How long what is over stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,10 @@ pub struct Birth {
     pub key_revision: Option<u64>,
     /// The dead letter that it tries again.
     pub letter: Option<Letter>,
+    /// Its input, which came with the submission and is written with the job.
+    pub input: Option<Bytes>,
+    /// Whoever submitted it may have taken it back.
+    pub revocable: bool,
 }
 
 /// A dead letter as it was read.
@@ -82,6 +89,8 @@ pub enum Demand {
     KeyFree,
     /// Its input is there.
     InputThere,
+    /// Its submitter has not taken it back.
+    NotRevoked,
     /// The dead letter is as it was read.
     LetterAsRead,
 }
@@ -111,6 +120,13 @@ pub fn birth(change: &Change<'_>, birth: &Birth, retention: &Retention) -> (Unit
     (Unit { id: change.id, guards, writes: writes(change, birth, own, retention) }, demands)
 }
 
+/// The unit that puts an input in its place for a job that is not there yet: under a live job it would make the input expire.
+#[must_use]
+pub fn put_input(job_id: &str, input: Bytes, id: CommitId) -> Unit {
+    let put = Write::PutPayload { key: keys::context(job_id), value: input, expire: Some(INPUT_TTL) };
+    Unit { id, guards: vec![Guard::Absent { key: keys::job(job_id) }], writes: vec![put] }
+}
+
 pub(crate) fn owner(epoch: u64) -> Guard {
     Guard::Epoch { lock: keys::LOCK_SCHEDULER.to_owned(), epoch }
 }
@@ -134,7 +150,7 @@ fn writes(change: &Change<'_>, birth: &Birth, special: Vec<Write>, retention: &R
     writes
 }
 
-/// What only the first commit of a job does: its key is taken, its payload stays, it is listed as live.
+/// What only the first commit of a job does: its key is taken, its input is written or stays, it is listed as live.
 fn admit(job: &Job, birth: &Birth, demand: &mut impl FnMut(Guard, Demand), writes: &mut Vec<Write>, retention: &Retention) {
     if !job.plan.idempotency_key.is_empty() {
         let key = keys::idempotency(&job.tenant_id, &job.plan.idempotency_key);
@@ -148,8 +164,11 @@ fn admit(job: &Job, birth: &Birth, demand: &mut impl FnMut(Guard, Demand), write
         writes.push(Write::Put { key, revision, value, expire: Some(retention.jobs) });
     }
     let input = keys::context(job.id.as_str());
-    // A submitter that gave up takes its input back; a submission that arrives after that must not become a job.
-    if job.plan.input_bytes > 0 && !job.from_bus {
+    // A submission that arrives after its submitter gave up must not become a job: what stands for it then is gone, or is there.
+    if birth.revocable {
+        demand(Guard::Absent { key: keys::revoked(job.id.as_str()) }, Demand::NotRevoked);
+    }
+    if birth.input.is_none() && job.plan.input_bytes > 0 && !job.from_bus {
         demand(Guard::Exists { key: input.clone() }, Demand::InputThere);
     }
     if let Some(letter) = &birth.letter {
@@ -159,8 +178,12 @@ fn admit(job: &Job, birth: &Birth, demand: &mut impl FnMut(Guard, Demand), write
         let (revision, value) = (letter.revision + 1, redriven.encode_to_vec().into());
         writes.push(Write::Put { key, revision, value, expire: Some(retention.dead_letters) });
     }
+    match &birth.input {
+        Some(bytes) => writes.push(Write::PutPayload { key: input, value: bytes.clone(), expire: None }),
+        None if job.end().is_none() => writes.push(Write::Persist { key: input }),
+        None => {}
+    }
     if job.end().is_none() {
-        writes.push(Write::Persist { key: input });
         writes.push(listed(job));
     }
 }
@@ -199,11 +222,14 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, birth: &Birth, writes: &mut
     if let Some(result) = &end.result
         && let Ok(Pointer::Redis(key)) = Pointer::parse(&result.pointer)
     {
-        if let Some(from) = &result.copied_from {
-            writes.push(Write::Copy { from: from.clone(), to: key.clone(), expire: None });
-            writes.push(Write::Expire { key: from.clone(), after: results });
+        match &result.source {
+            Source::There => writes.push(Write::Expire { key, after: results }),
+            Source::Key(from) => {
+                writes.push(Write::Copy { from: from.clone(), to: key, expire: Some(results) });
+                writes.push(Write::Expire { key: from.clone(), after: results });
+            }
+            Source::Message(bytes) => writes.push(Write::PutPayload { key, value: bytes.clone(), expire: Some(results) }),
         }
-        writes.push(Write::Expire { key, after: results });
     }
     if is_dead(end) {
         let letter = dead_letter(job, end).encode_to_vec().into();

@@ -173,15 +173,27 @@ pub struct ResultPlace {
     pub sha256: Bytes,
     /// How many bytes.
     pub size: u64,
-    /// The key from which it is copied when the end is committed; not kept.
-    pub copied_from: Option<String>,
+    /// Where the bytes are until the end is committed; not kept.
+    pub source: Source,
+}
+
+/// Where the bytes of a result are until its end is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Where the pointer says: the worker has written them there.
+    #[default]
+    There,
+    /// Under this key, from which they are copied.
+    Key(String),
+    /// Here: they came with the message that told of the result, and are written.
+    Message(Bytes),
 }
 
 impl ResultPlace {
     /// The place under this attempt's name, where the result is copied to that name.
     #[must_use]
     pub fn of_attempt(self, id: &JobId, attempt: u32) -> Self {
-        if self.copied_from.is_none() {
+        if !matches!(self.source, Source::Key(_)) {
             return self;
         }
         Self { pointer: Pointer::Redis(keys::attempt_result(id.as_str(), attempt)).to_string(), ..self }
@@ -514,7 +526,7 @@ impl State {
             Packed::Ended(p) => {
                 let outcome = Outcome::from_state(p.state()).ok_or("it has ended in a state that is no end")?;
                 let place =
-                    ResultPlace { pointer: p.result_ptr, sha256: p.result_sha256, size: p.result_bytes, copied_from: None };
+                    ResultPlace { pointer: p.result_ptr, sha256: p.result_sha256, size: p.result_bytes, source: Source::There };
                 Self::Ended(End {
                     outcome,
                     at: at(p.at_ms),

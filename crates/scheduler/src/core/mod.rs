@@ -6,6 +6,7 @@
 //! - [`line`](mod@line) is where a job waits; [`queue`], [`workers`] and [`place`] say who runs what next.
 //! - [`roll`] lists who is live, in memory or on the shelf; [`sketch`] is what must be read of a job for the latter.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
+//! - [`inputs`] are those that came with their submissions.
 //! - [`complaints`] says of which bad packets operators are told.
 //! - [`trust`] says whom of CAP's workers we believe.
 //! - [`fact`] is what happened, for those who measure.
@@ -19,6 +20,7 @@ pub mod complaints;
 pub mod fact;
 pub mod flow;
 pub mod holds;
+pub mod inputs;
 pub mod job;
 mod lane;
 pub mod line;

@@ -15,11 +15,14 @@ use busbar_protocol::busbar::{
     ExplainRequest, ListReply, ListRequest, PauseReply, PauseRequest, WorkerBeat,
 };
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{BusPacket, JobCancel, JobProgress, JobResult, JobStatus};
+use busbar_protocol::cap::{BusPacket, JobCancel, JobProgress, JobResult, JobStatus, ResourceRef};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope::{self, Decoded, PacketError};
 use busbar_protocol::ids::JobId;
+use busbar_protocol::inline::{self, InlineError};
+use busbar_protocol::keys;
 use busbar_protocol::limits::ADMIT_ITEMS_MAX;
+use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{
     Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement, StoreError, TRACEPARENT,
 };
@@ -31,7 +34,7 @@ mod proving;
 mod redriving;
 
 use crate::Ports;
-use crate::core::job::ResultPlace;
+use crate::core::job::{ResultPlace, Source};
 use crate::core::transition::{Limits, Report, Reported as Outcome};
 use crate::input::{Admit, Input, Objection, Origin, Reported};
 use crate::intake;
@@ -352,10 +355,19 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await;
         };
         let objection = doubt.map(|doubt| Objection { subject: subjects::RESULT, doubt, bytes });
-        match (JobId::parse(result.job_id.clone()), report(result)) {
+        let carried = output(&delivery.message.headers, &result).transpose();
+        let (carried, suspect) = match carried {
+            Ok(carried) => (carried, false),
+            Err(error) => {
+                self.complain(subjects::RESULT, &PacketError::Carried(error), &delivery.message.payload).await;
+                (None, true)
+            }
+        };
+        match (JobId::parse(result.job_id.clone()), report(result, carried)) {
             (Ok(job), Some(report)) => {
                 let received = Instant::now();
-                self.send(Input::Reported(Reported { job, report, delivery, objection, checked: false, received })).await;
+                self.send(Input::Reported(Reported { job, report, delivery, objection, checked: false, suspect, received }))
+                    .await;
             }
             (_, _) => self.settle(&delivery, Settlement::Term).await,
         }
@@ -408,14 +420,25 @@ fn cancel_item(cancel: JobCancel) -> CancelItem {
     }
 }
 
-/// What a result says of its attempt; nothing, where it tells of a state that is no end.
-fn report(result: JobResult) -> Option<Report> {
+/// The output that came with a result. It counts where the packet names its attempt, points to where that attempt's output stands, and
+/// states its digest: so whoever vouches for the packet vouches for it.
+fn output(headers: &Headers, result: &JobResult) -> Option<Result<Bytes, InlineError>> {
+    let value = headers.get(inline::OUTPUT)?;
+    let attempt = result.dispatch.as_ref().and_then(|dispatch| u32::try_from(dispatch.attempt).ok()).unwrap_or(0);
+    let place = Pointer::Redis(keys::attempt_result(&result.job_id, attempt)).to_string();
+    let is_placed = attempt > 0 && result.result_ptr == place && result.status() == JobStatus::Succeeded;
+    let reference = result.result_ref.as_ref().filter(|_| is_placed);
+    Some(reference.ok_or(InlineError::Unbound).and_then(|reference| inline::decode_as(value, reference)))
+}
+
+/// What a result says of its attempt, with the output that came with it; nothing, where it tells of a state that is no end.
+fn report(result: JobResult, carried: Option<Bytes>) -> Option<Report> {
     let attempt = result.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok()).filter(|attempt| *attempt > 0);
     let status = result.status();
     let JobResult { worker_id, execution_ms, error_code, error_message, result_ptr, result_ref, .. } = result;
     let code = |fallback: Code| if error_code.is_empty() { fallback.to_string() } else { error_code.clone() };
     let outcome = match status {
-        JobStatus::Succeeded => Outcome::Succeeded(place(result_ptr, result_ref)),
+        JobStatus::Succeeded => Outcome::Succeeded(place(result_ptr, result_ref, carried)),
         JobStatus::Failed | JobStatus::FailedFatal => Outcome::Failed { code: code(Code::HandlerFailed), message: error_message },
         JobStatus::Denied => Outcome::Failed { code: code(Code::SafetyDenied), message: error_message },
         JobStatus::FailedRetryable if error_code.eq_ignore_ascii_case(Code::RateLimited.as_str()) => {
@@ -435,13 +458,13 @@ fn report(result: JobResult) -> Option<Report> {
     Some(Report { attempt, worker_id, outcome, execution_ms })
 }
 
-fn place(pointer: String, reference: Option<busbar_protocol::cap::ResourceRef>) -> Option<ResultPlace> {
+fn place(pointer: String, reference: Option<ResourceRef>, carried: Option<Bytes>) -> Option<ResultPlace> {
     let reference = reference.unwrap_or_default();
     let pointer = if pointer.is_empty() { reference.uri } else { pointer };
     (!pointer.is_empty()).then_some(ResultPlace {
         pointer,
         sha256: reference.sha256,
         size: reference.size_bytes,
-        copied_from: None,
+        source: carried.map_or(Source::There, Source::Message),
     })
 }

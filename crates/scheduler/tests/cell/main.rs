@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+mod carried;
 mod rules;
 mod shelving;
 
@@ -21,7 +22,7 @@ use busbar_rules::topics::TopicTable;
 use busbar_scheduler::core::bounds::Bounds;
 use busbar_scheduler::core::cell::{Beginning, Cell, Settings};
 use busbar_scheduler::core::flow::Refusal;
-use busbar_scheduler::core::job::{Job, State};
+use busbar_scheduler::core::job::{Job, ResultPlace, State};
 use busbar_scheduler::core::line::Class;
 use busbar_scheduler::core::transition::{Event, Report, Reported};
 
@@ -108,6 +109,10 @@ impl Scene {
 
     fn succeeds(&mut self, name: &str) {
         self.ends(name, Reported::Succeeded(None));
+    }
+
+    fn succeeds_with(&mut self, name: &str, place: ResultPlace) {
+        self.ends(name, Reported::Succeeded(Some(place)));
     }
 
     fn state(&self, name: &str) -> Option<JobState> {

@@ -60,6 +60,11 @@ impl<P: Bus> Bus for Sabotaged<P> {
     }
 
     async fn publish_with_reply(&self, subject: &str, reply: &str, headers: Headers, payload: Bytes) -> Result<(), BusError> {
+        let headers = match self.saboteur.plant {
+            Some(Plant::InputMistaken) => messages::mistake_input(headers),
+            Some(Plant::RedactionUndone) => messages::undo_redaction(headers, &payload),
+            _ => headers,
+        };
         if self.has(Plant::DispatchDoubled) {
             self.double(subject, &headers, &payload).await;
         }

@@ -7,7 +7,8 @@ use busbar_protocol::busbar::{
 };
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{BusPacket, DispatchIdentity, JobRequest};
-use busbar_protocol::ports::Message;
+use busbar_protocol::inline;
+use busbar_protocol::ports::{Headers, Message};
 use busbar_protocol::prost::Message as _;
 use bytes::Bytes;
 
@@ -43,6 +44,23 @@ pub(super) fn readdress(payload: &Bytes, worker_id: &str) -> Option<Bytes> {
     let dispatch = request.dispatch.take().unwrap_or_default();
     request.dispatch = Some(DispatchIdentity { assigned_worker_id: worker_id.to_owned(), ..dispatch });
     Some(packet.encode_to_vec().into())
+}
+
+/// The headers of a dispatch with another input, where they have one.
+pub(super) fn mistake_input(mut headers: Headers) -> Headers {
+    if let Some(input) = headers.get_mut(inline::INPUT) {
+        *input = inline::encode(b"{}");
+    }
+    headers
+}
+
+/// The headers of a dispatch with an input, though another one was put in its place.
+pub(super) fn undo_redaction(mut headers: Headers, payload: &Bytes) -> Headers {
+    let packet = BusPacket::decode(payload.clone()).unwrap_or_default();
+    if matches!(packet.payload, Some(Payload::JobRequest(request)) if request.context_ptr.ends_with(".redacted")) {
+        headers.insert(inline::INPUT.to_owned(), inline::encode(b"{}"));
+    }
+    headers
 }
 
 /// A pause of something else.

@@ -2,6 +2,7 @@
 
 use busbar_protocol::busbar::{DeadLetter, FlowLimits, LimitsDocument, Rate, TopicDocuments};
 use busbar_protocol::keys;
+use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::ports::{CommitId, Guard, Stored, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use bytes::Bytes;
@@ -33,7 +34,19 @@ pub(super) fn spoil(plant: Plant, mut unit: Unit) -> Unit {
             _ => false,
         }),
         Plant::DiscardForgotten if discards(&unit) => leave_out(&mut unit, |_| true),
-        Plant::InputNotKept => leave_out(&mut unit, |write| matches!(write, Write::Persist { .. })),
+        Plant::InputNotKept => {
+            leave_out(&mut unit, |write| matches!(write, Write::Persist { .. }));
+            for write in &mut unit.writes {
+                if let Write::PutPayload { key, expire, .. } = write
+                    && key.starts_with("ctx:")
+                {
+                    *expire = Some(INPUT_TTL);
+                }
+            }
+        }
+        Plant::OutputNotWritten => {
+            leave_out(&mut unit, |write| matches!(write, Write::PutPayload { key, .. } if key.starts_with("res:")));
+        }
         Plant::ResultNotCopied => {
             leave_out(&mut unit, |write| matches!(write, Write::Copy { from, .. } if from.starts_with("res:")));
         }

@@ -12,12 +12,16 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{Budget, JobMetadata, JobRequest};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
+use busbar_protocol::keys;
 use busbar_protocol::labels;
-use busbar_protocol::ports::{Bus as _, Clock as _, Headers};
+use busbar_protocol::limits::INPUT_TTL;
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::ports::{Bus as _, Clock as _, Headers, Records as _};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
+use bytes::Bytes;
 
-use super::World;
+use super::{World, judge};
 use crate::chaos::Chaos;
 use crate::model_bus::ModelClient;
 
@@ -57,10 +61,23 @@ struct Wish {
     key: String,
     /// Its parent had been cancelled before anybody asked for it.
     doomed: bool,
+    /// Its input, where it does not go along.
+    stored: Option<Bytes>,
+}
+
+/// Puts inputs where their pointers say, as clients do whose inputs are large, or who are old.
+async fn store_inputs(world: &World, wishes: &[Wish]) {
+    for wish in wishes {
+        let Some(input) = &wish.stored else { continue };
+        while world.store.put_payload(&keys::context(&wish.job_id), input.clone(), Some(INPUT_TTL)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
 }
 
 /// Submits until there is an answer, always the same message.
 async fn submit(world: &World, bus: &ModelClient, wishes: &[Wish]) -> Vec<String> {
+    store_inputs(world, wishes).await;
     let body = AdmitRequest { items: wishes.iter().map(|wish| wish.item.clone()).collect() }.encode_to_vec();
     loop {
         let asked = bus.request(subjects::ADMIT, Headers::new(), body.clone().into(), Duration::from_secs(5)).await;
@@ -197,6 +214,10 @@ fn wish(world: &World, tenant: &str, name: &str) -> Wish {
     let key = if topic == "native" && chaos.chance(200) { format!("key-{}", chaos.below(3)) } else { String::new() };
     let deadline_ms = if chaos.chance(80) { 1_000 + i64::try_from(chaos.below(4_000)).unwrap_or(0) } else { 0 };
     let parent_job_id = parent(world, &job_id);
+    let input = input(world, &job_id);
+    let (carried, stored) = if chaos.chance(700) { (input, None) } else { (None, input) };
+    let input_bytes = stored.as_ref().map_or(0, |input| input.len() as u64);
+    let has_input = carried.is_some() || stored.is_some();
     let request = JobRequest {
         job_id: job_id.clone(),
         topic: format!("job.{topic}"),
@@ -204,7 +225,8 @@ fn wish(world: &World, tenant: &str, name: &str) -> Wish {
         meta: Some(JobMetadata { idempotency_key: key.clone(), ..JobMetadata::default() }),
         budget: Some(Budget { deadline_ms, ..Budget::default() }),
         parent_job_id: parent_job_id.clone(),
-        labels: avoided(chaos),
+        labels: avoided(chaos).into_iter().chain(secret(world, &job_id, has_input)).collect(),
+        context_ptr: if has_input { Pointer::Redis(keys::context(&job_id)).to_string() } else { String::new() },
         ..JobRequest::default()
     };
     let options = options(world, topic, !key.is_empty());
@@ -215,11 +237,32 @@ fn wish(world: &World, tenant: &str, name: &str) -> Wish {
         trace_id: name.to_owned(),
         tenant_id: tenant.to_owned(),
         options: Some(options),
+        input_bytes,
+        input: carried.unwrap_or_default(),
         ..AdmitItem::default()
     };
     // The same key of two tenants is two keys.
     let key = if key.is_empty() { key } else { format!("{tenant} {key}") };
-    Wish { item, job_id, key, doomed }
+    Wish { item, job_id, key, doomed, stored }
+}
+
+/// What a new job works on, for most.
+fn input(world: &World, job_id: &str) -> Option<Bytes> {
+    if world.chaos.chance(300) {
+        return None;
+    }
+    let input = Bytes::from(format!("{{\"of\":\"{job_id}\",\"n\":{}}}", world.chaos.below(1 << 30)));
+    world.ledger().inputs.insert(job_id.to_owned(), input.clone());
+    Some(input)
+}
+
+/// The label of jobs whose workers must not see their inputs.
+fn secret(world: &World, job_id: &str, has_input: bool) -> Option<(String, String)> {
+    let is_secret = has_input && world.chaos.chance(100);
+    if is_secret {
+        world.ledger().secret.insert(job_id.to_owned());
+    }
+    is_secret.then(|| (judge::SECRET.to_owned(), "yes".to_owned()))
 }
 
 /// The parent of a new job, for some: a job that was acknowledged, nobody, or the job itself.

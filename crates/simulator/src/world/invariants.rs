@@ -12,6 +12,8 @@ use busbar_protocol::subjects;
 use busbar_scheduler::core::job::{Job, Outcome};
 use tokio::time::Instant;
 
+use crate::model_store::Content;
+
 use super::{Ledger, Story, World, rules, run_invariants};
 
 /// Every change of state that the life of a job allows.
@@ -247,10 +249,17 @@ fn ends(world: &World, ledger: &Ledger, records: &BTreeMap<String, Job>, broken:
         {
             broken.push(format!("{id} had {} attempts, {} of which reached nobody", job.attempt, job.unreached));
         }
-        if let Some(key) = end.result.as_ref().and_then(|result| result.pointer.strip_prefix("redis://"))
-            && !world.store.contents(key).iter().any(|(there, _, _)| there == key)
-        {
-            broken.push(format!("the result of {id} is not at {key}"));
+        if let Some(key) = end.result.as_ref().and_then(|result| result.pointer.strip_prefix("redis://")) {
+            let there = world.store.contents(key).into_iter().find(|(there, _, _)| there == key);
+            let given = ledger.outputs.get(&(id.clone(), job.attempt)).filter(|_| end.worker_id.starts_with("native-"));
+            match there {
+                Some((_, Content::Text(output), _)) if given.is_none_or(|given| given.contains(&output)) => {}
+                Some(_) => broken.push(format!("what stands at {key} is not what {} gave", end.worker_id)),
+                None => broken.push(format!("the result of {id} is not at {key}")),
+            }
+        }
+        if end.outcome == Outcome::Denied && ledger.secret.contains(id) && job.topic != "job.denied" {
+            broken.push(format!("{id} should have been redacted, and was denied: {}", end.message));
         }
     }
     for (key, jobs) in ledger.keyed_jobs.iter().filter(|(_, jobs)| jobs.len() > 1) {

@@ -29,6 +29,7 @@ use busbar_protocol::ports::{CommitClass, CommitId, Guard, Records as _, Unit, W
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 use busbar_scheduler::core::job::Job;
+use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -128,6 +129,12 @@ pub(crate) struct Ledger {
     pub executed: BTreeMap<(String, u32, String), u32>,
     /// What native workers have said of attempts.
     pub reported: BTreeMap<(String, u32), BTreeSet<JobStatus>>,
+    /// What native workers gave of attempts that succeeded.
+    pub outputs: BTreeMap<(String, u32), BTreeSet<Bytes>>,
+    /// What jobs were submitted with.
+    pub inputs: BTreeMap<String, Bytes>,
+    /// Jobs whose workers must not see what they were submitted with.
+    pub secret: BTreeSet<String>,
     /// Which jobs were told for an idempotency key.
     pub keyed_jobs: BTreeMap<String, BTreeSet<String>>,
     /// Which jobs were told for a dead letter that was tried again.

@@ -10,14 +10,16 @@ use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::{HeldAttempt, WorkerBeat};
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{Handshake, Heartbeat, JobProgress, JobRequest, JobResult, JobStatus};
+use busbar_protocol::cap::{Handshake, Heartbeat, JobProgress, JobRequest, JobResult, JobStatus, ResourceRef};
 use busbar_protocol::envelope;
+use busbar_protocol::inline;
+use busbar_protocol::pointers::Sha256Hex;
 use busbar_protocol::ports::{Bus as _, Clock as _, Headers, INCARNATION, Message, Records as _};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
 
-use super::{World, workflows};
+use super::{World, judge, workflows};
 use crate::model_bus::ModelClient;
 use crate::model_store::Content;
 
@@ -164,8 +166,8 @@ impl Native {
         let mut jobs = jobs.fuse();
         let mut cancels = cancels.fuse();
         let mut running: BTreeMap<Attempt, Running> = BTreeMap::new();
-        let mut finished: BTreeMap<Attempt, JobResult> = BTreeMap::new();
-        let mut work: JoinSet<(Attempt, JobResult)> = JoinSet::new();
+        let mut finished: BTreeMap<Attempt, Told> = BTreeMap::new();
+        let mut work: JoinSet<(Attempt, Told)> = JoinSet::new();
         let mut sequence = 0;
         let mut next_beat = tokio::time::Instant::now();
         loop {
@@ -225,8 +227,8 @@ impl Native {
         &self,
         message: &Message,
         running: &mut BTreeMap<Attempt, Running>,
-        finished: &BTreeMap<Attempt, JobResult>,
-        work: &mut JoinSet<(Attempt, JobResult)>,
+        finished: &BTreeMap<Attempt, Told>,
+        work: &mut JoinSet<(Attempt, Told)>,
     ) {
         let Some((trace, request)) = request(message) else {
             self.world.ledger().broken.push("a dispatch breaks the rules of the envelope".to_owned());
@@ -271,6 +273,8 @@ impl Native {
             worker: self.id.clone(),
             poisoned: Arc::clone(&self.poisoned),
             trace,
+            carried: carried(&self.world, message),
+            may_carry: message.headers.contains_key(inline::OUTPUT_BYTES_MAX),
             request,
             attempt,
         };
@@ -303,6 +307,25 @@ fn request(message: &Message) -> Option<(String, JobRequest)> {
     }
 }
 
+/// The input that came with a dispatch.
+fn carried(world: &World, message: &Message) -> Option<Bytes> {
+    let input = inline::decode(message.headers.get(inline::INPUT)?);
+    input.inspect_err(|error| world.breaks(format!("the input of a dispatch cannot be read: {error}"))).ok()
+}
+
+/// A result as it was told.
+#[derive(Clone)]
+struct Told {
+    result: JobResult,
+    headers: Headers,
+}
+
+impl From<JobResult> for Told {
+    fn from(result: JobResult) -> Self {
+        Self { result, headers: Headers::new() }
+    }
+}
+
 /// One execution of one attempt.
 struct Execution {
     world: World,
@@ -310,27 +333,32 @@ struct Execution {
     worker: String,
     poisoned: Arc<Notify>,
     trace: String,
+    /// The input, where it came along.
+    carried: Option<Bytes>,
+    /// The output may go with the result.
+    may_carry: bool,
     request: JobRequest,
     attempt: Attempt,
 }
 
 impl Execution {
-    async fn run(self, known: Option<JobResult>, mut cancelled: watch::Receiver<bool>) -> (Attempt, JobResult) {
-        let result = match known {
-            Some(result) => result,
+    async fn run(self, known: Option<Told>, mut cancelled: watch::Receiver<bool>) -> (Attempt, Told) {
+        let told = match known {
+            Some(told) => told,
             None => self.execute(&mut cancelled).await,
         };
-        self.world.ledger().reported.entry(self.attempt.clone()).or_default().insert(result.status());
+        self.world.ledger().reported.entry(self.attempt.clone()).or_default().insert(told.result.status());
         let id = format!("{}/{}/result", self.attempt.0, self.attempt.1);
-        let payload = Payload::JobResult(result.clone());
+        let payload = Payload::JobResult(told.result.clone());
         let packet = envelope::packet(&self.trace, &self.worker, self.world.clock.now(), payload);
-        while self.bus.publish_durable(subjects::RESULT, &id, Headers::new(), packet.clone()).await.is_err() {
+        while self.bus.publish_durable(subjects::RESULT, &id, told.headers.clone(), packet.clone()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        (self.attempt, result)
+        (self.attempt, told)
     }
 
-    async fn execute(&self, cancelled: &mut watch::Receiver<bool>) -> JobResult {
+    async fn execute(&self, cancelled: &mut watch::Receiver<bool>) -> Told {
+        let input = self.input();
         let slow = self.request.topic == "job.slow" && self.world.chaos.chance(500);
         let mute = self.request.topic == "job.mute";
         let length = match (slow, mute) {
@@ -354,28 +382,41 @@ impl Execution {
             () = self.report(reports) => {}
         }
         if status == JobStatus::Succeeded && self.request.topic == "job.native" && self.world.chaos.chance(20) {
-            return self.too_fast();
+            return self.too_fast().into();
         }
         let fails = if self.request.topic == "job.fragile" { 600 } else { 60 };
         if status == JobStatus::Succeeded && self.world.chaos.chance(fails) {
             status = if self.world.chaos.chance(700) { JobStatus::FailedRetryable } else { JobStatus::Failed };
         }
-        let key = keys::attempt_result(&self.attempt.0, self.attempt.1);
-        let result = self.result();
-        if status == JobStatus::Succeeded {
-            while self.world.store.put_payload(&key, result.clone(), None).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-        JobResult {
+        let told = JobResult {
             job_id: self.attempt.0.clone(),
             status: status.into(),
-            result_ptr: if status == JobStatus::Succeeded { format!("redis://{key}") } else { String::new() },
             worker_id: self.worker.clone(),
             execution_ms: i64::try_from(length.as_millis()).unwrap_or(0),
             dispatch: self.request.dispatch.clone(),
             ..JobResult::default()
+        };
+        if status == JobStatus::Succeeded { self.succeed(told, self.output(input.as_deref())).await } else { told.into() }
+    }
+
+    /// Stores an output, or lets it go with the result. Some send a header with it that says something else, which must not matter.
+    async fn succeed(&self, result: JobResult, output: Bytes) -> Told {
+        let key = keys::attempt_result(&self.attempt.0, self.attempt.1);
+        let chaos = &self.world.chaos;
+        let goes_along = self.may_carry && chaos.chance(700);
+        let header = if goes_along {
+            Some(inline::encode(&output))
+        } else {
+            chaos.chance(50).then(|| inline::encode(b"\"something else\""))
+        };
+        self.world.ledger().outputs.entry(self.attempt.clone()).or_default().insert(output.clone());
+        let reference =
+            ResourceRef { sha256: Sha256Hex::of(&output).to_bytes(), size_bytes: output.len() as u64, ..ResourceRef::default() };
+        while !goes_along && self.world.store.put_payload(&key, output.clone(), None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        let result = JobResult { result_ptr: format!("redis://{key}"), result_ref: Some(reference), ..result };
+        Told { result, headers: header.map(|header| (inline::OUTPUT.to_owned(), header)).into_iter().collect() }
     }
 }
 
@@ -412,29 +453,56 @@ impl Execution {
         }
     }
 
-    /// What a job gives: that of a run has an input, which must be there to stay while the job lives.
-    fn result(&self) -> Bytes {
+    /// What the job works on. It must be what it was submitted with, wherever it is; but not where it is a secret.
+    fn input(&self) -> Option<Bytes> {
         let (job, attempt) = &self.attempt;
-        if self.request.workflow_id.is_empty() {
-            return Bytes::from_static(b"\"done\"");
-        }
-        let key = keys::context(job);
-        let input = self.world.store.contents(&key).into_iter().find(|(there, _, _)| *there == key);
+        let key = self.request.context_ptr.strip_prefix("redis://")?.to_owned();
         let live = self.world.job(job).is_some_and(|job| job.end().is_none() && job.attempt == *attempt);
-        match input {
+        let there = self.world.store.contents(&key).into_iter().find(|(there, _, _)| *there == key);
+        let stored = match there {
             Some((_, Content::Text(input), expires_at)) => {
                 if live && expires_at.is_some() {
                     self.world.breaks(format!("{job} is live, and its input will expire"));
                 }
-                let input = serde_json::from_slice(&input).unwrap_or_default();
-                workflows::work(&input).to_string().into()
+                Some(input)
             }
-            _ if live => {
-                self.world.breaks(format!("{job} is live and has no input"));
-                Bytes::from_static(b"null")
+            _ => {
+                if live {
+                    self.world.breaks(format!("{job} is live and has no input"));
+                }
+                None
             }
-            _ => Bytes::from_static(b"null"),
+        };
+        // A dead letter that is tried again has the input of the dead job.
+        let first = job.strip_prefix("again-a-").or(job.strip_prefix("again-b-")).unwrap_or(job);
+        let ledger = self.world.ledger();
+        let is_secret = ledger.secret.contains(first);
+        let expected = if is_secret { Some(Bytes::from_static(judge::REDACTED)) } else { ledger.inputs.get(first).cloned() };
+        drop(ledger);
+        if is_secret && self.carried.is_some() {
+            self.world.breaks(format!("the input of {job}, which is a secret, went along"));
         }
+        if live && is_secret && key != judge::redacted(job) {
+            self.world.breaks(format!("{job} is a secret, and its worker is sent to {key}"));
+        }
+        for input in self.carried.iter().chain(stored.iter().filter(|_| live)) {
+            if expected.as_ref().is_some_and(|expected| expected != input) {
+                self.world.breaks(format!("{job} was submitted with {expected:?}, and its worker got {input:?}"));
+            }
+        }
+        self.carried.clone().or(stored)
+    }
+
+    /// What a job gives: that of a run follows from its input.
+    fn output(&self, input: Option<&[u8]>) -> Bytes {
+        let (job, attempt) = &self.attempt;
+        if self.request.workflow_id.is_empty() {
+            return format!("\"{job} {attempt} {}\"", self.world.chaos.below(1 << 30)).into();
+        }
+        input.map_or_else(
+            || Bytes::from_static(b"null"),
+            |input| workflows::work(&serde_json::from_slice(input).unwrap_or_default()).to_string().into(),
+        )
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use busbar_protocol::busbar::AdmitItem;
 use busbar_protocol::cap::{ActorType, Budget, IdentityBinding, JobMetadata, JobRequest};
+use busbar_protocol::inline;
 use busbar_protocol::keys;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::prost::Message as _;
@@ -27,6 +28,8 @@ pub fn admit_item(run: &Run, submission: &Submission) -> Option<AdmitItem> {
         max_attempts: 0,
         input_bytes: submission.input.len() as u64,
         options: None,
+        input: inline::carried(&submission.input),
+        revocable: false,
     })
 }
 

@@ -105,6 +105,9 @@ impl Desk {
             let request = JobRequest::decode(item.request).unwrap();
             self.book.lock().unwrap().asked.push(request.clone());
             let (job_id, topic) = (request.job_id, request.topic);
+            if !item.input.is_empty() {
+                self.store.put_payload(&keys::context(&job_id), item.input, None).await.unwrap();
+            }
             if topic == "job.nobody" {
                 let problem = Problem { code: Code::UnknownTopic.to_string(), ..Problem::default() };
                 answers.push(AdmitAnswer { answer: Some(admit_answer::Answer::Rejected(problem)) });

@@ -37,6 +37,7 @@ use super::commit::Retention;
 use super::fact::{self, Fact};
 use super::flow::{Charge, Flow, Refusal};
 use super::holds::Holds;
+use super::inputs::Inputs;
 use super::job::{Hold, Job, State};
 use super::line::{Class, Line, Rank, Seat, Spot};
 use super::queue::{Queue, WholeRoom};
@@ -176,6 +177,7 @@ pub struct Cell {
     resting: BTreeMap<Arc<str>, Timestamp>,
     dirty: BTreeSet<JobId>,
     orders: Vec<Order>,
+    inputs: Inputs,
     facts: Vec<Fact>,
     swept: Timestamp,
     /// When the silences of workers were last looked at.
@@ -220,6 +222,7 @@ impl Cell {
             resting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             orders: Vec::new(),
+            inputs: Inputs::default(),
             facts: Vec::new(),
             swept: now,
             listened: Timestamp::default(),
@@ -396,6 +399,10 @@ impl Cell {
         let before = std::mem::replace(&mut entry.job, next);
         self.follow(id, &before, now);
         let entry = &self.jobs[id];
+        if matches!(event, Event::Decided(_)) && before.request != entry.job.request {
+            // The kernel wants the worker to see another payload.
+            self.inputs.take(id);
+        }
         let holder = entry.job.hold().or(before.hold()).map(|hold| hold.worker_id.clone()).unwrap_or_default();
         self.orders.extend(commands.into_iter().map(|command| Order { job: id.clone(), command, worker_id: holder.clone() }));
         self.follow_cancellation(id, &before, now);

@@ -178,6 +178,7 @@ impl Cell {
             return;
         }
         let Some(entry) = self.jobs.remove(id) else { return };
+        self.inputs.take(id);
         self.queue.shelve(&spot);
         if self.undecided.remove(id) {
             self.undecided_shelved.insert(spot.seat);

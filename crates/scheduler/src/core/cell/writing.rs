@@ -1,5 +1,7 @@
 //! What must be committed, and what follows once it is durable.
 
+use bytes::Bytes;
+
 use busbar_protocol::busbar::JobState;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::ports::{CommitId, Unit};
@@ -15,6 +17,18 @@ impl Cell {
         let id = self.next_commit();
         let change = Change { job, revision: 0, passed, epoch: self.epoch, id };
         commit::birth(&change, birth, &self.settings.retention)
+    }
+
+    /// Keeps the input of a job that was just taken in, if it is in memory: its first dispatch takes it along.
+    pub fn keep_input(&mut self, id: &JobId, input: Bytes) {
+        if self.jobs.contains_key(id) {
+            self.inputs.keep(id, input);
+        }
+    }
+
+    /// The input of a job, if it is kept; once.
+    pub fn take_input(&mut self, id: &JobId) -> Option<Bytes> {
+        self.inputs.take(id)
     }
 
     /// The units of everything that changed since the last call.
@@ -41,6 +55,7 @@ impl Cell {
         }
         let state = entry.job.state.tag();
         self.count_down(state);
+        self.inputs.take(id);
         if let Some(entry) = self.jobs.remove(id) {
             self.roll.leave(entry.seat);
             self.flow.live(&entry.charge, entry.of_key(), false);
