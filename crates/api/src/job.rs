@@ -305,6 +305,30 @@ pub struct JobView {
     /// Jobs of one tenant and topic with the same key share the topic's bounds for keys; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<String>,
+    /// What its replicas said, once it has ended; absent where it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<VoteView>,
+}
+
+/// What one replica of a job said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VoteView {
+    /// The replica, a job of its own.
+    pub job_id: String,
+    /// The worker that had it last; null where none did.
+    #[schema(required)]
+    pub worker_id: Option<String>,
+    /// On whose account the worker speaks; null where no worker had it.
+    #[schema(required)]
+    pub owner: Option<String>,
+    /// SHA-256 of its result as it was compared; null where it gave none.
+    #[schema(required)]
+    pub sha256: Option<String>,
+    /// Why it gave none; null where it gave one, or was not waited for.
+    #[schema(required)]
+    pub error_code: Option<String>,
+    /// Whether it said what the job came to.
+    pub agrees: bool,
 }
 
 const fn is_zero(number: &u32) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use busbar_api::{
     BatchReply, CancelReply, CancelRequest, INPUT_BYTES_MAX, IdempotencyPolicy, JobList, JobState, JobView, LogsView,
-    PAGE_ITEMS_MAX, Priority, RawValue, SubmitReply, SubmitRequest,
+    PAGE_ITEMS_MAX, Priority, RawValue, SubmitReply, SubmitRequest, VoteView,
 };
 use clap::{Args, Subcommand};
 
@@ -338,9 +338,22 @@ fn words(view: &JobView) -> String {
         ("trace", view.trace_id.clone()),
         ("error", text(&view.error_code)),
         ("message", text(&view.error_message)),
+        ("votes", view.votes.iter().map(vote).collect::<Vec<_>>().join("; ")),
         ("result at", text(&view.result_ptr)),
         ("result", result),
     ])
+}
+
+/// What a replica said, in words.
+fn vote(vote: &VoteView) -> String {
+    let said = match (&vote.sha256, &vote.error_code) {
+        (Some(sha256), _) => format!("said {}", &sha256[..sha256.len().min(8)]),
+        (None, Some(code)) => format!("failed: {code}"),
+        (None, None) => "said nothing".to_owned(),
+    };
+    let worker = vote.worker_id.as_deref().unwrap_or("nobody");
+    let with = if vote.agrees { "agrees" } else { "does not count" };
+    format!("{} with {worker} {said} ({with})", vote.job_id)
 }
 
 /// Reads the input as it is given: it goes to the job or run exactly so.

@@ -124,6 +124,8 @@ codes! {
     WorkerLeft = "worker_left", 500;
     /// Too many workers died with this job in their hands; it is not tried again by itself.
     JobQuarantined = "job_quarantined", 500;
+    /// Its replicas came to different results, or to none, and too few of them agree.
+    QuorumNotReached = "quorum_not_reached", 500;
     /// The worker said that what the job needs takes nothing more for a while.
     RateLimited = "rate_limited", 429;
     /// The attempt reported nothing for longer than its topic allows.

@@ -21,6 +21,10 @@ pub const LOCK_ENGINE: &str = "lock:workflow-engine";
 pub const INDEX_LIVE: &str = "job:live";
 /// What is paused, and which workers drain.
 pub const HOLDS: &str = "job:holds";
+/// What is known of the owners of workers whose results are compared.
+pub const QUORUM_CREDITS: &str = "quorum:credits";
+/// What makes the scheduler's draws unforeseeable.
+pub const QUORUM_SECRET: &str = "quorum:secret";
 /// The enrolled keys of workers.
 pub const ENROLMENTS: &str = "trust:keys";
 /// Bounds of tenants and topics.

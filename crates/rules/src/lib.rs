@@ -15,6 +15,7 @@ pub mod glob;
 pub mod imports;
 pub mod job_hash;
 pub mod pack;
+pub mod replication;
 pub mod schema;
 pub mod topics;
 

@@ -16,7 +16,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::admission::Verdict;
 use crate::core::bounds::Bounds;
-use crate::core::cell::Loaded;
+use crate::core::cell::{Loaded, Owners};
 use crate::core::job::Job;
 use crate::core::transition::{self, Report};
 use crate::core::trust::{Bindings, Doubt};
@@ -37,8 +37,8 @@ pub(crate) enum Input {
     Heartbeat(Heartbeat, Option<Objection>),
     /// A worker announced itself at this time.
     Handshake(Handshake, Timestamp, Option<Objection>),
-    /// These workers speak CAP-PRODUCTION, and others do not.
-    Bindings(Bindings),
+    /// These workers speak CAP-PRODUCTION, and others do not; and these speak on somebody's account.
+    Bindings(Bindings, Owners),
     /// These workers have no enrolled key any more, and must have one.
     Distrusted(Vec<String>),
     /// A queue group had nobody for this attempt.
@@ -67,8 +67,10 @@ pub(crate) enum Input {
     AllLoaded,
     /// Live jobs cannot be read.
     Unreadable,
-    /// Jobs that live ones belong to and that were cancelled.
-    CancelledParents(Vec<String>),
+    /// Jobs that live ones belong to and that need them no longer: they were cancelled, or their replicas have spoken.
+    EndedParents(Vec<String>),
+    /// The replicas of a job were read; those that stand in the store, by their numbers.
+    Replicas { parent: JobId, found: Vec<(u32, Option<Job>)> },
     /// Topic documents changed.
     Topics(Arc<Library>),
     /// The operator's bounds changed.

@@ -21,6 +21,7 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
+use crate::core::cell::replica_id;
 use crate::core::commit::{self, Birth};
 use crate::core::job::{End, Job, State};
 use crate::core::line::Class;
@@ -43,6 +44,8 @@ const START_TO_CLOSE_MS_DEFAULT: u64 = 15 * 60 * 1000;
 pub(crate) struct Prepared {
     /// The job, decided where the kernel answered.
     pub job: Job,
+    /// The request as it was submitted: a decision may have changed that of the job.
+    pub submitted: Bytes,
     /// Its class.
     pub class: Arc<Class>,
     /// The states that it has passed.
@@ -66,8 +69,14 @@ pub(crate) fn from_bus(outcome: Outcome, item: &AdmitItem, now: Timestamp) -> Ou
     let request = JobRequest::decode(item.request.clone()).unwrap_or_default();
     let Ok(id) = JobId::parse(request.job_id.clone()) else { return Err(refusal) };
     let job = Job { from_bus: true, ..job(id, item, &request, &TopicDocument::default(), now) };
-    let mut prepared =
-        Prepared { class: Arc::new(class(&request)), job, passed: Vec::new(), birth: Birth::default(), against: None };
+    let mut prepared = Prepared {
+        class: Arc::new(class(&request)),
+        job,
+        submitted: item.request.clone(),
+        passed: Vec::new(),
+        birth: Birth::default(),
+        against: None,
+    };
     refuse(&mut prepared, &refusal);
     Ok(prepared)
 }
@@ -149,11 +158,18 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
         let detail = format!("the input has {} bytes, more than {PAYLOAD_BYTES_MAX}", item.input_bytes);
         return Err(problem(Code::PayloadTooLarge, detail));
     }
+    if let Some(most) = document.replication.map(|replication| replication.replicas_max)
+        && replica_id(&id, most).is_none()
+    {
+        let detail = format!("jobs of topic {} have replicas, and {id} is too long to name them after it", request.topic);
+        return Err(problem(Code::JobIdInvalid, detail));
+    }
     let input = carried(item, &request)?;
     let birth = Birth { input, revocable: item.revocable, ..Birth::default() };
     let class = Arc::new(class(&request));
     let job = job(id, item, &request, document, now);
-    Ok(Prepared { job, class, passed: vec![JobState::Pending], birth, against: None })
+    let submitted = item.request.clone();
+    Ok(Prepared { job, submitted, class, passed: vec![JobState::Pending], birth, against: None })
 }
 
 /// The input that came with a submission, in memory of its own: a part of the message would keep all of it.
@@ -222,6 +238,7 @@ fn plan(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata, document: &T
         },
         requires: meta.requires.clone(),
         result_ttl_ms: document.result_ttl_ms,
+        replication: document.replication,
     }
 }
 
@@ -246,7 +263,17 @@ pub(crate) fn class(request: &JobRequest) -> Class {
     let wanted: BTreeMap<String, String> = request.labels.iter().filter_map(placement).collect();
     let [pool, worker] = [labels::PREFERRED_POOL, labels::PREFERRED_WORKER_ID].map(|name| label(request, name));
     let [excluded, avoided] = [labels::EXCLUDED_WORKER_IDS, labels::AVOIDED_WORKER_IDS].map(|name| workers(request, name));
-    Class { topic: request.topic.clone(), requires, labels: wanted, pool, worker, excluded, avoided, tenant: None }
+    Class {
+        topic: request.topic.clone(),
+        requires,
+        labels: wanted,
+        pool,
+        worker,
+        excluded,
+        avoided,
+        tenant: None,
+        known_only: false,
+    }
 }
 
 /// The workers that a label names, with commas between them.

@@ -12,21 +12,26 @@ use std::sync::Arc;
 use futures::{Stream, TryStreamExt as _, stream};
 use tokio::sync::{Semaphore, mpsc};
 
-use busbar_protocol::busbar::{HoldsDocument, JobState};
+use busbar_protocol::busbar::{HoldsDocument, JobState, QuorumCredits, QuorumSecret};
+use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Bus, COMMIT_RETRY, Clock, IndexEntry, IndexRange, Judge, Records, StoreError, Stored};
+use busbar_protocol::ports::{
+    Bus, COMMIT_RETRY, Clock, CommitClass, CommitId, IndexEntry, IndexRange, Judge, Records, StoreError, Stored,
+};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Cell, Loaded, Read};
-use crate::core::job::Job;
+use crate::core::cell::{Cell, Loaded, Read, Standing, replica_id};
+use crate::core::commit;
+use crate::core::job::{Job, RECORD_VERSION};
 use crate::core::line::Class;
+use crate::core::quorum::draw::Secret;
 use crate::core::sketch::Sketch;
 use crate::input::Input;
 use crate::intake::{self, PlainClasses};
-use crate::tasks;
+use crate::{secrets, tasks};
 
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
 const PAGES_AHEAD: usize = 4;
@@ -234,20 +239,46 @@ pub(crate) async fn holds<R: Records>(records: &R) -> Result<(HoldsDocument, u64
     Ok((record, stored.revision))
 }
 
-/// Which of the jobs that live ones belong to were cancelled: their children may not have been yet, and that goes on.
-pub(crate) async fn cancelled_parents<R: Records, C: Clock>(
-    records: R,
-    clock: C,
-    parents: Vec<String>,
-    inputs: mpsc::Sender<Input>,
-) {
+/// How owners of workers stand. What makes draws unforeseeable is made by the first who needs it.
+pub(crate) async fn standing<R: Records>(records: &R, epoch: u64) -> Result<Standing, StoreError> {
+    loop {
+        let names = [keys::QUORUM_CREDITS, keys::QUORUM_SECRET].map(str::to_owned);
+        let [credits, secret] = <[_; 2]>::try_from(records.read(names.to_vec()).await?).unwrap_or_default();
+        let Some(secret) = secret else {
+            let none = || StoreError::Unavailable { detail: "the machine gives no random bytes".to_owned() };
+            let draw = secrets::draw::<32>().ok_or_else(none)?;
+            let record = QuorumSecret { version: RECORD_VERSION, secret: draw.to_vec().into() };
+            let unit = commit::document(keys::QUORUM_SECRET, &record, 0, epoch, CommitId::generate());
+            records.commit(CommitClass::Advance, vec![unit]).await?;
+            continue;
+        };
+        let corrupt = |key: &str, detail: String| StoreError::Corrupt { key: key.to_owned(), detail };
+        let secret = QuorumSecret::decode(secret.value).map(|record| <[u8; 32]>::try_from(&record.secret[..]));
+        let Ok(Ok(secret)) = secret else { return Err(corrupt(keys::QUORUM_SECRET, "it does not hold 32 bytes".to_owned())) };
+        let (record, revision) = credits.map_or_else(Default::default, |stored| (stored.value, stored.revision));
+        let credits = QuorumCredits::decode(record).map_err(|error| corrupt(keys::QUORUM_CREDITS, error.to_string()))?;
+        return Ok(Standing { credits, revision, secret: Secret::new(secret) });
+    }
+}
+
+/// Which of the jobs that live ones belong to need them no longer: they may not have been cancelled yet, and that goes on.
+pub(crate) async fn ended_parents<R: Records, C: Clock>(records: R, clock: C, parents: Vec<String>, inputs: mpsc::Sender<Input>) {
     let stored = tasks::stored(&records, &clock, parents.iter().map(String::as_str)).await;
-    let is_cancelled = |stored: Option<Stored>| {
+    let is_done = |stored: Option<Stored>| {
         let job = stored.and_then(|stored| Job::decode(&stored.value).ok());
-        job.is_some_and(|job| job.state.tag() == JobState::Cancelled)
+        job.is_some_and(|job| job.state.tag() == JobState::Cancelled || (job.is_replicated() && job.end().is_some()))
     };
-    let cancelled = parents.into_iter().zip(stored).filter_map(|(parent, stored)| is_cancelled(stored).then_some(parent));
-    let _ = inputs.send(Input::CancelledParents(cancelled.collect())).await;
+    let done = parents.into_iter().zip(stored).filter_map(|(parent, stored)| is_done(stored).then_some(parent));
+    let _ = inputs.send(Input::EndedParents(done.collect())).await;
+}
+
+/// Reads what stands in the store under the names that the replicas of a job have.
+pub(crate) async fn replicas<R: Records, C: Clock>(records: R, clock: C, parent: JobId, most: u32, inputs: mpsc::Sender<Input>) {
+    let names: Vec<(u32, JobId)> = (1..=most).filter_map(|number| replica_id(&parent, number).map(|id| (number, id))).collect();
+    let stored = tasks::stored(&records, &clock, names.iter().map(|(_, id)| id.as_str())).await;
+    let found = names.iter().zip(stored).filter_map(|((number, _), stored)| Some((*number, Job::decode(&stored?.value).ok())));
+    let found = found.collect();
+    let _ = inputs.send(Input::Replicas { parent, found }).await;
 }
 
 /// From when on a sending of our predecessor is in doubt: shortly before the last thing that it wrote to the log.

@@ -12,6 +12,7 @@ use busbar_protocol::busbar::{
     AdmitAnswer, AdmitReply, Admitted, IdempotencyPolicy, IdempotencyRecord, JobState, SnapshotChanged, admit_answer,
 };
 use busbar_protocol::codes::Code;
+use busbar_protocol::envelope;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::pointers::{Pointer, Sha256Hex};
@@ -25,6 +26,7 @@ use crate::Ports;
 use crate::admission::{self, Doubt, Verdict, duplicate};
 use crate::config::SchedulerConfig;
 use crate::core::job::{self, Job, ResultPlace, Source};
+use crate::core::quorum::compare;
 use crate::core::transition::{Report, Reported as Outcome};
 use crate::core::verdict;
 use crate::input::{Admit, Input, Origin, Reported, Shown};
@@ -245,6 +247,8 @@ pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
 /// Whether the payload of a result must be looked at before it counts. A result is suspect whose header is not what it speaks of.
 pub(crate) fn needs_check(job: &Job, report: &Report, suspect: bool, library: &Library) -> bool {
     match &report.outcome {
+        // What is compared is what stands there, whatever a worker says of it.
+        Outcome::Succeeded(Some(_)) if job.replica > 0 => true,
         Outcome::Succeeded(Some(place)) => {
             let kept = Pointer::Redis(keys::attempt_result(job.id.as_str(), job.attempt)).to_string();
             suspect || place.pointer != kept || library.output_schema(&job.topic).is_some()
@@ -283,7 +287,10 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
         Err(error) => return failed(Code::PointerInvalid, error.to_string()),
     };
     // Results in blobs are larger than what a schema is held against; their digest is their name.
-    let Pointer::Redis(key) = pointer else { return Outcome::Succeeded(Some(place)) };
+    let key = match pointer {
+        Pointer::Redis(key) => key,
+        Pointer::Blob(digest) => return Outcome::Succeeded(Some(ResultPlace { compared: digest.to_bytes(), ..place })),
+    };
     let value = match &place.source {
         Source::Message(bytes) => Some(bytes.clone()),
         Source::There | Source::Key(_) => read_output(ports, &key).await,
@@ -292,8 +299,10 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
     if let Some(Err(violation)) = library.output_schema(&job.topic).map(|schema| schema.validate(&value)) {
         return failed(Code::OutputInvalid, violation.to_string());
     }
+    let compared = job.plan.replication.map(|replication| compare::digest(&value, replication.compare()));
+    let compared = compared.map_or_else(Bytes::new, |compared| Bytes::copy_from_slice(&compared));
     if matches!(place.source, Source::Message(_)) {
-        return Outcome::Succeeded(Some(place));
+        return Outcome::Succeeded(Some(ResultPlace { compared, ..place }));
     }
     let kept = keys::attempt_result(job.id.as_str(), job.attempt);
     let digest = Sha256Hex::of(&value);
@@ -301,6 +310,7 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
         pointer: Pointer::Redis(kept.clone()).to_string(),
         sha256: digest.to_bytes(),
         size: value.len() as u64,
+        compared,
         source: if key == kept { Source::There } else { Source::Key(key) },
     }))
 }
@@ -392,7 +402,10 @@ async fn existing<R: Records>(records: &R, doubt: &Doubt) -> Result<Found, Store
     let job = &doubt.prepared.job;
     let own = keys::job(job.id.as_str());
     if let Some(found) = read_job(records, own).await? {
-        let same = found.tenant_id == job.tenant_id && found.request.starts_with(&job.request);
+        // Where the payload was redacted, the request lost its reference to it, and got another pointer behind it.
+        let submitted = &doubt.prepared.submitted;
+        let stands = found.request.starts_with(submitted) || found.request.starts_with(&envelope::without_context_ref(submitted));
+        let same = found.tenant_id == job.tenant_id && stands;
         return Ok(Found::Answer(if same { admitted(&found) } else { duplicate(job) }));
     }
     let none = || Found::Answer(doubt.otherwise.clone().map_or_else(|| duplicate(job), admit_answer::Answer::Rejected));

@@ -29,6 +29,8 @@ use busbar_protocol::signing::production::{self, Expected, Verified};
 use busbar_protocol::{hex, ids, keys, subjects};
 
 use crate::config::SchedulerConfig;
+use crate::core::cell::Owners;
+use crate::core::commit;
 use crate::core::trust::{self, Bindings, Doubt, Enrolments, Mode};
 use crate::{intake, secrets};
 
@@ -110,7 +112,7 @@ impl<R: Records, C: Clock> Trust<R, C> {
             next.enrol(key).map_err(|error| intake::problem(Code::FieldInvalid, error.to_string()))?;
         }
         if !asks_only {
-            let unit = trust::keep(&next.to_record(), revision, self.epoch, CommitId::generate());
+            let unit = commit::document(keys::ENROLMENTS, &next.to_record(), revision, self.epoch, CommitId::generate());
             match self.commit(unit).await.map_err(unavailable)? {
                 Answer::Applied { .. } | Answer::Already => *self.known() = (next.clone(), revision + 1),
                 Answer::Conflict { .. } | Answer::GuardFailed { .. } => {
@@ -249,6 +251,11 @@ impl<R: Records, C: Clock> Trust<R, C> {
     /// The workers that speak CAP-PRODUCTION.
     pub(crate) fn bindings(&self) -> Bindings {
         self.known().0.bindings()
+    }
+
+    /// On whose account workers speak.
+    pub(crate) fn owners(&self) -> Owners {
+        self.known().0.owners()
     }
 
     async fn doubt_session(&self, worker_id: &str, packet: &BusPacket) -> Result<Option<Doubt>, StoreError> {

@@ -32,6 +32,8 @@ fn job(state: State) -> Job {
         unreached: 0,
         crashes: 0,
         parent_job_id: String::new(),
+        replica: 0,
+        votes: Vec::new(),
         redrive_of: String::new(),
         plan: plan(),
         decision: None,

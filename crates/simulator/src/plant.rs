@@ -78,6 +78,8 @@ pub enum Plant {
     ChildrenSpared,
     /// A job may kill one worker more than its topic allows.
     CrashLimitRaised,
+    /// One result counts where two must agree.
+    QuorumLowered,
     /// A dead letter that was tried again may be tried again.
     RedrivenTwice,
     /// A dead letter that is thrown away stays.
@@ -133,6 +135,7 @@ impl Plant {
         Self::NotBeforeForgotten,
         Self::ChildrenSpared,
         Self::CrashLimitRaised,
+        Self::QuorumLowered,
         Self::RedrivenTwice,
         Self::DiscardForgotten,
         Self::DecisionPresumed,
@@ -182,6 +185,7 @@ impl Plant {
             Self::NotBeforeForgotten => "not-before-forgotten",
             Self::ChildrenSpared => "children-spared",
             Self::CrashLimitRaised => "crash-limit-raised",
+            Self::QuorumLowered => "quorum-lowered",
             Self::RedrivenTwice => "redriven-twice",
             Self::DiscardForgotten => "discard-forgotten",
             Self::DecisionPresumed => "decision-presumed",

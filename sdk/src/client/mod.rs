@@ -325,7 +325,7 @@ fn live_state(state: Option<&job_record::State>) -> JobState {
         Some(State::Pending(_)) => JobState::Pending,
         Some(State::ApprovalRequired(_)) => JobState::ApprovalRequired,
         Some(State::Scheduled(_)) => JobState::Scheduled,
-        Some(State::Dispatched(_)) => JobState::Dispatched,
+        Some(State::Dispatched(_) | State::Replicated(_)) => JobState::Dispatched,
         Some(State::Running(_)) => JobState::Running,
         Some(State::Ended(ended)) => ended.state(),
         None => JobState::Unspecified,

@@ -27,6 +27,9 @@ use crate::Outcome;
 /// What the worker handles: the topics of the pack beside this, and that of the system tests.
 const TOPICS: [&str; 2] = ["job.chaos.*", "job.test.sleep"];
 
+/// The topic whose results two workers must agree on.
+const AGREED: &str = "job.chaos.agreed";
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WorkerArgs {
     #[arg(long, env = "NATS_URL")]
@@ -47,6 +50,9 @@ pub(crate) struct WorkerArgs {
     /// What it can do, as jobs require it.
     #[arg(long = "capability")]
     capabilities: Vec<String>,
+    /// It lies where results are compared, never twice the same.
+    #[arg(long)]
+    lies: bool,
     /// Gets a line `<job> <attempt> start` or `end` for each; several workers may share it.
     #[arg(long)]
     file: PathBuf,
@@ -95,8 +101,8 @@ async fn one(args: &WorkerArgs, id: String, file: Arc<File>, told: impl Future<O
     };
     let mut worker = connect(options).await?;
     for topic in TOPICS {
-        let file = Arc::clone(&file);
-        worker.handle(topic, move |context, input| work(Arc::clone(&file), context, input));
+        let (file, lies) = (Arc::clone(&file), args.lies);
+        worker.handle(topic, move |context, input| work(Arc::clone(&file), lies, context, input));
     }
     Ok(worker.run(told).await?)
 }
@@ -111,7 +117,7 @@ async fn connect(options: WorkerOptions) -> Outcome<Worker> {
     }
 }
 
-async fn work(file: Arc<File>, context: Context, input: Input) -> Result<Value, Failure> {
+async fn work(file: Arc<File>, lies: bool, context: Context, input: Input) -> Result<Value, Failure> {
     note(&file, &context, "start")?;
     if input.dies {
         // Nothing is cleaned up: the others in this process die with it.
@@ -125,6 +131,7 @@ async fn work(file: Arc<File>, context: Context, input: Input) -> Result<Value, 
     match (input.fatal, context.attempt() <= input.fails) {
         (true, _) => Err(Failure::new("told_to_fail", "the input says so")),
         (false, true) => Err(Failure::retry("the input says so")),
+        (false, false) if lies && context.topic() == AGREED => Ok(json!({ "slept": 0, "by": context.job_id() })),
         (false, false) => Ok(json!({ "slept": input.ms })),
     }
 }

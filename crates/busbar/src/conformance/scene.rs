@@ -182,7 +182,7 @@ impl Scene {
                 self.ends += usize::from(job.end().is_some());
                 self.written = Some(job);
             }
-            self.cell.committed(&id);
+            self.cell.committed(&id, self.now);
         }
     }
 
@@ -274,6 +274,8 @@ fn pending(id: &JobId, arrival: &Arrival<'_>, now: Timestamp) -> Job {
         unreached: 0,
         crashes: 0,
         parent_job_id: String::new(),
+        replica: 0,
+        votes: Vec::new(),
         redrive_of: String::new(),
         plan,
         decision: None,

@@ -2,7 +2,7 @@
 
 use busbar_api::{
     DecisionView, ExplainView, GateState, GateView, IdempotencyPolicy, JobEndView, JobState, JobView, Priority, Problem,
-    RawValue, SubmitReply, SubmitRequest,
+    RawValue, SubmitReply, SubmitRequest, VoteView,
 };
 use busbar_protocol::busbar::{self, watch_jobs_reply};
 use busbar_protocol::cap::JobProgress;
@@ -185,6 +185,18 @@ pub(crate) fn job(view: JobView) -> busbar::Job {
         redrive_of: view.redrive_of.unwrap_or_default(),
         crashes: view.crashes,
         concurrency_key: view.concurrency_key.unwrap_or_default(),
+        votes: view.votes.into_iter().map(vote).collect(),
+    }
+}
+
+fn vote(view: VoteView) -> busbar::ReplicaVote {
+    busbar::ReplicaVote {
+        job_id: view.job_id,
+        worker_id: view.worker_id.unwrap_or_default(),
+        owner: view.owner.unwrap_or_default(),
+        sha256: view.sha256.unwrap_or_default(),
+        error_code: view.error_code.unwrap_or_default(),
+        agrees: view.agrees,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use busbar_api::{DecisionView, JobState, JobView, Priority, WorkerView};
+use busbar_api::{DecisionView, JobState, JobView, Priority, VoteView, WorkerView};
 use busbar_protocol::busbar::{self, JobDecision, JobRecord, job_record};
 use busbar_protocol::cap::{DecisionType, JobPriority, JobRequest};
+use busbar_protocol::hex;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
@@ -56,7 +57,19 @@ pub(crate) fn view(record: &JobRecord) -> Option<JobView> {
         redrive_of: text(&record.redrive_of),
         crashes: record.crashes,
         concurrency_key: text(&plan.concurrency_key),
+        votes: record.votes.iter().map(|vote| vote_of(&record.job_id, vote)).collect(),
     })
+}
+
+fn vote_of(job_id: &str, vote: &busbar::Vote) -> VoteView {
+    VoteView {
+        job_id: format!("{job_id}.r{}", vote.replica),
+        worker_id: text(&vote.worker_id),
+        owner: text(&vote.owner),
+        sha256: text(&hex::encode(&vote.compared_sha256)),
+        error_code: text(&vote.error_code),
+        agrees: vote.agrees,
+    }
 }
 
 /// The state of a record.
@@ -66,7 +79,7 @@ pub(crate) fn state(record: &JobRecord) -> Option<JobState> {
         State::Pending(_) => JobState::Pending,
         State::ApprovalRequired(_) => JobState::ApprovalRequired,
         State::Scheduled(_) => JobState::Scheduled,
-        State::Dispatched(_) => JobState::Dispatched,
+        State::Dispatched(_) | State::Replicated(_) => JobState::Dispatched,
         State::Running(_) => JobState::Running,
         State::Ended(end) => JobState::from_protocol(end.state()).filter(|state| state.is_terminal())?,
     })
@@ -93,6 +106,7 @@ fn by_state(record: &JobRecord) -> Option<ByState<'_>> {
         State::Pending(pending) => waiting(pending.not_before_ms),
         State::ApprovalRequired(_) => waiting(0),
         State::Scheduled(scheduled) => waiting(scheduled.not_before_ms),
+        State::Replicated(_) => ByState::default(),
         State::Dispatched(sent) => ByState { worker_id: Some(&sent.worker_id), ..ByState::default() },
         State::Running(run) => ByState { worker_id: Some(&run.worker_id), percent: Some(run.percent), ..ByState::default() },
         State::Ended(end) => {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use busbar_protocol::busbar::{FlowLimits, KeyLimits, KeyStrategy, Rate, TopicDocument};
+use busbar_protocol::busbar::{
+    Comparison, FlowLimits, KeyLimits, KeyStrategy, Rate, Replication, ReplicationTrust, TopicDocument,
+};
 use busbar_protocol::imports::ImportGroup;
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +12,10 @@ use super::manifest::in_pack;
 use super::names::check_topic;
 use super::{Broken, Module};
 use crate::Schema;
+use crate::replication::Terms;
 
 /// `topics.yaml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TopicsFile {
     /// The pack's topics.
@@ -20,7 +23,7 @@ pub(super) struct TopicsFile {
 }
 
 /// One topic of a pack. What is left out has the scheduler's default.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TopicEntry {
     /// Exact, or with `*` for one token, or ending in `>` for the rest.
@@ -54,6 +57,77 @@ pub(super) struct TopicEntry {
     flow: Option<Flow>,
     /// The same for its jobs that carry one concurrency key.
     key: Option<Key>,
+    /// How many workers must come to the same result.
+    replication: Option<Replicas>,
+}
+
+/// How many owners of workers must agree on a result.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replicas {
+    quorum: u32,
+    /// If it is left out, twice the quorum and one; with trust, [`REPLICAS_MAX_DEFAULT`].
+    replicas_max: Option<u32>,
+    #[serde(default)]
+    compare: Compare,
+    trust: Option<Trust>,
+}
+
+/// In which form results are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Compare {
+    #[default]
+    Exact,
+    Json,
+}
+
+/// What trust is measured by.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trust {
+    error_max: f64,
+    #[serde(default = "liars_default")]
+    liars_max: f64,
+    #[serde(default = "audits_default")]
+    audit_share: f64,
+}
+
+/// How many replicas of a job there may be where owners earn trust: newcomers need more of them.
+const REPLICAS_MAX_DEFAULT: u32 = 16;
+
+/// One owner of ten.
+const fn liars_default() -> f64 {
+    0.1
+}
+
+/// One job of twenty.
+const fn audits_default() -> f64 {
+    0.05
+}
+
+/// A share as so many of so many; what is no share is none.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a billion; what is not saturates")]
+fn parts(share: f64, of: u32) -> u32 {
+    (share * f64::from(of)).round() as u32
+}
+
+impl From<&Replicas> for Replication {
+    fn from(replicas: &Replicas) -> Self {
+        let compare = match replicas.compare {
+            Compare::Exact => Comparison::Exact,
+            Compare::Json => Comparison::Json,
+        };
+        let trust = replicas.trust.as_ref().map(|trust| ReplicationTrust {
+            wrong_per_billion: parts(trust.error_max, 1_000_000_000),
+            liars_per_million: parts(trust.liars_max, 1_000_000),
+            audited_per_million: parts(trust.audit_share, 1_000_000),
+        });
+        let twice = replicas.quorum.saturating_mul(2).saturating_add(1);
+        let usual = if trust.is_some() { REPLICAS_MAX_DEFAULT } else { twice };
+        let replicas_max = replicas.replicas_max.unwrap_or(usual);
+        Self { quorum: replicas.quorum, replicas_max, compare: compare.into(), trust }
+    }
 }
 
 /// How many jobs at once, and how fast; 0, or left out, means no bound.
@@ -208,6 +282,16 @@ impl TopicEntry {
                 Schema::compile(text).map_err(|error| Broken::new(place(member), error.to_string()))?;
             }
         }
+        let replication = self.replication.as_ref().map(Replication::from);
+        if let Some(replication) = &replication {
+            Terms::from(replication).check().map_err(|error| Broken::new(place("replication"), error.to_string()))?;
+            if self.queue_only {
+                return Err(Broken::new(
+                    place("replication"),
+                    "cannot stand beside queue_only: nobody could tell the workers apart",
+                ));
+            }
+        }
         Ok(TopicDocument {
             topic: self.topic.clone(),
             pools: self.pools.clone(),
@@ -230,6 +314,7 @@ impl TopicEntry {
             heartbeat_timeout_ms: self.timeouts.heartbeat_timeout_ms,
             non_retryable_codes: self.retries.non_retryable_codes.clone(),
             crash_limit: self.retries.crash_limit,
+            replication,
         })
     }
 

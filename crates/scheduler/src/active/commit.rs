@@ -11,6 +11,7 @@ use busbar_protocol::time::Timestamp;
 
 use super::{Left, Term};
 use crate::admission::{self, Fate, Verdict};
+use crate::core::cell::Delivered;
 use crate::core::commit::Demand;
 use crate::input::{Admit, Origin};
 use crate::intake::{self, Prepared};
@@ -32,8 +33,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     pub(super) async fn commit(&mut self, now: Timestamp) -> Result<(), Left> {
         let mut admits = std::mem::take(&mut self.admits);
         let (plans, units) = self.plan_admissions(&mut admits, now);
+        let births = self.cell.take_births();
         let (ids, mut advances): (Vec<JobId>, Vec<Unit>) = self.cell.take_units().into_iter().unzip();
         advances.extend(self.cell.take_holds_unit());
+        advances.extend(self.cell.take_credits_unit(now));
+        advances.extend(births.iter().map(|birth| birth.unit.clone()));
         if units.is_empty() && advances.is_empty() {
             let fates = plans.into_iter().filter_map(|plan| if let Plan::Refused(fate) = plan { Some(fate) } else { None });
             self.answer_admits(admits, fates.collect());
@@ -61,8 +65,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         let now = self.ports.clock.now();
         let facts = self.cell.take_facts();
         self.observer.tell(facts, &self.cell, now);
+        for Delivered { job, class, .. } in births {
+            self.cell.insert(job, 1, class, now);
+        }
         for id in &ids {
-            self.cell.committed(id);
+            self.cell.committed(id, now);
         }
         let fates = self.take_in(&admits, plans, &admitted.map_err(|_| Left::Reload)?, now)?;
         self.answer_admits(admits, fates);

@@ -83,6 +83,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         bounds: library::bounds(&ports.records).await?,
         holds,
         holds_revision,
+        standing: takeover::standing(&ports.records, epoch).await?,
         snapshot,
         now: ports.clock.now(),
     };
@@ -92,6 +93,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     let trust = Trust::load(config, ports.records.clone(), ports.clock.clone(), epoch).await?;
     let empty = cell.bind(trust.bindings());
     debug_assert!(empty, "no job was read yet");
+    cell.set_owners(trust.owners());
     let rest = takeover::begin(config, ports, &mut cell).await?;
 
     let (inputs, arrived) = mpsc::channel(4 * INPUTS_MAX);
@@ -210,6 +212,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         self.ask_undecided();
         self.cell.place(PLACEMENTS_MAX, now);
         self.fetch_wanted();
+        self.fetch_replicas();
         let outcome = self.commit(now).await;
         let after = self.ports.clock.now();
         if after.since(now) > DEAF {
@@ -305,7 +308,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                     self.cell.handshake(&shake, sent, now);
                 }
             }
-            Input::Bindings(bindings) => {
+            Input::Bindings(bindings, owners) => {
+                self.cell.set_owners(owners);
                 if !self.cell.bind(bindings) {
                     return Err(Left::Reload);
                 }
@@ -346,7 +350,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
             Input::AllLoaded => return self.all_loaded(now),
             Input::Unreadable => return Err(Left::Reload),
-            Input::CancelledParents(parents) => parents.iter().for_each(|parent| self.cell.parent_was_cancelled(parent)),
+            Input::EndedParents(parents) => parents.iter().for_each(|parent| self.cell.parent_has_ended(parent)),
+            Input::Replicas { parent, found } => self.cell.replicas_read(&parent, found, now),
             Input::Topics(library) => {
                 self.cell.set_topics(library.topics.clone());
                 self.shelf.send_replace(Arc::clone(&library));

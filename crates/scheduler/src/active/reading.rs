@@ -65,7 +65,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     pub(super) fn all_loaded(&mut self, now: Timestamp) -> Result<(), Left> {
         self.cell.end_loading();
         let Ports { records, clock, .. } = self.ports.clone();
-        self.tasks.spawn(takeover::cancelled_parents(records, clock, self.cell.absent_parents(), self.inputs.clone()));
+        self.tasks.spawn(takeover::ended_parents(records, clock, self.cell.absent_parents(), self.inputs.clone()));
         std::mem::take(&mut self.parked).into_iter().try_for_each(|input| self.handle(input, now))
     }
 
@@ -74,6 +74,14 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         let wanted = self.cell.take_wanted();
         for ids in wanted.chunks(UNITS_MAX) {
             self.fetch(ids.to_vec(), None);
+        }
+    }
+
+    /// Has the replicas read of jobs whose replicas are not all known.
+    pub(super) fn fetch_replicas(&mut self) {
+        for (parent, most) in self.cell.take_unread_groups() {
+            let Ports { records, clock, .. } = self.ports.clone();
+            self.tasks.spawn(takeover::replicas(records, clock, parent, most, self.inputs.clone()));
         }
     }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use busbar_protocol::busbar::{DeadLetter, HoldsDocument, IdempotencyRecord, JobEvent, JobState};
+use busbar_protocol::busbar::{DeadLetter, IdempotencyRecord, JobEvent, JobState};
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{CommitId, Guard, Unit, Write};
-use busbar_protocol::prost::Message as _;
+use busbar_protocol::prost::Message;
 
 use super::job::{End, Job, Outcome, RECORD_VERSION, Source, State};
 
@@ -63,6 +63,8 @@ pub struct Birth {
     pub key_revision: Option<u64>,
     /// The dead letter that it tries again.
     pub letter: Option<Letter>,
+    /// The key from which its input is copied: it is a replica, and has the input of the job that it belongs to.
+    pub input_from: Option<String>,
     /// Its input, which came with the submission and is written with the job.
     pub input: Option<Bytes>,
     /// Whoever submitted it may have taken it back.
@@ -168,7 +170,9 @@ fn admit(job: &Job, birth: &Birth, demand: &mut impl FnMut(Guard, Demand), write
     if birth.revocable {
         demand(Guard::Absent { key: keys::revoked(job.id.as_str()) }, Demand::NotRevoked);
     }
-    if birth.input.is_none() && job.plan.input_bytes > 0 && !job.from_bus {
+    if let Some(from) = &birth.input_from {
+        writes.push(Write::Copy { from: from.clone(), to: input.clone(), expire: None });
+    } else if birth.input.is_none() && job.plan.input_bytes > 0 && !job.from_bus {
         demand(Guard::Exists { key: input.clone() }, Demand::InputThere);
     }
     if let Some(letter) = &birth.letter {
@@ -196,7 +200,7 @@ fn moves(change: &Change<'_>) -> bool {
 
 /// The place of a job in the index of those that are live: what is out comes before everything that waits.
 fn listed(job: &Job) -> Write {
-    let score = if job.hold().is_some() { -score(job) } else { score(job) };
+    let score = if job.waits() { score(job) } else { -score(job) };
     Write::IndexAdd { index: keys::INDEX_LIVE.to_owned(), member: job.id.to_string(), score }
 }
 
@@ -217,7 +221,7 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, birth: &Birth, writes: &mut
     writes.push(Write::IndexAdd { index: finished, member: member.clone(), score: score(job) });
     let results = if job.plan.result_ttl_ms > 0 { Duration::from_millis(job.plan.result_ttl_ms) } else { retention.results };
     // A dead letter can be tried again as long as it is kept, so its input stays as long.
-    let input = if is_dead(end) { results.max(retention.dead_letters) } else { results };
+    let input = if leaves_letter(job, end) { results.max(retention.dead_letters) } else { results };
     writes.push(Write::Expire { key: keys::context(&member), after: input });
     if let Some(result) = &end.result
         && let Ok(Pointer::Redis(key)) = Pointer::parse(&result.pointer)
@@ -231,7 +235,7 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, birth: &Birth, writes: &mut
             Source::Message(bytes) => writes.push(Write::PutPayload { key, value: bytes.clone(), expire: Some(results) }),
         }
     }
-    if is_dead(end) {
+    if leaves_letter(job, end) {
         let letter = dead_letter(job, end).encode_to_vec().into();
         let key = keys::dead_letter(&member);
         writes.push(Write::Put { key, revision: 1, value: letter, expire: Some(retention.dead_letters) });
@@ -255,10 +259,10 @@ pub fn discard(letter: &DeadLetter, revision: u64, epoch: u64, id: CommitId) -> 
     Unit { id, guards, writes: [Write::Delete { key }].into_iter().chain(removals).collect() }
 }
 
-/// The unit that keeps what is paused and what drains.
+/// The unit that keeps a document of ours, of which this revision was read; 0 where there was none.
 #[must_use]
-pub fn holds(record: &HoldsDocument, revision: u64, epoch: u64, id: CommitId) -> Unit {
-    let key = keys::HOLDS.to_owned();
+pub fn document(key: &str, record: &impl Message, revision: u64, epoch: u64, id: CommitId) -> Unit {
+    let key = key.to_owned();
     let as_read = match revision {
         0 => Guard::Absent { key: key.clone() },
         revision => Guard::Revision { key: key.clone(), revision },
@@ -267,10 +271,10 @@ pub fn holds(record: &HoldsDocument, revision: u64, epoch: u64, id: CommitId) ->
     Unit { id, guards: vec![owner(epoch), as_read], writes: vec![put] }
 }
 
-/// Whether an end leaves a dead letter: the job should have succeeded and did not.
+/// Whether an end leaves a dead letter: the job should have succeeded and did not. Of replicas, that is the whole job's affair.
 #[must_use]
-pub const fn is_dead(end: &End) -> bool {
-    matches!(end.outcome, Outcome::Failed | Outcome::Timeout)
+pub const fn leaves_letter(job: &Job, end: &End) -> bool {
+    job.replica == 0 && matches!(end.outcome, Outcome::Failed | Outcome::Timeout)
 }
 
 fn dead_letter(job: &Job, end: &End) -> DeadLetter {
@@ -315,7 +319,7 @@ fn event(job: &Job, passed: &[JobState]) -> JobEvent {
         result_ptr: end.and_then(|e| e.result.as_ref()).map(|r| r.pointer.clone()).unwrap_or_default(),
         execution_ms: end.map(|e| e.execution_ms).unwrap_or_default(),
         decided_here: end.is_some_and(|e| e.decided_here),
-        dead_letter: end.is_some_and(is_dead),
+        dead_letter: end.is_some_and(|end| leaves_letter(job, end)),
     }
 }
 

@@ -240,16 +240,29 @@ impl Flow {
         let (tenant, topic) = (self.bounds.tenant(&charge.tenant), self.bounds.topic(&charge.topic, document));
         self.tenant_mut(&charge.tenant).starts.take(tenant.starts.as_ref(), now);
         self.topic_mut(&charge.topic).starts.take(topic.flow.starts.as_ref(), now);
+        self.tenant_mut(&charge.tenant).out += 1;
+        self.topic_mut(&charge.topic).out += 1;
+        self.start_key(charge, document, now);
+    }
+
+    /// Something starts that counts for its key alone: a job whose attempts are those of its replicas.
+    pub fn start_key(&mut self, charge: &Charge, document: Option<&TopicDocument>, now: Timestamp) {
+        let limits = self.bounds.topic(&charge.topic, document).key;
         if let Some(meter) = charge.key_name().and_then(|name| self.keys.get_mut(&name)) {
-            meter.starts.take(topic.key.starts.as_ref(), now);
+            meter.starts.take(limits.starts.as_ref(), now);
         }
-        self.hold(charge);
+        self.hold_key(charge);
     }
 
     /// An attempt is out that was started before.
     pub fn hold(&mut self, charge: &Charge) {
         self.tenant_mut(&charge.tenant).out += 1;
         self.topic_mut(&charge.topic).out += 1;
+        self.hold_key(charge);
+    }
+
+    /// Something counts for its key alone, and was started before.
+    pub fn hold_key(&mut self, charge: &Charge) {
         let since = self.since;
         if let Some(name) = charge.key_name() {
             self.keys.entry(name).or_insert_with(|| KeyMeter::new(since)).out += 1;
@@ -262,6 +275,11 @@ impl Flow {
         meter.out = meter.out.saturating_sub(1);
         let meter = self.topic_mut(&charge.topic);
         meter.out = meter.out.saturating_sub(1);
+        self.release_key(charge);
+    }
+
+    /// Something is over that counted for its key alone.
+    pub fn release_key(&mut self, charge: &Charge) {
         if let Some(meter) = charge.key_name().and_then(|name| self.keys.get_mut(&name)) {
             meter.out = meter.out.saturating_sub(1);
         }

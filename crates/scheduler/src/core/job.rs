@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use busbar_protocol::busbar::{self, JobDecision, JobPlan, JobRecord, JobState, WorkerKind, job_record};
+use busbar_protocol::busbar::{self, JobDecision, JobPlan, JobRecord, JobState, Vote, WorkerKind, job_record};
 use busbar_protocol::cap::JobPriority;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
@@ -45,6 +45,10 @@ pub struct Job {
     pub crashes: u32,
     /// The job that it belongs to, and with which it is cancelled; or empty.
     pub parent_job_id: String,
+    /// Which replica of the job that it belongs to it is, from 1 on; 0 for a job of its own.
+    pub replica: u32,
+    /// What its replicas said, once it has ended.
+    pub votes: Vec<Vote>,
     /// The dead job of which it is another try, or empty.
     pub redrive_of: String,
     /// What its topic said when it was admitted.
@@ -94,6 +98,11 @@ pub enum State {
         started: Timestamp,
         /// How far it is, in percent.
         percent: i32,
+    },
+    /// Its replicas have been made, and are jobs of their own.
+    Replicated {
+        /// Since when.
+        since: Timestamp,
     },
     /// Over.
     Ended(End),
@@ -173,6 +182,8 @@ pub struct ResultPlace {
     pub sha256: Bytes,
     /// How many bytes.
     pub size: u64,
+    /// SHA-256 of the bytes in the form in which replicas are compared, computed here; empty for all other jobs.
+    pub compared: Bytes,
     /// Where the bytes are until the end is committed; not kept.
     pub source: Source,
 }
@@ -253,7 +264,8 @@ impl State {
             Self::Pending { .. } => JobState::Pending,
             Self::ApprovalRequired { .. } => JobState::ApprovalRequired,
             Self::Scheduled { .. } => JobState::Scheduled,
-            Self::Dispatched { .. } => JobState::Dispatched,
+            // In the words of the wire it is with workers.
+            Self::Dispatched { .. } | Self::Replicated { .. } => JobState::Dispatched,
             Self::Running { .. } => JobState::Running,
             Self::Ended(end) => end.outcome.state(),
         }
@@ -278,6 +290,8 @@ impl Job {
             unreached: 0,
             crashes: 0,
             parent_job_id: String::new(),
+            replica: 0,
+            votes: Vec::new(),
             redrive_of: String::new(),
             plan: JobPlan::default(),
             decision: None,
@@ -299,8 +313,27 @@ impl Job {
     pub const fn hold(&self) -> Option<&Hold> {
         match &self.state {
             State::Dispatched { hold } | State::Running { hold, .. } => Some(hold),
-            State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } | State::Ended(_) => None,
+            State::Pending { .. }
+            | State::ApprovalRequired { .. }
+            | State::Scheduled { .. }
+            | State::Replicated { .. }
+            | State::Ended(_) => None,
         }
+    }
+
+    /// Whether it waits for a decision, a person, its time or a worker.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        match self.state {
+            State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => true,
+            State::Dispatched { .. } | State::Running { .. } | State::Replicated { .. } | State::Ended(_) => false,
+        }
+    }
+
+    /// Whether replicas are made of it in place of an attempt.
+    #[must_use]
+    pub const fn is_replicated(&self) -> bool {
+        self.replica == 0 && self.plan.replication.is_some()
     }
 
     /// How it ended, if it did.
@@ -312,7 +345,8 @@ impl Job {
             | State::ApprovalRequired { .. }
             | State::Scheduled { .. }
             | State::Dispatched { .. }
-            | State::Running { .. } => None,
+            | State::Running { .. }
+            | State::Replicated { .. } => None,
         }
     }
 
@@ -324,7 +358,7 @@ impl Job {
         let ahead = |not_before: Timestamp| (not_before > now).then_some(not_before);
         let (start, limit) = match &self.state {
             State::Pending { not_before } => (ahead(*not_before), None),
-            State::ApprovalRequired { .. } => (None, None),
+            State::ApprovalRequired { .. } | State::Replicated { .. } => (None, None),
             State::Scheduled { since, not_before } => (ahead(*not_before), self.start_limit(*since, *not_before)),
             State::Dispatched { hold } | State::Running { hold, .. } => (self.report_limit(hold), self.close_limit(hold.since)),
             State::Ended(_) => return None,
@@ -383,6 +417,8 @@ impl Job {
             unreached: self.unreached,
             crashes: self.crashes,
             parent_job_id: self.parent_job_id.clone(),
+            replica: self.replica,
+            votes: self.votes.clone(),
             redrive_of: self.redrive_of.clone(),
             plan: Some(self.plan.clone()),
             decision: self.decision.clone(),
@@ -428,6 +464,8 @@ impl Job {
             unreached: record.unreached,
             crashes: record.crashes,
             parent_job_id: record.parent_job_id,
+            replica: record.replica,
+            votes: record.votes,
             redrive_of: record.redrive_of,
             plan: record.plan.unwrap_or_default(),
             decision: record.decision,
@@ -489,6 +527,7 @@ impl State {
                 started_ms: started.millis(),
                 percent: *percent,
             }),
+            Self::Replicated { since } => Packed::Replicated(busbar::Replicated { since_ms: since.millis() }),
             Self::Ended(end) => Packed::Ended(busbar::Ended {
                 state: end.outcome.state().into(),
                 at_ms: end.at.millis(),
@@ -500,6 +539,7 @@ impl State {
                 result_bytes: end.result.as_ref().map(|r| r.size).unwrap_or_default(),
                 execution_ms: end.execution_ms,
                 decided_here: end.decided_here,
+                compared_sha256: end.result.as_ref().map(|r| r.compared.clone()).unwrap_or_default(),
             }),
         }
     }
@@ -523,10 +563,16 @@ impl State {
                     percent: p.percent,
                 }
             }
+            Packed::Replicated(p) => Self::Replicated { since: at(p.since_ms) },
             Packed::Ended(p) => {
                 let outcome = Outcome::from_state(p.state()).ok_or("it has ended in a state that is no end")?;
-                let place =
-                    ResultPlace { pointer: p.result_ptr, sha256: p.result_sha256, size: p.result_bytes, source: Source::There };
+                let place = ResultPlace {
+                    pointer: p.result_ptr,
+                    sha256: p.result_sha256,
+                    size: p.result_bytes,
+                    compared: p.compared_sha256,
+                    source: Source::There,
+                };
                 Self::Ended(End {
                     outcome,
                     at: at(p.at_ms),

@@ -25,6 +25,8 @@ pub struct Class {
     pub avoided: BTreeSet<String>,
     /// Its tenant, where there are workers that are bound to one.
     pub tenant: Option<Arc<str>>,
+    /// It goes to a worker that is known by name, never to a queue group.
+    pub known_only: bool,
 }
 
 /// Which priority goes first.

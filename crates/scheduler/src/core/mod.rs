@@ -9,6 +9,7 @@
 //! - [`inputs`] are those that came with their submissions.
 //! - [`complaints`] says of which bad packets operators are told.
 //! - [`trust`] says whom of CAP's workers we believe.
+//! - [`quorum`] says which result counts when workers are not trusted.
 //! - [`fact`] is what happened, for those who measure.
 //! - [`cell`] holds all of it together: everything that the active scheduler knows.
 
@@ -26,6 +27,7 @@ mod lane;
 pub mod line;
 pub mod place;
 pub mod queue;
+pub mod quorum;
 pub mod roll;
 pub mod sketch;
 pub mod timeline;

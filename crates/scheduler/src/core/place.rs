@@ -115,7 +115,7 @@ impl<'a> Rooms<'a> {
         let candidates = self.by_class.get_mut(class)?;
         let group = group.place(document).filter(|_| candidates.in_group || !group.proven_only);
         // Who of a queue group gets it is not ours to say.
-        let group = group.filter(|_| class.excluded.is_empty());
+        let group = group.filter(|_| class.excluded.is_empty() && !class.known_only);
         if document.queue_only {
             return group;
         }

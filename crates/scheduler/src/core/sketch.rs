@@ -35,7 +35,7 @@ impl Sketch {
             priority,
             parent_job_id,
         } = JobSketch::decode(record).ok()?;
-        let PlanSketch { schedule_to_start_ms, deadline_at_ms, concurrency_key } = plan.unwrap_or_default();
+        let PlanSketch { schedule_to_start_ms, deadline_at_ms, concurrency_key, replication } = plan.unwrap_or_default();
         let stands_alone = cancel.is_none() && parent_job_id.is_empty() && concurrency_key.is_empty();
         if version == 0 || version > RECORD_VERSION + 1 || !stands_alone {
             return None;
@@ -47,7 +47,7 @@ impl Sketch {
             priority: JobPriority::try_from(priority).unwrap_or_default(),
             created: Timestamp::from_millis(created_ms),
             updated: Timestamp::from_millis(updated_ms),
-            plan: JobPlan { schedule_to_start_ms, deadline_at_ms, ..JobPlan::default() },
+            plan: JobPlan { schedule_to_start_ms, deadline_at_ms, replication, ..JobPlan::default() },
             ..Job::new(JobId::parse(text(&job_id)?).ok()?, waiting(state?))
         }))
     }
@@ -78,11 +78,7 @@ impl Sketch {
 
 /// Whether a job waits, and nobody else's fate hangs on it.
 pub(super) const fn can_be_shelved(job: &Job) -> bool {
-    let waits = match job.state {
-        State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => true,
-        State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => false,
-    };
-    waits && job.cancel.is_none() && job.plan.concurrency_key.is_empty() && job.parent_job_id.is_empty()
+    job.waits() && job.cancel.is_none() && job.plan.concurrency_key.is_empty() && job.parent_job_id.is_empty()
 }
 
 fn waiting(state: job_sketch::State) -> State {

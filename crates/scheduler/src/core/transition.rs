@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use busbar_protocol::busbar::{JobDecision, WorkerKind};
+use busbar_protocol::busbar::{JobDecision, Vote, WorkerKind};
 use busbar_protocol::cap::DecisionType;
 use busbar_protocol::codes::Code;
 use busbar_protocol::time::Timestamp;
@@ -26,6 +26,10 @@ pub enum Event {
         /// The start of its process.
         incarnation: String,
     },
+    /// It is its turn, and its replicas are made.
+    Replicated,
+    /// Its replicas have said what it comes to.
+    Settled(Settled),
     /// The worker has shown that it works on an attempt.
     Evidence {
         /// The attempt.
@@ -66,6 +70,25 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+}
+
+/// What the replicas of a job have come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// What each of them said.
+    pub votes: Vec<Vote>,
+    /// How the job ends.
+    pub outcome: Outcome,
+    /// The code of its end, or empty.
+    pub code: String,
+    /// What is known of the error.
+    pub message: String,
+    /// The result, under the job's own name, if there is one.
+    pub result: Option<ResultPlace>,
+    /// The worker whose result it is, or empty.
+    pub worker_id: String,
+    /// How long that worker says that it took, in milliseconds.
+    pub execution_ms: i64,
 }
 
 /// What the safety kernel says, ready to be kept.
@@ -197,6 +220,8 @@ pub fn decide(job: &Job, event: &Event, limits: &Limits, now: Timestamp) -> Resu
             let (worker_id, incarnation) = (worker_id.clone(), incarnation.clone());
             placed(job, Hold { worker_id, kind: *kind, incarnation, since: now, heard: now }, now)
         }
+        Event::Replicated => replicated(job, now),
+        Event::Settled(settled) => settle(job, settled, now),
         Event::Evidence { attempt, percent } => evidence(job, *attempt, *percent, now),
         Event::Reported(report) => reported(job, report, now),
         Event::AttemptOver { attempt, code, message, unreached } => {
@@ -226,9 +251,11 @@ pub fn decide(job: &Job, event: &Event, limits: &Limits, now: Timestamp) -> Resu
             State::Pending { .. } | State::Scheduled { .. } => {
                 Ok(ended(job.clone(), Outcome::Failed, code.as_str(), message, now))
             }
-            State::ApprovalRequired { .. } | State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => {
-                Err(Rejected::WrongState)
-            }
+            State::ApprovalRequired { .. }
+            | State::Dispatched { .. }
+            | State::Running { .. }
+            | State::Replicated { .. }
+            | State::Ended(_) => Err(Rejected::WrongState),
         },
         Event::Tick => tick(job, now),
     }
@@ -237,9 +264,11 @@ pub fn decide(job: &Job, event: &Event, limits: &Limits, now: Timestamp) -> Resu
 fn decided(job: &Job, verdict: &Verdict, limits: &Limits, now: Timestamp) -> Result<Transition, Rejected> {
     match job.state {
         State::Pending { .. } | State::Scheduled { .. } => {}
-        State::ApprovalRequired { .. } | State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => {
-            return Err(Rejected::WrongState);
-        }
+        State::ApprovalRequired { .. }
+        | State::Dispatched { .. }
+        | State::Running { .. }
+        | State::Replicated { .. }
+        | State::Ended(_) => return Err(Rejected::WrongState),
     }
     let mut next = job.clone();
     next.decision = Some(verdict.decision.clone());
@@ -290,6 +319,16 @@ fn allowed(mut next: Job, verdict: &Verdict, now: Timestamp) -> Transition {
 }
 
 fn placed(job: &Job, hold: Hold, now: Timestamp) -> Result<Transition, Rejected> {
+    let next = goes(job, State::Dispatched { hold }, now)?;
+    Ok(Transition { commands: vec![Command::Dispatch], ..changed(next, now) })
+}
+
+fn replicated(job: &Job, now: Timestamp) -> Result<Transition, Rejected> {
+    Ok(changed(goes(job, State::Replicated { since: now }, now)?, now))
+}
+
+/// A job whose turn it is, with its next attempt under way.
+fn goes(job: &Job, state: State, now: Timestamp) -> Result<Job, Rejected> {
     match job.state {
         State::Scheduled { not_before, .. } if not_before <= now => {}
         State::Scheduled { .. }
@@ -297,12 +336,25 @@ fn placed(job: &Job, hold: Hold, now: Timestamp) -> Result<Transition, Rejected>
         | State::ApprovalRequired { .. }
         | State::Dispatched { .. }
         | State::Running { .. }
+        | State::Replicated { .. }
         | State::Ended(_) => return Err(Rejected::WrongState),
     }
-    let mut next = job.clone();
-    next.attempt += 1;
-    next.state = State::Dispatched { hold };
-    Ok(Transition { commands: vec![Command::Dispatch], ..changed(next, now) })
+    Ok(Job { attempt: job.attempt + 1, state, ..job.clone() })
+}
+
+fn settle(job: &Job, settled: &Settled, now: Timestamp) -> Result<Transition, Rejected> {
+    match job.state {
+        State::Replicated { .. } => {}
+        State::Ended(_) => return Err(Rejected::Terminal),
+        State::Pending { .. }
+        | State::ApprovalRequired { .. }
+        | State::Scheduled { .. }
+        | State::Dispatched { .. }
+        | State::Running { .. } => return Err(Rejected::WrongState),
+    }
+    let Settled { votes, outcome, code, message, result, worker_id, execution_ms } = settled.clone();
+    let end = End { outcome, at: now, worker_id, code, message, result, execution_ms, decided_here: true };
+    Ok(changed(Job { votes, state: State::Ended(end), ..job.clone() }, now))
 }
 
 fn evidence(job: &Job, attempt: u32, percent: Option<i32>, now: Timestamp) -> Result<Transition, Rejected> {
@@ -313,6 +365,7 @@ fn evidence(job: &Job, attempt: u32, percent: Option<i32>, now: Timestamp) -> Re
         | State::ApprovalRequired { .. }
         | State::Scheduled { .. }
         | State::Dispatched { .. }
+        | State::Replicated { .. }
         | State::Ended(_) => (now, None),
     };
     let must_report = job.plan.heartbeat_timeout_ms > 0;
@@ -386,7 +439,8 @@ fn reported(job: &Job, report: &Report, now: Timestamp) -> Result<Transition, Re
 
 fn cancel_asked(job: &Job, wish: CancelWish, now: Timestamp) -> Result<Transition, Rejected> {
     match &job.state {
-        State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } => {
+        // What is out of a replicated job is its replicas, which follow it.
+        State::Pending { .. } | State::ApprovalRequired { .. } | State::Scheduled { .. } | State::Replicated { .. } => {
             Ok(ended(job.clone(), Outcome::Cancelled, wish.code.as_str(), &wish.reason, now))
         }
         State::Dispatched { .. } | State::Running { .. } => {
@@ -414,7 +468,7 @@ fn tick(job: &Job, now: Timestamp) -> Result<Transition, Rejected> {
         return Ok(stopping(job, transition));
     }
     match &job.state {
-        State::Pending { .. } | State::ApprovalRequired { .. } => Err(Rejected::Unchanged),
+        State::Pending { .. } | State::ApprovalRequired { .. } | State::Replicated { .. } => Err(Rejected::Unchanged),
         State::Scheduled { since, not_before } => {
             if job.start_limit(*since, *not_before).is_none_or(|limit| limit > now) {
                 return Err(Rejected::Unchanged);

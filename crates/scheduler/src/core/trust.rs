@@ -12,6 +12,7 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::signing::PublicKey;
 use busbar_protocol::time::Timestamp;
 
+use super::cell::Owners;
 use super::commit;
 
 /// The version of the records that this code writes.
@@ -195,6 +196,14 @@ impl Enrolments {
         bound.map(|entry| (entry.record.worker_id.clone(), entry.record.tenant_id.clone())).collect()
     }
 
+    /// On whose account workers speak: the agent that each was enrolled as.
+    #[must_use]
+    pub fn owners(&self) -> Owners {
+        // The name of an agent must not be that of a worker that speaks for itself.
+        let owner = |entry: &Entry| (entry.record.worker_id.clone(), format!("agent:{}", entry.record.agent_id));
+        self.0.values().map(owner).collect()
+    }
+
     /// Whether any key of the worker is enrolled.
     #[must_use]
     pub fn knows(&self, worker_id: &str) -> bool {
@@ -225,18 +234,6 @@ pub fn session(enrolled: &Enrolled, enrolment_id: &str, now: Timestamp) -> Worke
         enrolment_id: enrolment_id.to_owned(),
         expires_ms: now.after_millis(SESSION_MS).millis(),
     }
-}
-
-/// The unit that keeps the enrolled keys.
-#[must_use]
-pub fn keep(record: &EnrolmentsDocument, revision: u64, epoch: u64, id: CommitId) -> Unit {
-    let key = keys::ENROLMENTS.to_owned();
-    let as_read = match revision {
-        0 => Guard::Absent { key: key.clone() },
-        revision => Guard::Revision { key: key.clone(), revision },
-    };
-    let put = Write::Put { key, revision: revision + 1, value: record.encode_to_vec().into(), expire: None };
-    Unit { id, guards: vec![commit::owner(epoch), as_read], writes: vec![put] }
 }
 
 /// The unit that keeps a challenge as long as it may be answered.

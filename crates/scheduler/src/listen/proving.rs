@@ -52,7 +52,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 }
                 self.answer(&reply, &answer).await;
                 // The answer comes first: with this, a term can end.
-                self.send(Input::Bindings(self.trust.bindings())).await;
+                self.send(Input::Bindings(self.trust.bindings(), self.trust.owners())).await;
             }
             Err(error) => {
                 let problem = Some(intake::problem(Code::PacketMalformed, error.to_string()));

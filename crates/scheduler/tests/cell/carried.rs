@@ -35,7 +35,7 @@ fn an_input_that_came_along_is_written_and_not_demanded() {
     let (unit, demands) = scene.cell.admission(&job, &[], &birth(Some(INPUT), true));
     assert_eq!((unit.guards.last(), demands.last()), (Some(&revoked), Some(&Demand::NotRevoked)));
     let (unit, demands) = scene.cell.admission(&job, &[], &birth(None, false));
-    assert_eq!(of_payload(&unit), [&Write::Persist { key: ctx.clone() }]);
+    assert_eq!(of_payload(&unit), [&Write::Persist { key: ctx }]);
     assert_eq!(demands.last(), Some(&Demand::InputThere));
     // A job that was refused on the bus never was one.
     let refused = Birth { refused: true, ..birth(Some(INPUT), false) };

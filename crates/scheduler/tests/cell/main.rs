@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod carried;
+mod replicas;
 mod rules;
 mod shelving;
 
@@ -20,7 +21,7 @@ use busbar_protocol::ports::{Unit, Write};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicTable;
 use busbar_scheduler::core::bounds::Bounds;
-use busbar_scheduler::core::cell::{Beginning, Cell, Settings};
+use busbar_scheduler::core::cell::{Beginning, Cell, Delivered, Settings};
 use busbar_scheduler::core::flow::Refusal;
 use busbar_scheduler::core::job::{Job, ResultPlace, State};
 use busbar_scheduler::core::line::Class;
@@ -83,9 +84,15 @@ impl Scene {
         self.now += millis;
         self.cell.pass_time(at(self.now), at(self.now));
         self.cell.place(100, at(self.now));
-        for (id, unit) in self.cell.take_units() {
+        let births = self.cell.take_births();
+        let units = self.cell.take_units();
+        units.iter().for_each(|(_, unit)| self.write(unit));
+        for Delivered { job, class, unit } in births {
             self.write(&unit);
-            self.cell.committed(&id);
+            self.cell.insert(job, 1, class, at(self.now));
+        }
+        for (id, _) in units {
+            self.cell.committed(&id, at(self.now));
         }
         self.cell.take_orders().into_iter().map(|order| order.job.to_string()).collect()
     }

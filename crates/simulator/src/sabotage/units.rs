@@ -107,7 +107,7 @@ fn appends(write: &Write, to: &str) -> bool {
 /// A record as somebody would read it who made this mistake.
 pub(super) fn misread(plant: Plant, key: &str, stored: Stored) -> Stored {
     let value = match (plant, key) {
-        (Plant::AttemptsRaised | Plant::CrashLimitRaised, keys::TOPICS) => topics(plant, &stored.value),
+        (Plant::AttemptsRaised | Plant::CrashLimitRaised | Plant::QuorumLowered, keys::TOPICS) => topics(plant, &stored.value),
         (
             Plant::TenantLimitRaised
             | Plant::TopicLimitRaised
@@ -128,10 +128,11 @@ pub(super) fn misread(plant: Plant, key: &str, stored: Stored) -> Stored {
 fn topics(plant: Plant, value: &Bytes) -> Option<Bytes> {
     let mut documents = TopicDocuments::decode(value.clone()).ok()?;
     for document in &mut documents.topics {
-        if plant == Plant::AttemptsRaised {
-            document.max_attempts += 1;
-        } else {
-            document.crash_limit += 1;
+        match (plant, document.replication.as_mut()) {
+            (Plant::AttemptsRaised, _) => document.max_attempts += 1,
+            (Plant::QuorumLowered, Some(replication)) => replication.quorum = 1,
+            (Plant::QuorumLowered, None) => {}
+            (_, _) => document.crash_limit += 1,
         }
     }
     Some(documents.encode_to_vec().into())

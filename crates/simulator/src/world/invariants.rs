@@ -10,11 +10,11 @@ use busbar_protocol::ports::{Bus as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_scheduler::core::job::{Job, Outcome};
+use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::{Ledger, Story, World, rules, run_invariants, worker};
 use crate::model_store::Content;
-
-use super::{Ledger, Story, World, rules, run_invariants};
 
 /// Every change of state that the life of a job allows.
 const ALLOWED: &[(JobState, &[JobState])] = {
@@ -61,6 +61,7 @@ pub const EXPECTED: &[&str] = &[
     "code deadline_exceeded",
     "code heartbeat_timeout",
     "code job_quarantined",
+    "code quorum_not_reached",
     "code rate_limited",
     "code schedule_to_start_timeout",
     "code start_to_close_timeout",
@@ -149,6 +150,7 @@ pub(crate) fn judge(world: &World, story: &mut Story, broken: &mut Vec<String>) 
     dead_letters(world, &records, broken);
     ends(world, &ledger, &records, broken);
     quarantine(&records, broken);
+    quorums(world, &records, broken);
     told(world, &records, broken);
     let counters = world.bus.counters();
     story.events = counters.published + counters.delivered + counters.pulled + world.store.commits();
@@ -217,7 +219,7 @@ fn dead_letters(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec
     for (id, job) in records {
         let admitted = job.created != job.updated || job.attempt > 0 || !job.from_bus;
         let dead_now = matches!(job.state.tag(), JobState::Failed | JobState::Timeout);
-        let should = admitted && dead_now && !world.monitor.has_discarded(id);
+        let should = admitted && dead_now && job.replica == 0 && !world.monitor.has_discarded(id);
         if should != dead.contains(id) {
             broken.push(format!("{id}: state {}, dead letter: {}", job.state.tag().short_name(), dead.contains(id)));
         }
@@ -284,6 +286,25 @@ fn quarantine(records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
     for (id, job) in records.iter().filter(|(_, job)| job.topic == "job.poison") {
         if job.crashes > rules::CRASH_LIMIT {
             broken.push(format!("{id} has killed {} workers", job.crashes));
+        }
+    }
+}
+
+/// Where two must agree, no lie counts; and with the job its replicas end.
+fn quorums(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
+    for (id, job) in records.iter().filter(|(_, job)| job.topic == rules::AGREED && job.replica == 0) {
+        let replicas: Vec<&Job> = records.values().filter(|other| other.parent_job_id == *id && other.replica > 0).collect();
+        if job.end().is_none_or(|end| end.outcome != Outcome::Succeeded) {
+            continue;
+        }
+        let key = keys::attempt_result(id, job.attempt);
+        let result = world.store.contents(&key).into_iter().find(|(there, _, _)| *there == key).map(|(_, content, _)| content);
+        if result != Some(Content::Text(Bytes::from_static(worker::DONE))) {
+            broken.push(format!("{id} has succeeded with {result:?}"));
+        }
+        let agree = replicas.iter().filter(|replica| replica.end().is_some_and(|end| end.outcome == Outcome::Succeeded)).count();
+        if agree < 2 {
+            broken.push(format!("{id} has succeeded with the results of {agree} replicas"));
         }
     }
 }

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use busbar_protocol::busbar::{RunState, TopicDocuments};
+use busbar_protocol::busbar::{QuorumSecret, RunState, TopicDocuments};
 use busbar_protocol::cap::JobStatus;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{CommitClass, CommitId, Guard, Records as _, Unit, Write};
@@ -268,7 +268,10 @@ async fn make(seed: u64, plant: Option<Plant>) -> World {
     let chaos = Chaos::new(seed);
     let store = ModelStore::new(chaos.clone(), START);
     let topics = TopicDocuments { version: 1, topics: rules::topics() }.encode_to_vec();
-    for (number, key, value) in [(1, keys::TOPICS, topics), (2, keys::LIMITS, rules::limits().encode_to_vec())] {
+    // The same world must draw the same.
+    let secret = QuorumSecret { version: 1, secret: vec![7; 32].into() }.encode_to_vec();
+    let limits = rules::limits().encode_to_vec();
+    for (number, key, value) in [(1, keys::TOPICS, topics), (2, keys::LIMITS, limits), (3, keys::QUORUM_SECRET, secret)] {
         let key = key.to_owned();
         let put = Write::Put { key: key.clone(), revision: 1, value: value.into(), expire: None };
         let unit = Unit { id: CommitId::of_term(0, 0, number), guards: vec![Guard::Absent { key }], writes: vec![put] };

@@ -70,6 +70,8 @@ struct Seen {
     filled: BTreeSet<String>,
     /// Jobs that were dispatched in the present call, and when.
     went: Vec<(Job, Timestamp)>,
+    /// Replicas that were dispatched in the present call.
+    replicas_sent: Vec<String>,
     /// Cursors of the log of jobs that were told.
     told: BTreeSet<String>,
     /// Jobs whose end, or whose death, was told on CAP's subjects.
@@ -235,6 +237,7 @@ impl Watch for Monitor {
         let seen = &mut *self.seen();
         seen.check_room();
         seen.check_turns();
+        seen.check_meetings();
     }
 
     fn leased(&self, lock: &str, epoch: u64) {

@@ -1,7 +1,7 @@
 //! What the operator of the simulated cell has laid down: the documents that the schedulers read and the world judges them by.
 
 use busbar_protocol::busbar::{
-    FlowLimits, KeyLimits, KeyStrategy, LimitsDocument, Rate, TenantLimits, TopicDocument, TopicLimits,
+    Comparison, FlowLimits, KeyLimits, KeyStrategy, LimitsDocument, Rate, Replication, TenantLimits, TopicDocument, TopicLimits,
 };
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::labels;
@@ -13,6 +13,10 @@ pub(crate) const CRASH_LIMIT: u32 = 2;
 
 /// The pool of all workers.
 pub(crate) const POOL: &str = "default";
+
+/// The topic whose results two workers must agree on.
+pub(crate) const AGREED: &str = "job.agreed";
+const REPLICATION: Replication = Replication { quorum: 2, replicas_max: 4, compare: Comparison::Exact as i32, trust: None };
 
 /// The topic documents.
 pub(crate) fn topics() -> Vec<TopicDocument> {
@@ -39,6 +43,8 @@ pub(crate) fn topics() -> Vec<TopicDocument> {
         },
         TopicDocument { heartbeat_timeout_ms: 1_500, max_attempts: 3, ..document("job.mute") },
         TopicDocument { crash_limit: CRASH_LIMIT, ..document("job.poison") },
+        // Two workers are all there are: a replica that nobody may have is given up.
+        TopicDocument { replication: Some(REPLICATION), schedule_to_start_ms: 4_000, ..document(AGREED) },
         document("job.single"),
         document("job.latest"),
         document("job.denied"),

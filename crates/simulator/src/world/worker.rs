@@ -19,13 +19,17 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
 
-use super::{World, judge, workflows};
+use super::{World, judge, rules, workflows};
 use crate::model_bus::ModelClient;
 use crate::model_store::Content;
 
 const NATIVE: usize = 2;
+/// Who does not always tell the truth where results are compared.
+const LIAR: &str = "native-1";
+/// What an honest worker gives.
+pub(crate) const DONE: &[u8] = b"\"done\"";
 /// What native workers serve.
-const SERVED: [&str; 10] = [
+const SERVED: [&str; 11] = [
     "job.native",
     "job.fragile",
     "job.slow",
@@ -36,6 +40,7 @@ const SERVED: [&str; 10] = [
     "job.denied",
     "job.throttled",
     "job.approval",
+    rules::AGREED,
 ];
 const CAPACITY: u32 = 2;
 const PREFETCH: u32 = 2;
@@ -475,6 +480,8 @@ impl Execution {
         };
         // A dead letter that is tried again has the input of the dead job.
         let first = job.strip_prefix("again-a-").or(job.strip_prefix("again-b-")).unwrap_or(job);
+        // A replica has that of its job, under its own name.
+        let (first, is_replica) = first.rsplit_once(".r").map_or((first, false), |(job, _)| (job, true));
         let ledger = self.world.ledger();
         let is_secret = ledger.secret.contains(first);
         let expected = if is_secret { Some(Bytes::from_static(judge::REDACTED)) } else { ledger.inputs.get(first).cloned() };
@@ -482,7 +489,7 @@ impl Execution {
         if is_secret && self.carried.is_some() {
             self.world.breaks(format!("the input of {job}, which is a secret, went along"));
         }
-        if live && is_secret && key != judge::redacted(job) {
+        if live && is_secret && !is_replica && key != judge::redacted(job) {
             self.world.breaks(format!("{job} is a secret, and its worker is sent to {key}"));
         }
         for input in self.carried.iter().chain(stored.iter().filter(|_| live)) {
@@ -496,6 +503,11 @@ impl Execution {
     /// What a job gives: that of a run follows from its input.
     fn output(&self, input: Option<&[u8]>) -> Bytes {
         let (job, attempt) = &self.attempt;
+        if self.request.topic == rules::AGREED {
+            // No two lies are the same: nobody agrees with a liar.
+            let lies = self.worker == LIAR && self.world.chaos.chance(300);
+            return if lies { format!("\"{job}/{attempt} is a lie\"").into() } else { Bytes::from_static(DONE) };
+        }
         if self.request.workflow_id.is_empty() {
             return format!("\"{job} {attempt} {}\"", self.world.chaos.below(1 << 30)).into();
         }

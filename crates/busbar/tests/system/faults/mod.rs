@@ -10,6 +10,7 @@ mod families;
 mod herd;
 mod poison;
 mod queue;
+mod quorum;
 mod random;
 mod scheduler;
 mod servers;

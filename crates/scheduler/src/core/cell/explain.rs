@@ -63,7 +63,7 @@ impl Cell {
         Some(ExplainReply {
             state: entry.job.state.tag().into(),
             gates: gates.collect(),
-            summary: summary(&entry.job, stand.as_ref()),
+            summary: summary(&entry.job, stand.as_ref(), self.tell_replicas(id)),
             now_ms: now.millis(),
             problem: None,
         })
@@ -89,7 +89,7 @@ impl Cell {
                 stand(POLICY, "the policy has changed; it is decided again".to_owned(), None)
             }
             State::Scheduled { .. } => Some(self.stand_in_line(entry, now)),
-            State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => None,
+            State::Dispatched { .. } | State::Running { .. } | State::Replicated { .. } | State::Ended(_) => None,
         }
     }
 
@@ -156,15 +156,16 @@ impl Cell {
         match (gate, &job.decision) {
             (POLICY, Some(decision)) => format!("{}: {}", decision.decision().as_str_name(), decision.reason),
             (KEY, _) => entry.charge.key.as_deref().map_or_else(|| "it carries none".to_owned(), |key| format!("key {key}")),
-            (WORKER, _) => job
-                .hold()
-                .map_or_else(String::new, |hold| format!("attempt {} is with {}", job.attempt, held_by(&hold.worker_id))),
+            (WORKER, _) => match job.hold() {
+                Some(hold) => format!("attempt {} is with {}", job.attempt, held_by(&hold.worker_id)),
+                None => self.tell_replicas(&job.id).unwrap_or_default(),
+            },
             (_, _) => String::new(),
         }
     }
 
     fn verdicts(&self, entry: &Entry, now: Timestamp) -> Vec<WorkerVerdict> {
-        if entry.job.hold().is_some() {
+        if !entry.job.waits() {
             return Vec::new();
         }
         let Some(document) = self.topics.resolve(&entry.job.topic) else { return Vec::new() };
@@ -181,6 +182,7 @@ impl Cell {
         let (queued, until) = match &job.state {
             State::Scheduled { since, not_before } => ((*since).max(*not_before), now),
             State::Dispatched { hold } | State::Running { hold, .. } => (decided.unwrap_or(job.created), hold.since),
+            State::Replicated { since } => (decided.unwrap_or(job.created), *since),
             State::Pending { .. } | State::ApprovalRequired { .. } | State::Ended(_) => (now, now),
         };
         let line = |timeline: Option<&Timeline>, gate| {
@@ -240,10 +242,11 @@ fn held_by(worker_id: &str) -> &str {
     if worker_id.is_empty() { "a worker of its topic's queue group" } else { worker_id }
 }
 
-fn summary(job: &Job, stand: Option<&Stand>) -> String {
-    match (stand, job.hold()) {
-        (Some(Stand { gate, detail, .. }), _) => format!("It waits at the gate {gate}: {detail}."),
-        (None, Some(hold)) => format!("Attempt {} is with {}.", job.attempt, held_by(&hold.worker_id)),
-        (None, None) => "It has just ended.".to_owned(),
+fn summary(job: &Job, stand: Option<&Stand>, replicas: Option<String>) -> String {
+    match (stand, job.hold(), replicas) {
+        (Some(Stand { gate, detail, .. }), _, _) => format!("It waits at the gate {gate}: {detail}."),
+        (None, Some(hold), _) => format!("Attempt {} is with {}.", job.attempt, held_by(&hold.worker_id)),
+        (None, None, Some(replicas)) => format!("Its replicas are out: {replicas}."),
+        (None, None, None) => "It has just ended.".to_owned(),
     }
 }

@@ -24,7 +24,7 @@ const REMEMBERED_MAX: usize = 200_000;
 pub(super) struct Family {
     /// Live jobs by the job that they belong to.
     children: BTreeMap<String, BTreeSet<JobId>>,
-    /// Jobs whose children are being cancelled.
+    /// Jobs whose children are being cancelled, since they were, or need no replicas any more.
     ending: VecDeque<String>,
     /// Jobs that were cancelled lately, and when.
     cancelled: BTreeMap<String, Timestamp>,
@@ -49,8 +49,8 @@ impl Cell {
         wanted || self.family.cancelled.contains_key(parent)
     }
 
-    /// A job that is not live here was cancelled: its children follow.
-    pub fn parent_was_cancelled(&mut self, parent: &str) {
+    /// A job that is not live here was cancelled, or its replicas have spoken: its children end, too.
+    pub fn parent_has_ended(&mut self, parent: &str) {
         if self.family.children.contains_key(parent) {
             self.family.ending.push_back(parent.to_owned());
         }
@@ -97,16 +97,20 @@ impl Cell {
         }
     }
 
+    /// A job is over, and with it the work of its children.
+    /// The children of a job that are in memory.
+    pub(super) fn children_of(&self, id: &JobId) -> impl Iterator<Item = &Job> {
+        self.family.children.get(id.as_str()).into_iter().flatten().filter_map(|child| self.job(child))
+    }
+
     fn remember_cancelled(&mut self, id: &JobId, now: Timestamp) {
         if self.family.cancelled.len() < REMEMBERED_MAX {
             self.family.cancelled.insert(id.to_string(), now);
         }
-        if self.family.children.contains_key(id.as_str()) {
-            self.family.ending.push_back(id.to_string());
-        }
+        self.parent_has_ended(id.as_str());
     }
 
-    /// Cancels some of those whose parents were cancelled.
+    /// Cancels some of those whose parents were cancelled, or need them no longer.
     pub(super) fn cancel_children(&mut self, now: Timestamp) {
         let mut left = CANCELLED_AT_ONCE;
         while let Some(parent) = self.family.ending.front().cloned() {
@@ -116,7 +120,7 @@ impl Cell {
             left -= some.len();
             let event = Event::CancelAsked {
                 attempt: 0,
-                reason: format!("the job {parent} that it belongs to was cancelled"),
+                reason: format!("the job {parent} that it belongs to has ended"),
                 requested_by: subjects::SCHEDULER_SENDER.to_owned(),
                 code: Code::Cancelled,
             };

@@ -124,6 +124,7 @@ impl Cell {
             }
         }
         self.ring(now);
+        self.judge_replicas(now);
         self.supersede(now);
         self.cancel_children(now);
         // Looking at every worker in every turn would cost more than the turn; nobody's patience is that short.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use busbar_protocol::busbar::{Drain, Pause, PauseName, PauseScope};
+use busbar_protocol::keys;
 use busbar_protocol::pause_hint::{HintScope, PauseHint};
 use busbar_protocol::ports::Unit;
 use busbar_protocol::time::Timestamp;
@@ -81,7 +82,7 @@ impl Cell {
             return None;
         }
         let id = self.next_commit();
-        let unit = commit::holds(&self.holds.to_record(), self.holds_revision, self.epoch, id);
+        let unit = commit::document(keys::HOLDS, &self.holds.to_record(), self.holds_revision, self.epoch, id);
         self.holds_revision += 1;
         Some(unit)
     }

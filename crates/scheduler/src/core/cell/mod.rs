@@ -8,6 +8,7 @@
 //! - `placing`: who goes next, and what opens gates again;
 //! - `hearing`: what workers say and do not say;
 //! - `family`: jobs that end with their parents;
+//! - `replicating`: jobs whose result several workers must come to;
 //! - `holding`: pauses and drains;
 //! - `writing`: what must be committed, and what follows once it is durable;
 //! - `shelving`: which jobs are in memory, and which only in the store;
@@ -20,6 +21,7 @@ mod hearing;
 mod holding;
 mod loading;
 mod placing;
+mod replicating;
 mod shelving;
 mod writing;
 
@@ -49,8 +51,10 @@ use super::workers::{AttemptKey, Patience, Workers};
 use family::Family;
 use loading::Loading;
 use placing::Alarm;
+use replicating::Replication;
 
 pub use loading::{Loaded, Read};
+pub use replicating::{Delivered, Owners, Standing, replica_id};
 pub use shelving::{Known, Misread};
 
 /// A worker's first sign of work is written with the next change, or after this time.
@@ -92,6 +96,8 @@ pub struct Beginning {
     pub holds: HoldsDocument,
     /// See `holds`.
     pub holds_revision: u64,
+    /// How owners of workers stand.
+    pub standing: Standing,
     /// The policy snapshot in force.
     pub snapshot: String,
     /// The present.
@@ -163,6 +169,7 @@ pub struct Cell {
     /// Workers that get jobs of one tenant alone.
     bindings: Bindings,
     family: Family,
+    replication: Replication,
     timers: BTreeSet<(Timestamp, Seat)>,
     alarms: BTreeSet<(Timestamp, Alarm)>,
     /// Jobs that end in favour of others, with those.
@@ -190,7 +197,7 @@ impl Cell {
     /// An empty cell.
     #[must_use]
     pub fn new(settings: Settings, beginning: Beginning) -> Self {
-        let Beginning { epoch, term, topics, bounds, holds, holds_revision, snapshot, now } = beginning;
+        let Beginning { epoch, term, topics, bounds, holds, holds_revision, standing, snapshot, now } = beginning;
         let mut cell = Self {
             settings,
             epoch,
@@ -210,6 +217,7 @@ impl Cell {
             holds_changed: false,
             workers: Workers::default(),
             family: Family::default(),
+            replication: Replication::new(standing),
             timers: BTreeSet::new(),
             alarms: BTreeSet::new(),
             superseded: Vec::new(),
@@ -336,9 +344,15 @@ impl Cell {
         self.take_in(job, revision, class, true, now);
     }
 
-    /// The class of a tenant's jobs: where workers are bound to a tenant, jobs of different tenants go to different ones.
-    fn class_of(&self, class: Arc<Class>, tenant: &Arc<str>) -> Arc<Class> {
-        if self.bindings.is_empty() { class } else { Arc::new(Class { tenant: Some(Arc::clone(tenant)), ..(*class).clone() }) }
+    /// The class of a job in this cell: where workers are bound to a tenant, jobs of different tenants go to different ones; and a
+    /// replica goes to somebody who is known.
+    fn class_of(&self, class: Arc<Class>, job: &Job, tenant: &Arc<str>) -> Arc<Class> {
+        let known_only = job.is_replicated() || job.replica > 0;
+        if self.bindings.is_empty() && !known_only {
+            return class;
+        }
+        let tenant = (!self.bindings.is_empty()).then(|| Arc::clone(tenant));
+        Arc::new(Class { tenant, known_only, ..(*class).clone() })
     }
 
     fn take_in(&mut self, mut job: Job, revision: u64, class: Arc<Class>, may_shelve: bool, now: Timestamp) {
@@ -354,20 +368,24 @@ impl Cell {
             return self.shelve(&job, revision, Spot { line, seat }, now);
         }
         self.roll.add(seat, id.clone());
-        self.jobs.insert(id.clone(), Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false });
+        let entry = Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false };
+        self.jobs.insert(id.clone(), entry);
+        self.join_group(&id, now);
         self.reindex(&id, now);
     }
 
     /// Counts a job that comes wherever it counts, and says where it stands.
     fn count_in(&mut self, job: &Job, charge: &Charge, class: Arc<Class>, now: Timestamp) -> Spot {
         let id = &job.id;
-        let class = self.class_of(class, &charge.tenant);
+        let class = self.class_of(class, job, &charge.tenant);
         let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
         if let Some(hold) = job.hold() {
             self.flow.hold(charge);
             self.take_slot(charge, (id.clone(), job.attempt), hold, now);
-        } else {
+        } else if job.waits() {
             self.flow.wait(charge, true);
+        } else {
+            self.flow.hold_key(charge);
         }
         self.flow.live(charge, (job.created, id.clone()), true);
         // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
@@ -406,6 +424,7 @@ impl Cell {
         let holder = entry.job.hold().or(before.hold()).map(|hold| hold.worker_id.clone()).unwrap_or_default();
         self.orders.extend(commands.into_iter().map(|command| Order { job: id.clone(), command, worker_id: holder.clone() }));
         self.follow_cancellation(id, &before, now);
+        self.follow_replication(id, &before, now);
         self.reindex(id, now);
         Ok(())
     }
@@ -415,7 +434,7 @@ impl Cell {
     pub fn next_timer(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        [timer, alarm].into_iter().flatten().min()
+        [timer, alarm, self.credits_due()].into_iter().flatten().min()
     }
 
     /// Whether the next turn has something to do already: a change to commit, or a job that may find a worker.
@@ -427,6 +446,7 @@ impl Cell {
             || self.holds_changed
             || self.fresh
             || self.family.has_work()
+            || self.has_replication_work()
             || !self.superseded.is_empty()
             || self.queue.may_go()
     }
@@ -473,8 +493,7 @@ impl Cell {
         let hold = entry.job.hold().cloned();
         let attempt = (id.clone(), entry.job.attempt);
         let charge = entry.charge.clone();
-        let waits = |job: &Job| job.hold().is_none() && job.end().is_none();
-        let (waited, waits) = (waits(before), waits(&entry.job));
+        let (waited, waits) = (before.waits(), entry.job.waits());
         if old != new {
             self.count_down(old);
             *self.live.entry(new).or_default() += 1;
@@ -550,13 +569,18 @@ impl Cell {
 
     /// Puts a job where its state says: queue, list of the undecided, timers.
     fn reindex(&mut self, id: &JobId, now: Timestamp) {
-        let Some(entry) = self.jobs.get_mut(id) else { return };
+        let Some(entry) = self.jobs.get(id) else { return };
         let job = &entry.job;
         let judged = is_judged(job, &self.snapshot);
+        let may_go = judged && self.knows_siblings(job);
         let (ready, undecided) = match job.state {
-            State::Scheduled { not_before, .. } => (judged && not_before <= now.max(job.updated), !judged && !entry.asked),
+            State::Scheduled { not_before, .. } => (may_go && not_before <= now.max(job.updated), !judged && !entry.asked),
             State::Pending { not_before } => (false, not_before <= now && !entry.asked),
-            State::ApprovalRequired { .. } | State::Dispatched { .. } | State::Running { .. } | State::Ended(_) => (false, false),
+            State::ApprovalRequired { .. }
+            | State::Dispatched { .. }
+            | State::Running { .. }
+            | State::Replicated { .. }
+            | State::Ended(_) => (false, false),
         };
         if undecided {
             self.undecided.insert(id.clone());
@@ -566,6 +590,7 @@ impl Cell {
         let unwritten = (!entry.passed.is_empty() && job.state.tag() == JobState::Running && !self.dirty.contains(id))
             .then(|| job.updated.after(RUNNING_WRITTEN_AFTER));
         let wakes = [job.wakes_at(now), unwritten].into_iter().flatten().min();
+        let Some(entry) = self.jobs.get_mut(id) else { return };
         if wakes != entry.timer {
             if let Some(old) = std::mem::replace(&mut entry.timer, wakes) {
                 self.timers.remove(&(old, entry.seat));

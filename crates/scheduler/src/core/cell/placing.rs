@@ -50,17 +50,38 @@ impl Cell {
         let placed = self.choose(limit, now);
         let count = placed.len();
         self.fresh = count >= limit;
-        for (id, charge, Placement { worker_id, kind, incarnation }) in placed {
-            if self.apply(&id, &Event::Placed { worker_id, kind, incarnation }, now).is_err() {
-                self.give_back(&charge);
-            }
+        for (id, charge, placement) in placed {
+            self.go(&id, &charge, placement, now);
         }
+        self.judge_replicas(now);
         count
+    }
+
+    /// A job goes where room was found for it.
+    fn go(&mut self, id: &JobId, charge: &Charge, placement: Placement, now: Timestamp) {
+        let Some(job) = self.job(id) else { return };
+        if job.is_replicated() {
+            if !self.replicate(id, now) {
+                self.flow.release_key(charge);
+            }
+            // The room that was found for it is there for its replicas, which are as likely to wait for it as anybody.
+            self.queue.room_came();
+            return;
+        }
+        let Placement { worker_id, kind, incarnation } = placement;
+        // Two replicas may be next at the same time, and only one of them can go to one owner's workers.
+        if self.is_taken(job, &worker_id) {
+            self.give_back(charge);
+            self.sort_replica(id, now);
+        } else if self.apply(id, &Event::Placed { worker_id, kind, incarnation }, now).is_err() {
+            self.give_back(charge);
+        }
     }
 
     /// Takes jobs out of their lines, each with the worker that it goes to.
     fn choose(&mut self, limit: usize, now: Timestamp) -> Vec<(JobId, Charge, Placement)> {
         let Self { queue, flow, holds, workers, topics, roll, jobs, queued_out, resting, alarms, settings, bindings, .. } = self;
+        let mut more_groups = self.replication.room();
         let mut rooms = Rooms::new(workers, bindings, holds, now);
         let mut in_group: BTreeMap<Arc<str>, u32> = BTreeMap::new();
         let mut placed = Vec::new();
@@ -103,6 +124,9 @@ impl Cell {
                     rests: resting.get(&charge.topic).is_some_and(|until| *until > now),
                     proven_only: settings.proven_only,
                 };
+                if entry.job.is_replicated() && more_groups == 0 {
+                    return Turn::ClassWaits(Gate::Worker);
+                }
                 // What waits inside a worker reports nothing, and the clock of its reports runs from the dispatch.
                 let in_advance = flow.is_short(&charge.topic) && entry.job.plan.heartbeat_timeout_ms == 0;
                 let Some(to) = rooms.find(&spot.line.class, document, group, in_advance) else {
@@ -111,7 +135,13 @@ impl Cell {
                 if to.worker_id.is_empty() {
                     *in_group.entry(Arc::clone(&charge.topic)).or_default() += 1;
                 }
-                flow.start(charge, Some(document), now);
+                // The attempts of a job with replicas are theirs.
+                if entry.job.is_replicated() {
+                    more_groups -= 1;
+                    flow.start_key(charge, Some(document), now);
+                } else {
+                    flow.start(charge, Some(document), now);
+                }
                 flow.tenant_stands_at(&charge.tenant, None, now);
                 let cost_ms = flow.duration_ms(&charge.topic).unwrap_or(COST_MS_DEFAULT).min(COST_MS_MAX);
                 Turn::Goes { to: (id.clone(), charge.clone(), to), cost_ms, weight: flow.bounds().weight(&charge.tenant) }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use busbar_protocol::busbar::JobState;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::ports::{CommitId, Unit};
+use busbar_protocol::time::Timestamp;
 
 use super::super::commit::{self, Birth, Change, Demand};
 use super::super::job::Job;
@@ -48,7 +49,7 @@ impl Cell {
     }
 
     /// A job's last change is durable: if it has ended, it leaves; if it waits behind many others, it leaves memory.
-    pub fn committed(&mut self, id: &JobId) {
+    pub fn committed(&mut self, id: &JobId, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
         if entry.job.end().is_none() {
             return self.shelve_if_too_much(id);
@@ -60,6 +61,8 @@ impl Cell {
             self.roll.leave(entry.seat);
             self.flow.live(&entry.charge, entry.of_key(), false);
             self.leave_family(&entry.job);
+            self.replica_ended(&entry.job);
+            self.learn(&entry.job, now);
         }
         if let Some(loading) = &mut self.loading {
             loading.ended(id.clone());

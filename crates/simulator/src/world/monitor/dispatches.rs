@@ -91,6 +91,9 @@ impl Seen {
             self.breaks(format!("{id} was dispatched {:?} before it was to be", not_before.since(hold.since)));
         }
         self.held_up(id, job, &hold.worker_id);
+        if job.replica > 0 {
+            self.replicas_sent.push(id.to_owned());
+        }
         let parent = self.parents.get(id).cloned().unwrap_or_default();
         if let Some(cancelled) = self.cancelled.get(&parent).filter(|cancelled| at.since(**cancelled) > FOLLOWED_WITHIN).copied()
         {
@@ -122,7 +125,8 @@ impl Seen {
     }
 
     fn in_turn(&mut self, job: &Job, since: Timestamp) {
-        let is_alone = |job: &Job| job.attempt <= 1 && job.plan.concurrency_key.is_empty();
+        // Replicas wait for workers of their own.
+        let is_alone = |job: &Job| job.attempt <= 1 && job.plan.concurrency_key.is_empty() && job.plan.replication.is_none();
         let snapshot = |job: &Job| job.decision.as_ref().map(|decision| decision.snapshot.clone());
         if !is_alone(job) || Self::is_lately(self.disturbed) || Self::is_lately(self.taken_over) {
             return;
@@ -141,6 +145,25 @@ impl Seen {
         };
         if let Some(other) = self.jobs.values().find(is_passed).map(|known| known.job.id.clone()) {
             self.breaks(format!("{} was dispatched before {other}, which waited longer", job.id));
+        }
+    }
+
+    /// No replica goes to a worker that has another one of the same job, or has spoken for one. One call carries what leaves a worker
+    /// and what goes there, in no order.
+    pub(super) fn check_meetings(&mut self) {
+        for id in std::mem::take(&mut self.replicas_sent) {
+            let Some(job) = self.jobs.get(&id).map(|known| &known.job) else { continue };
+            let Some(worker_id) = job.hold().map(|hold| &hold.worker_id) else { continue };
+            let has = |other: &Job| match other.end() {
+                None => other.hold().is_some_and(|hold| hold.worker_id == *worker_id),
+                Some(end) => end.outcome == Outcome::Succeeded && end.worker_id == *worker_id,
+            };
+            let is_other = |other: &Job| other.parent_job_id == job.parent_job_id && other.replica > 0 && other.id != job.id;
+            let mut others = self.jobs.values().map(|known| &known.job).filter(|other| is_other(other));
+            if let Some(other) = others.find(|other| has(other)) {
+                let what = format!("{id} went to {worker_id}, as did {}", other.id);
+                self.breaks(what);
+            }
         }
     }
 
