@@ -1,8 +1,11 @@
 //! Jobs whose result several workers must come to.
 
-use busbar_protocol::busbar::{Comparison, Replication};
+use busbar_protocol::busbar::{Comparison, QuorumCredits, Replication, ReplicationTrust};
+use busbar_protocol::keys;
+use busbar_protocol::prost::Message as _;
 use busbar_scheduler::core::job::ResultPlace;
 use busbar_scheduler::core::quorum::compare;
+use busbar_scheduler::core::quorum::credits::Credits;
 use busbar_scheduler::core::quorum::draw::Secret;
 
 use super::*;
@@ -52,7 +55,11 @@ impl Scene {
 
     /// A replica's worker gives this result.
     fn says(&mut self, name: &str, result: &str) {
-        let name = &real(name);
+        self.says_as(&real(name), result);
+    }
+
+    /// The same, by the replica's own name.
+    fn says_as(&mut self, name: &str, result: &str) {
         let job = self.cell.job(&id(name)).expect("it is live");
         let place = ResultPlace {
             pointer: format!("redis://res:{name}:{}", job.attempt),
@@ -318,4 +325,62 @@ fn a_failure_that_two_tell_is_the_jobs() {
     scene.settle();
     let end = scene.stored("j").end().expect("it has ended");
     assert_eq!((end.code.as_str(), end.message.as_str()), ("bad_input", "no number"));
+}
+
+/// One wrong result of a hundred may be accepted, and every job is as good as another to be audited: none is.
+const TRUST: ReplicationTrust =
+    ReplicationTrust { wrong_per_billion: 10_000_000, liars_per_million: 100_000, audited_per_million: 1 };
+
+#[test]
+fn owners_that_have_agreed_often_enough_are_believed_alone_and_liars_get_nothing_more() {
+    let names = ["w", "w2", "w3", "w4", "liar"];
+    let mut scene = scene(&names);
+    let mut credits = QuorumCredits::default();
+    let mut replicas_of = Vec::new();
+    for number in 0..40 {
+        let job = format!("j{number}");
+        scene.job(&job, "acme", |job| job.plan.replication = Some(Replication { replicas_max: 9, trust: Some(TRUST), ..TWO }));
+        for _ in 0..8 {
+            names.iter().for_each(|worker| scene.beat(worker, 4));
+            scene.turn(200);
+            credits = scene.cell.take_credits_unit(at(scene.now)).map_or(credits, |unit| kept(&unit));
+            let out: Vec<(String, String)> = scene.store.values().filter_map(|(job, _)| held(job)).collect();
+            for (replica, worker) in out {
+                // Every lie is another one.
+                let result = if worker == "liar" { format!("{replica} is a lie") } else { "4".to_owned() };
+                scene.says_as(&replica, &result);
+            }
+        }
+        let ended = scene.stored(&job);
+        assert_eq!(ended.state.tag(), JobState::Succeeded, "{job}");
+        assert!(ended.votes.iter().all(|vote| vote.agrees == (vote.worker_id != "liar")), "{:?}", ended.votes);
+        replicas_of.push(ended.votes.len());
+    }
+    assert!(replicas_of[0] >= 3, "newcomers need each other: {replicas_of:?}");
+    assert!(replicas_of[35..].iter().all(|replicas| *replicas == 1), "afterwards one is enough: {replicas_of:?}");
+    let known: BTreeMap<&str, (u64, u32)> =
+        credits.topics["job.a"].owners.iter().map(|owner| (owner.owner.as_str(), (owner.agreed, owner.wrong))).collect();
+    assert!(known["liar"].1 >= 2 && names[..4].iter().all(|name| known[name].1 == 0), "{known:?}");
+    let last: Vec<&str> = scene
+        .store
+        .values()
+        .filter(|(job, _)| job.replica > 0)
+        .filter_map(|(job, _)| job.end())
+        .map(|end| end.worker_id.as_str())
+        .collect();
+    assert_eq!(last.iter().filter(|worker| **worker == "liar").count(), 2, "whoever was found wrong twice is barred");
+    // Whoever takes over knows as much.
+    assert_eq!(Credits::from_record(credits.clone()).to_record(), credits);
+}
+
+/// A job that a worker has, with its worker.
+fn held(job: &Job) -> Option<(String, String)> {
+    job.hold().map(|hold| (job.id.to_string(), hold.worker_id.clone()))
+}
+
+/// What a unit keeps of owners.
+fn kept(unit: &Unit) -> QuorumCredits {
+    let Some(Write::Put { key, value, .. }) = unit.writes.first() else { panic!("it is written") };
+    assert_eq!(key, keys::QUORUM_CREDITS);
+    QuorumCredits::decode(value.clone()).expect("a good record")
 }
