@@ -51,7 +51,7 @@ pub(super) struct Replication {
     /// Jobs of whose replicas something was heard since they were judged last.
     heard: BTreeSet<JobId>,
     /// Replicas that must be written.
-    births: Vec<Newborn>,
+    births: Vec<Delivered>,
     /// Jobs whose replicas must be read from the store.
     unread: BTreeSet<JobId>,
     owners: Owners,
@@ -90,14 +90,6 @@ struct Replica {
     worker_id: String,
     /// How it ended, once that is durable.
     end: Option<End>,
-}
-
-/// A replica that is not in the store yet.
-#[derive(Clone, Debug)]
-struct Newborn {
-    job: Job,
-    class: Arc<Class>,
-    input_from: Option<String>,
 }
 
 /// A replica that is on its way into the store: once its unit is committed, [`Cell::insert`] takes it in.
@@ -166,17 +158,9 @@ impl Cell {
         self.sort_anew(parent, now);
     }
 
-    /// The units of the replicas that are to be made.
+    /// The replicas that are to be written.
     pub fn take_births(&mut self) -> Vec<Delivered> {
-        let births = std::mem::take(&mut self.replication.births);
-        let passed = [JobState::Pending, JobState::Scheduled];
-        births
-            .into_iter()
-            .map(|Newborn { job, class, input_from }| {
-                let (unit, _) = self.admission(&job, &passed, &Birth { input_from, ..Birth::default() });
-                Delivered { job, class, unit }
-            })
-            .collect()
+        std::mem::take(&mut self.replication.births)
     }
 
     /// The unit that keeps the credit of owners, if it is time for it.
@@ -247,10 +231,10 @@ impl Cell {
     pub(super) fn follow_replication(&mut self, id: &JobId, before: &Job, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
         let job = &entry.job;
-        if job.replica > 0 && job.end().is_none() && job.hold().is_some() != before.hold().is_some() {
-            let (replica, parent) = (job.clone(), JobId::parse(job.parent_job_id.clone()));
-            self.see_replica(&replica);
-            if let Ok(parent) = parent {
+        if let Some(parent) = parent_of(job) {
+            if job.end().is_none() && job.hold().is_some() != before.hold().is_some() {
+                let replica = job.clone();
+                self.see_replica(&replica);
                 self.replication.heard.insert(parent.clone());
                 self.sort_anew(&parent, now);
             }
@@ -266,17 +250,14 @@ impl Cell {
 
     /// A replica's end is durable.
     pub(super) fn replica_ended(&mut self, job: &Job) {
-        if job.replica > 0
-            && let Ok(parent) = JobId::parse(job.parent_job_id.clone())
-        {
+        if let Some(parent) = parent_of(job) {
             self.see_replica(job);
             self.replication.heard.insert(parent);
         }
     }
 
     fn see_replica(&mut self, job: &Job) {
-        let group = JobId::parse(job.parent_job_id.clone()).ok().and_then(|parent| self.replication.groups.get_mut(&parent));
-        if let Some(group) = group {
+        if let Some(group) = parent_of(job).and_then(|parent| self.replication.groups.get_mut(&parent)) {
             let known = group.replicas.entry(job.replica).or_default();
             if known.end.is_none() {
                 *known = seen(job);
@@ -286,8 +267,11 @@ impl Cell {
 
     /// Whether a replica can line up: where the others of its group are is known.
     pub(super) fn knows_siblings(&self, job: &Job) -> bool {
-        let group = || JobId::parse(job.parent_job_id.clone()).ok().and_then(|parent| self.replication.groups.get(&parent));
-        job.replica == 0 || group().is_some_and(|group| group.is_whole)
+        job.replica == 0 || self.group_of(job).is_some_and(|group| group.is_whole)
+    }
+
+    fn group_of(&self, replica: &Job) -> Option<&Group> {
+        self.replication.groups.get(&parent_of(replica)?)
     }
 
     /// Whether a replica must not go to a worker: another one of its group is, or was, with somebody of the same owner.
@@ -305,9 +289,8 @@ impl Cell {
 
     /// The other replicas of a group that somebody has, or has spoken of.
     fn siblings_of(&self, job: &Job) -> impl Iterator<Item = &Replica> {
-        let group = JobId::parse(job.parent_job_id.clone()).ok().and_then(|parent| self.replication.groups.get(&parent));
         let number = job.replica;
-        let others = group.into_iter().flat_map(|group| &group.replicas).filter(move |(other, _)| **other != number);
+        let others = self.group_of(job).into_iter().flat_map(|group| &group.replicas).filter(move |(other, _)| **other != number);
         others.map(|(_, replica)| replica).filter(|replica| !replica.worker_id.is_empty() && replica.word() != Word::Lost)
     }
 
@@ -331,8 +314,7 @@ impl Cell {
     /// Puts a replica into the class of those that may go where it may go.
     pub(super) fn sort_replica(&mut self, id: &JobId, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
-        let parent = JobId::parse(entry.job.parent_job_id.clone()).ok();
-        let Some(group) = parent.and_then(|parent| self.replication.groups.get(&parent)) else { return };
+        let Some(group) = self.group_of(&entry.job) else { return };
         let owners: BTreeSet<&str> = self.siblings_of(&entry.job).map(|sibling| self.owner_of(&sibling.worker_id)).collect();
         let is_taken = |worker: &&String| {
             let owner = self.owner_of(worker);
@@ -358,12 +340,13 @@ impl Cell {
             let Some(group) = self.replication.groups.get(&id).filter(|group| group.is_whole) else { continue };
             let Some(job) = self.job(&id) else { continue };
             let Some(replication) = &job.plan.replication else { continue };
+            let voices = self.voices(group);
             if let Some(denied) = denial(group) {
-                let settled = self.settled(&id, Outcome::Denied, (denied.code.clone(), denied.message.clone()), &[]);
+                let settled = settled(voices, Outcome::Denied, (denied.code.clone(), denied.message.clone()), &[]);
                 let _ = self.apply(&id, &Event::Settled(settled), now);
                 continue;
             }
-            let (terms, voices) = (Terms::from(replication), self.voices(group));
+            let terms = Terms::from(replication);
             let credit = |owner: &str| -> Credit { self.replication.credits.of(&job.topic, owner) };
             let audited = terms.trust.as_ref().is_some_and(|trust| self.replication.secret.audits(&id, trust.audit_share));
             let verdict = vote::judge(&terms, &voices, &credit, audited);
@@ -372,7 +355,7 @@ impl Cell {
                 Verdict::Wait => {}
                 Verdict::Ask { more } => self.make_replicas(&id, more, now),
                 verdict => {
-                    let settled = self.settle(&id, verdict);
+                    let settled = self.settle(&id, verdict, voices);
                     self.replication.shown.extend((!shown.is_empty()).then(|| (id.clone(), shown)));
                     let _ = self.apply(&id, &Event::Settled(settled), now);
                 }
@@ -392,9 +375,9 @@ impl Cell {
 
     fn make_replicas(&mut self, parent: &JobId, more: u32, now: Timestamp) {
         let Some(job) = self.job(parent).cloned() else { return };
-        let Some(group) = self.replication.groups.get_mut(parent) else { return };
         let most = job.plan.replication.map_or(0, |replication| replication.replicas_max);
         for _ in 0..more {
+            let Some(group) = self.replication.groups.get_mut(parent) else { return };
             // Whoever gets a replica must not see in its name whether there are others.
             let place = u32::try_from(group.replicas.len()).unwrap_or(u32::MAX);
             let number = 1 + self.replication.secret.replica(parent, place, most);
@@ -402,12 +385,14 @@ impl Cell {
             group.replicas.insert(number, Replica::default());
             let class = Arc::clone(&group.class);
             let (job, input_from) = replica(&job, id, number, now);
-            self.replication.births.push(Newborn { job, class, input_from });
+            let passed = [JobState::Pending, JobState::Scheduled];
+            let (unit, _) = self.admission(&job, &passed, &Birth { input_from, ..Birth::default() });
+            self.replication.births.push(Delivered { job, class, unit });
         }
     }
 
     /// How a job ends whose replicas have come to something.
-    fn settle(&self, id: &JobId, verdict: Verdict) -> Settled {
+    fn settle(&self, id: &JobId, verdict: Verdict, voices: Vec<Voice>) -> Settled {
         let end_of = |number| {
             let group = self.replication.groups.get(id);
             group.and_then(|group| group.replicas.get(&number)).and_then(|replica| replica.end.clone())
@@ -417,49 +402,19 @@ impl Cell {
                 let end = end_of(replica);
                 let result = end.as_ref().and_then(|end| end.result.clone()).map(|place| self.own(id, place));
                 let agreed = end.as_ref().map(|end| compare::digest_of(end.result.as_ref()));
-                let settled = self.settled(id, Outcome::Succeeded, Default::default(), agreed.as_ref().map_or(&[], |d| &d[..]));
+                let agreed = agreed.as_ref().map_or(&[][..], |digest| &digest[..]);
+                let settled = settled(voices, Outcome::Succeeded, Default::default(), agreed);
                 let (worker_id, execution_ms) = end.map(|end| (end.worker_id, end.execution_ms)).unwrap_or_default();
                 Settled { result, worker_id, execution_ms, ..settled }
             }
             Verdict::Fail { replica, code } => {
                 let message = end_of(replica).map(|end| end.message).unwrap_or_default();
-                self.settled(id, Outcome::Failed, (code, message), &[])
+                settled(voices, Outcome::Failed, (code, message), &[])
             }
             Verdict::Split | Verdict::Wait | Verdict::Ask { .. } => {
-                let voices = self.replication.groups.get(id).map(|group| self.voices(group)).unwrap_or_default();
-                self.settled(id, Outcome::Failed, (Code::QuorumNotReached.to_string(), split(&voices)), &[])
+                let why = (Code::QuorumNotReached.to_string(), split(&voices));
+                settled(voices, Outcome::Failed, why, &[])
             }
-        }
-    }
-
-    /// An end with what each replica said of it.
-    fn settled(&self, id: &JobId, outcome: Outcome, (code, message): (String, String), agreed: &[u8]) -> Settled {
-        let vote = |voice: Voice| {
-            let (compared, error_code) = match voice.word {
-                Word::Said(digest) => (digest.to_vec(), String::new()),
-                Word::Failed { code } => (Vec::new(), code),
-                Word::Awaited | Word::Lost => (Vec::new(), String::new()),
-            };
-            let said = !compared.is_empty() && compared == agreed;
-            let failed = outcome == Outcome::Failed && !error_code.is_empty() && error_code == code;
-            Vote {
-                replica: voice.replica,
-                worker_id: voice.worker_id,
-                owner: voice.owner,
-                compared_sha256: compared.into(),
-                error_code,
-                agrees: said || failed,
-            }
-        };
-        let votes = self.replication.groups.get(id).map(|group| self.voices(group).into_iter().map(vote).collect());
-        Settled {
-            votes: votes.unwrap_or_default(),
-            outcome,
-            code: code.clone(),
-            message,
-            result: None,
-            worker_id: String::new(),
-            execution_ms: 0,
         }
     }
 
@@ -488,6 +443,11 @@ impl Cell {
         };
         Some(group.replicas.iter().map(told).collect::<Vec<_>>().join("; "))
     }
+}
+
+/// The job of which this one is a replica, if it is one.
+fn parent_of(job: &Job) -> Option<JobId> {
+    if job.replica == 0 { None } else { JobId::parse(job.parent_job_id.clone()).ok() }
 }
 
 /// The name of a replica.
@@ -552,6 +512,29 @@ fn stranger() -> Replica {
 /// The end of a replica that the policy has denied: what holds for it holds for the job.
 fn denial(group: &Group) -> Option<&End> {
     group.replicas.values().filter_map(|replica| replica.end.as_ref()).find(|end| end.outcome == Outcome::Denied)
+}
+
+/// An end with what each replica said of it.
+fn settled(voices: Vec<Voice>, outcome: Outcome, (code, message): (String, String), agreed: &[u8]) -> Settled {
+    let vote = |voice: Voice| {
+        let (compared, error_code) = match voice.word {
+            Word::Said(digest) => (digest.to_vec(), String::new()),
+            Word::Failed { code } => (Vec::new(), code),
+            Word::Awaited | Word::Lost => (Vec::new(), String::new()),
+        };
+        let said = !compared.is_empty() && compared == agreed;
+        let failed = outcome == Outcome::Failed && !error_code.is_empty() && error_code == code;
+        Vote {
+            replica: voice.replica,
+            worker_id: voice.worker_id,
+            owner: voice.owner,
+            compared_sha256: compared.into(),
+            error_code,
+            agrees: said || failed,
+        }
+    };
+    let votes = voices.into_iter().map(vote).collect();
+    Settled { votes, outcome, code, message, result: None, worker_id: String::new(), execution_ms: 0 }
 }
 
 /// Why no quorum was reached.
