@@ -2,7 +2,7 @@
 //! delays them.
 //!
 //! ```text
-//!  every second, or every ten while nothing is held; on a change (at most every 50 ms); soon after a new connection and
+//!  every second, or every fourteen while nothing is held; on a change (at most every 50 ms); soon after a new connection and
 //!  after a scheduler called ──► busbar.worker.beat
 //!  as often ──► sys.heartbeat, for whoever knows only CAP
 //!  at the end of a drain ──► busbar.worker.beat with `leaving`
@@ -31,14 +31,14 @@ use crate::backoff::part_of;
 /// How often a worker beats that holds something.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often one that holds nothing does, which says so: a thousand of those should cost next to nothing.
-const REST_EVERY: Duration = Duration::from_secs(10);
+const REST_EVERY: Duration = Duration::from_secs(14);
 const BEAT_GAP: Duration = Duration::from_millis(50);
 /// Within this comes the first beat, the first one on a new connection, and the one that a scheduler called for: some at once and some later, so that a thousand workers
 /// that start together, or lost the same server, do not all speak in the same instant.
 const SPREAD: Duration = Duration::from_millis(250);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
-/// CAP's heartbeat of a worker that holds nothing: those who go by it wait for thirty seconds.
-const HEARTBEAT_AT_REST: Duration = Duration::from_secs(10);
+/// CAP's heartbeat of a worker that holds nothing: those who go by it wait for thirty seconds, so that one of them may be lost.
+const HEARTBEAT_AT_REST: Duration = REST_EVERY;
 /// A beat that the connection does not take within this is left out: the next one says more.
 const PUBLISH_WITHIN: Duration = Duration::from_millis(500);
 /// How long the good-bye may take.

@@ -16,8 +16,8 @@ use super::flow::Charge;
 use super::holds::Holds;
 use super::job::Hold;
 
-/// A heartbeat that is older than a dispatch says nothing about it; they come every ten seconds at the latest.
-const HEARTBEAT_LAG: Duration = Duration::from_secs(15);
+/// A heartbeat that is older than a dispatch says nothing about it; they come every fourteen seconds at the latest.
+const HEARTBEAT_LAG: Duration = Duration::from_secs(20);
 
 /// How often a native worker beats that holds something, and at least one that does not, whatever it says.
 const BEAT: Duration = Duration::from_secs(1);
