@@ -329,6 +329,30 @@ pub struct VoteView {
     pub error_code: Option<String>,
     /// Whether it said what the job came to.
     pub agrees: bool,
+    /// What the verifier has found out about its result; null where nobody checked it, or nothing is certain.
+    #[schema(required)]
+    pub judgement: Option<Judgement>,
+}
+
+/// What a verifier has found out about a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// It shows by itself that it is right.
+    Proven,
+    /// It is wrong, whatever others say.
+    Wrong,
+}
+
+impl Judgement {
+    /// As it is told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Wrong => "wrong",
+        }
+    }
 }
 
 const fn is_zero(number: &u32) -> bool {

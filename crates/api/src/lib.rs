@@ -26,7 +26,7 @@ pub use explain::{ExplainView, GateState, GateView, JobEndView, WorkerVerdictVie
 pub use hold::{DrainList, DrainRequest, DrainView, PauseList, PauseRequest, PauseScope, PauseView, UnknownScope};
 pub use job::{
     AttemptLog, BatchReply, BatchRequest, CancelReply, CancelRequest, DecisionView, IdempotencyPolicy, JobList, JobView,
-    LogsView, Priority, RawValue, Rejection, SubmitReply, SubmitRequest, VoteView,
+    Judgement, LogsView, Priority, RawValue, Rejection, SubmitReply, SubmitRequest, VoteView,
 };
 pub use limits::{
     KeyLimits, KeyStrategy, LIMIT_ROWS_MAX, LimitsChange, LimitsRequest, LimitsView, Rate, TenantLimits, TopicLimits, WEIGHT_MAX,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use busbar_api::{
-    BatchReply, CancelReply, CancelRequest, INPUT_BYTES_MAX, IdempotencyPolicy, JobList, JobState, JobView, LogsView,
+    BatchReply, CancelReply, CancelRequest, INPUT_BYTES_MAX, IdempotencyPolicy, JobList, JobState, JobView, Judgement, LogsView,
     PAGE_ITEMS_MAX, Priority, RawValue, SubmitReply, SubmitRequest, VoteView,
 };
 use clap::{Args, Subcommand};
@@ -352,7 +352,12 @@ fn vote(vote: &VoteView) -> String {
         (None, None) => "said nothing".to_owned(),
     };
     let worker = vote.worker_id.as_deref().unwrap_or("nobody");
-    let with = if vote.agrees { "agrees" } else { "does not count" };
+    let with = match (vote.agrees, vote.judgement) {
+        (true, Some(Judgement::Proven)) => "proven",
+        (_, Some(Judgement::Wrong)) => "found wrong",
+        (true, _) => "agrees",
+        (false, _) => "does not count",
+    };
     format!("{} with {worker} {said} ({with})", vote.job_id)
 }
 

@@ -16,7 +16,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::admission::Verdict;
 use crate::core::bounds::Bounds;
-use crate::core::cell::{Loaded, Owners};
+use crate::core::cell::{Loaded, Owners, Siblings};
 use crate::core::job::Job;
 use crate::core::transition::{self, Report};
 use crate::core::trust::{Bindings, Doubt};
@@ -69,8 +69,10 @@ pub(crate) enum Input {
     Unreadable,
     /// Jobs that live ones belong to and that need them no longer: they were cancelled, or their replicas have spoken.
     EndedParents(Vec<String>),
-    /// The replicas of a job were read; those that stand in the store, by their numbers.
-    Replicas { parent: JobId, found: Vec<(u32, Option<Job>)> },
+    /// The replicas of a job were read, and what checks their results.
+    Replicas { parent: JobId, found: Siblings },
+    /// No result of this job can be checked; that of this replica was the first.
+    CheckRefused { parent: JobId, replica: u32, why: String },
     /// Topic documents changed.
     Topics(Arc<Library>),
     /// The operator's bounds changed.

@@ -29,6 +29,7 @@ use crate::core::transition::{self, Event, Limits};
 use crate::core::verdict;
 use crate::library::Library;
 use crate::traces::Traces;
+use crate::verify;
 
 /// How long an undecided job waits before the kernel is asked again, in milliseconds.
 const UNDECIDED_RETRY_MS: u64 = 1_000;
@@ -104,6 +105,11 @@ pub(crate) fn parent_cancelled(parent: &str) -> Problem {
     problem(Code::ParentCancelled, format!("the job {parent}, to which it would belong, was cancelled"))
 }
 
+/// The refusal of what would check a result for a job that has ended.
+pub(crate) fn parent_ended(parent: &str) -> Problem {
+    problem(Code::ParentCancelled, format!("the job {parent}, whose result it would check, has ended"))
+}
+
 /// Prepares submissions; one outcome per item, in order.
 ///
 /// # Errors
@@ -158,11 +164,20 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
         let detail = format!("the input has {} bytes, more than {PAYLOAD_BYTES_MAX}", item.input_bytes);
         return Err(problem(Code::PayloadTooLarge, detail));
     }
-    if let Some(most) = document.replication.map(|replication| replication.replicas_max)
-        && replica_id(&id, most).is_none()
-    {
-        let detail = format!("jobs of topic {} have replicas, and {id} is too long to name them after it", request.topic);
-        return Err(problem(Code::JobIdInvalid, detail));
+    if let Some(replication) = &document.replication {
+        if replica_id(&id, replication.replicas_max).is_none() {
+            let detail = format!("jobs of topic {} have replicas, and {id} is too long to name them after it", request.topic);
+            return Err(problem(Code::JobIdInvalid, detail));
+        }
+        let is_large = request.context_ref.is_some() || item.input_bytes > verify::INPUT_BYTES_MAX as u64;
+        if !replication.verifier.is_empty() && is_large {
+            let (topic, most) = (&request.topic, verify::INPUT_BYTES_MAX);
+            let detail = format!(
+                "results of topic {topic} are checked by {}, which can be given inputs of up to {most} bytes",
+                replication.verifier
+            );
+            return Err(problem(Code::PayloadTooLarge, detail));
+        }
     }
     let input = carried(item, &request)?;
     let birth = Birth { input, revocable: item.revocable, ..Birth::default() };
@@ -238,7 +253,7 @@ fn plan(item: &AdmitItem, request: &JobRequest, meta: &JobMetadata, document: &T
         },
         requires: meta.requires.clone(),
         result_ttl_ms: document.result_ttl_ms,
-        replication: document.replication,
+        replication: document.replication.clone(),
     }
 }
 

@@ -39,6 +39,7 @@ mod takeover;
 mod tasks;
 mod traces;
 mod trust;
+mod verify;
 mod voice;
 
 pub use config::SchedulerConfig;

@@ -23,7 +23,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Cell, Loaded, Read, Standing, replica_id};
+use crate::core::cell::{Cell, Loaded, Read, Siblings, Standing, UnreadGroup, replica_id, verification_id};
 use crate::core::commit;
 use crate::core::job::{Job, RECORD_VERSION};
 use crate::core::line::Class;
@@ -272,13 +272,19 @@ pub(crate) async fn ended_parents<R: Records, C: Clock>(records: R, clock: C, pa
     let _ = inputs.send(Input::EndedParents(done.collect())).await;
 }
 
-/// Reads what stands in the store under the names that the replicas of a job have.
-pub(crate) async fn replicas<R: Records, C: Clock>(records: R, clock: C, parent: JobId, most: u32, inputs: mpsc::Sender<Input>) {
-    let names: Vec<(u32, JobId)> = (1..=most).filter_map(|number| replica_id(&parent, number).map(|id| (number, id))).collect();
-    let stored = tasks::stored(&records, &clock, names.iter().map(|(_, id)| id.as_str())).await;
-    let found = names.iter().zip(stored).filter_map(|((number, _), stored)| Some((*number, Job::decode(&stored?.value).ok())));
-    let found = found.collect();
-    let _ = inputs.send(Input::Replicas { parent, found }).await;
+/// Reads what stands in the store under the names that the replicas of a job have, and what checks their results.
+pub(crate) async fn replicas<R: Records, C: Clock>(records: R, clock: C, group: UnreadGroup, inputs: mpsc::Sender<Input>) {
+    let UnreadGroup { parent, replicas_max, is_checked } = group;
+    let read = async |named: fn(&JobId, u32) -> Option<JobId>, most: u32| {
+        let names: Vec<(u32, JobId)> = (1..=most).filter_map(|number| named(&parent, number).map(|id| (number, id))).collect();
+        let stored = tasks::stored(&records, &clock, names.iter().map(|(_, id)| id.as_str())).await;
+        let found =
+            names.iter().zip(stored).filter_map(|((number, _), stored)| Some((*number, Job::decode(&stored?.value).ok())));
+        found.collect()
+    };
+    let replicas = read(replica_id, replicas_max).await;
+    let checks = read(verification_id, if is_checked { replicas_max } else { 0 }).await;
+    let _ = inputs.send(Input::Replicas { parent, found: Siblings { replicas, checks } }).await;
 }
 
 /// From when on a sending of our predecessor is in doubt: shortly before the last thing that it wrote to the log.

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::{
-    AdmitAnswer, AdmitReply, Admitted, IdempotencyPolicy, IdempotencyRecord, JobState, SnapshotChanged, admit_answer,
+    AdmitAnswer, AdmitReply, Admitted, IdempotencyPolicy, IdempotencyRecord, JobState, Judgement, SnapshotChanged, admit_answer,
 };
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
@@ -26,7 +26,7 @@ use crate::Ports;
 use crate::admission::{self, Doubt, Verdict, duplicate};
 use crate::config::SchedulerConfig;
 use crate::core::job::{self, Job, ResultPlace, Source};
-use crate::core::quorum::compare;
+use crate::core::quorum::{compare, judgement};
 use crate::core::transition::{Report, Reported as Outcome};
 use crate::core::verdict;
 use crate::input::{Admit, Input, Origin, Reported, Shown};
@@ -248,7 +248,7 @@ pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
 pub(crate) fn needs_check(job: &Job, report: &Report, suspect: bool, library: &Library) -> bool {
     match &report.outcome {
         // What is compared is what stands there, whatever a worker says of it.
-        Outcome::Succeeded(Some(_)) if job.replica > 0 => true,
+        Outcome::Succeeded(Some(_)) if job.is_part() => true,
         Outcome::Succeeded(Some(place)) => {
             let kept = Pointer::Redis(keys::attempt_result(job.id.as_str(), job.attempt)).to_string();
             suspect || place.pointer != kept || library.output_schema(&job.topic).is_some()
@@ -289,6 +289,7 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
     // Results in blobs are larger than what a schema is held against; their digest is their name.
     let key = match pointer {
         Pointer::Redis(key) => key,
+        Pointer::Blob(_) if job.verifies > 0 => return failed(Code::OutputInvalid, "a verifier says less than that".to_owned()),
         Pointer::Blob(digest) => return Outcome::Succeeded(Some(ResultPlace { compared: digest.to_bytes(), ..place })),
     };
     let value = match &place.source {
@@ -299,10 +300,13 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
     if let Some(Err(violation)) = library.output_schema(&job.topic).map(|schema| schema.validate(&value)) {
         return failed(Code::OutputInvalid, violation.to_string());
     }
-    let compared = job.plan.replication.map(|replication| compare::digest(&value, replication.compare()));
+    let (compared, judgement) = match said(job, &value) {
+        Ok(said) => said,
+        Err(detail) => return failed(Code::OutputInvalid, detail),
+    };
     let compared = compared.map_or_else(Bytes::new, |compared| Bytes::copy_from_slice(&compared));
     if matches!(place.source, Source::Message(_)) {
-        return Outcome::Succeeded(Some(ResultPlace { compared, ..place }));
+        return Outcome::Succeeded(Some(ResultPlace { compared, judgement, ..place }));
     }
     let kept = keys::attempt_result(job.id.as_str(), job.attempt);
     let digest = Sha256Hex::of(&value);
@@ -311,8 +315,18 @@ async fn checked<B: Bus, R: Records, C: Clock, J: Judge>(
         sha256: digest.to_bytes(),
         size: value.len() as u64,
         compared,
+        judgement,
         source: if key == kept { Source::There } else { Source::Key(key) },
     }))
+}
+
+/// What the result of a part says: by which digest a replica's is compared, or what a verifier's says of that of another.
+fn said(job: &Job, value: &[u8]) -> Result<(Option<[u8; 32]>, Judgement), String> {
+    if job.verifies > 0 {
+        return judgement::read(value).map(|word| (word.canonical, word.judgement));
+    }
+    let replication = job.plan.replication.as_ref();
+    Ok((replication.map(|replication| compare::digest(value, replication.compare())), Judgement::Unspecified))
 }
 
 async fn read_output<B: Bus, R: Records, C: Clock, J: Judge>(ports: &Ports<B, R, C, J>, key: &str) -> Option<Bytes> {

@@ -33,6 +33,7 @@ fn job(state: State) -> Job {
         crashes: 0,
         parent_job_id: String::new(),
         replica: 0,
+        verifies: 0,
         votes: Vec::new(),
         redrive_of: String::new(),
         plan: plan(),

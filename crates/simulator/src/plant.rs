@@ -80,6 +80,8 @@ pub enum Plant {
     CrashLimitRaised,
     /// One result counts where two must agree.
     QuorumLowered,
+    /// Results count that nobody has checked.
+    VerifierForgotten,
     /// A dead letter that was tried again may be tried again.
     RedrivenTwice,
     /// A dead letter that is thrown away stays.
@@ -136,6 +138,7 @@ impl Plant {
         Self::ChildrenSpared,
         Self::CrashLimitRaised,
         Self::QuorumLowered,
+        Self::VerifierForgotten,
         Self::RedrivenTwice,
         Self::DiscardForgotten,
         Self::DecisionPresumed,
@@ -186,6 +189,7 @@ impl Plant {
             Self::ChildrenSpared => "children-spared",
             Self::CrashLimitRaised => "crash-limit-raised",
             Self::QuorumLowered => "quorum-lowered",
+            Self::VerifierForgotten => "verifier-forgotten",
             Self::RedrivenTwice => "redriven-twice",
             Self::DiscardForgotten => "discard-forgotten",
             Self::DecisionPresumed => "decision-presumed",

@@ -323,8 +323,8 @@ fn ended(job: Job, result: JobResult, output: Option<Bytes>) -> Job {
         pointer: result.result_ptr,
         sha256: reference.sha256,
         size: reference.size_bytes,
-        compared: Default::default(),
         source: output.map_or(Source::There, Source::Message),
+        ..ResultPlace::default()
     });
     let end = End {
         outcome: Ended::Succeeded,

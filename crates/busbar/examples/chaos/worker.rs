@@ -29,6 +29,8 @@ const TOPICS: [&str; 2] = ["job.chaos.*", "job.test.sleep"];
 
 /// The topic whose results two workers must agree on.
 const AGREED: &str = "job.chaos.agreed";
+/// A topic of the pack `bpsw`, whose results are checked: whoever lies serves it, too.
+const CHECKED: &str = "job.bpsw.volunteers";
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WorkerArgs {
@@ -104,6 +106,9 @@ async fn one(args: &WorkerArgs, id: String, file: Arc<File>, told: impl Future<O
         let (file, lies) = (Arc::clone(&file), args.lies);
         worker.handle(topic, move |context, input| work(Arc::clone(&file), lies, context, input));
     }
+    if args.lies {
+        worker.handle(CHECKED, |_context, input| false_claim(input));
+    }
     Ok(worker.run(told).await?)
 }
 
@@ -134,6 +139,15 @@ async fn work(file: Arc<File>, lies: bool, context: Context, input: Input) -> Re
         (false, false) if lies && context.topic() == AGREED => Ok(json!({ "slept": 0, "by": context.job_id() })),
         (false, false) => Ok(json!({ "slept": input.ms })),
     }
+}
+
+/// The result of a search that has not taken place: the first number is said to be what nobody has ever found.
+async fn false_claim(input: Value) -> Result<Value, Failure> {
+    let claim = json!({"n": input["from"], "certificate": {"kind": "strong_base", "base": 3}});
+    Ok(json!({
+        "task_type": input["task_type"], "from": input["from"], "to": input["to"], "mode": input["mode"], "sieve_to": 3,
+        "checked": 1, "primes": 0, "counterexamples": [claim], "blocks": [], "digest": "0".repeat(64)
+    }))
 }
 
 /// One write of one line: appended whole, whoever else writes, and in the kernel's hands before the work goes on.

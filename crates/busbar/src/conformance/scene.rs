@@ -275,6 +275,7 @@ fn pending(id: &JobId, arrival: &Arrival<'_>, now: Timestamp) -> Job {
         crashes: 0,
         parent_job_id: String::new(),
         replica: 0,
+        verifies: 0,
         votes: Vec::new(),
         redrive_of: String::new(),
         plan,

@@ -31,5 +31,6 @@ mod support;
 mod telemetry;
 mod trust;
 mod two_workers;
+mod volunteers;
 mod wordcount;
 mod workers;

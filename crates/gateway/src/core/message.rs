@@ -1,8 +1,8 @@
 //! Between the messages of the gRPC interface and the words of the HTTP interface, in which everything is decided.
 
 use busbar_api::{
-    DecisionView, ExplainView, GateState, GateView, IdempotencyPolicy, JobEndView, JobState, JobView, Priority, Problem,
-    RawValue, SubmitReply, SubmitRequest, VoteView,
+    DecisionView, ExplainView, GateState, GateView, IdempotencyPolicy, JobEndView, JobState, JobView, Judgement, Priority,
+    Problem, RawValue, SubmitReply, SubmitRequest, VoteView,
 };
 use busbar_protocol::busbar::{self, watch_jobs_reply};
 use busbar_protocol::cap::JobProgress;
@@ -197,6 +197,7 @@ fn vote(view: VoteView) -> busbar::ReplicaVote {
         sha256: view.sha256.unwrap_or_default(),
         error_code: view.error_code.unwrap_or_default(),
         agrees: view.agrees,
+        judgement: view.judgement.map(Judgement::as_str).unwrap_or_default().to_owned(),
     }
 }
 

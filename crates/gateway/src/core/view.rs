@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use busbar_api::{DecisionView, JobState, JobView, Priority, VoteView, WorkerView};
+use busbar_api::{DecisionView, JobState, JobView, Judgement, Priority, VoteView, WorkerView};
 use busbar_protocol::busbar::{self, JobDecision, JobRecord, job_record};
 use busbar_protocol::cap::{DecisionType, JobPriority, JobRequest};
 use busbar_protocol::hex;
@@ -69,6 +69,11 @@ fn vote_of(job_id: &str, vote: &busbar::Vote) -> VoteView {
         sha256: text(&hex::encode(&vote.compared_sha256)),
         error_code: text(&vote.error_code),
         agrees: vote.agrees,
+        judgement: match vote.judgement() {
+            busbar::Judgement::Proven => Some(Judgement::Proven),
+            busbar::Judgement::Wrong => Some(Judgement::Wrong),
+            busbar::Judgement::Plausible | busbar::Judgement::Unspecified => None,
+        },
     }
 }
 

@@ -57,6 +57,9 @@ pub struct JobRecord {
     /// What its replicas said, once it has ended.
     #[prost(message, repeated, tag = "37")]
     pub votes: ::prost::alloc::vec::Vec<Vote>,
+    /// The replica of its parent whose result it checks; 0 where it checks none.
+    #[prost(uint32, tag = "38")]
+    pub verifies: u32,
     #[prost(oneof = "job_record::State", tags = "20, 21, 22, 23, 24, 25, 26")]
     pub state: ::core::option::Option<job_record::State>,
 }
@@ -231,6 +234,9 @@ pub struct Ended {
     /// SHA-256 of the result in the form in which replicas are compared, computed from the stored bytes; only for replicas.
     #[prost(bytes = "bytes", tag = "11")]
     pub compared_sha256: ::prost::bytes::Bytes,
+    /// What it says of the result that it was to check; only for jobs that check one.
+    #[prost(enumeration = "Judgement", tag = "12")]
+    pub judgement: i32,
 }
 /// What one replica of a job said.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -251,9 +257,12 @@ pub struct Vote {
     /// Whether it said what became the job's end.
     #[prost(bool, tag = "6")]
     pub agrees: bool,
+    /// What the verifier has found out about its result: PROVEN or WRONG.
+    #[prost(enumeration = "Judgement", tag = "7")]
+    pub judgement: i32,
 }
 /// How many must come to the same result before it counts.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Replication {
     /// Owners that must agree.
     #[prost(uint32, tag = "1")]
@@ -266,6 +275,9 @@ pub struct Replication {
     /// Whose results are believed with fewer replicas, or more; absent means that nobody's are.
     #[prost(message, optional, tag = "4")]
     pub trust: ::core::option::Option<ReplicationTrust>,
+    /// The topic whose jobs check each result before it counts; empty where nobody checks.
+    #[prost(string, tag = "5")]
+    pub verifier: ::prost::alloc::string::String,
 }
 /// Shares are told in millionths and billionths: whole numbers are the same everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -566,6 +578,42 @@ impl WorkerKind {
             "WORKER_KIND_NATIVE" => Some(Self::Native),
             "WORKER_KIND_ANNOUNCED" => Some(Self::Announced),
             "WORKER_KIND_SILENT" => Some(Self::Silent),
+            _ => None,
+        }
+    }
+}
+/// What a verifier says of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Judgement {
+    Unspecified = 0,
+    /// It is right, and shows that by itself.
+    Proven = 1,
+    /// Nothing speaks against it.
+    Plausible = 2,
+    /// It is wrong, whatever anybody else says.
+    Wrong = 3,
+}
+impl Judgement {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JUDGEMENT_UNSPECIFIED",
+            Self::Proven => "JUDGEMENT_PROVEN",
+            Self::Plausible => "JUDGEMENT_PLAUSIBLE",
+            Self::Wrong => "JUDGEMENT_WRONG",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JUDGEMENT_UNSPECIFIED" => Some(Self::Unspecified),
+            "JUDGEMENT_PROVEN" => Some(Self::Proven),
+            "JUDGEMENT_PLAUSIBLE" => Some(Self::Plausible),
+            "JUDGEMENT_WRONG" => Some(Self::Wrong),
             _ => None,
         }
     }
@@ -2497,6 +2545,9 @@ pub struct ReplicaVote {
     /// Whether it said what the job came to.
     #[prost(bool, tag = "6")]
     pub agrees: bool,
+    /// What the verifier has found out about its result: `proven` or `wrong`; empty where nobody checked it, or nothing is certain.
+    #[prost(string, tag = "7")]
+    pub judgement: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {

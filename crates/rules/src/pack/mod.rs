@@ -109,6 +109,7 @@ impl Pack {
         let topics_file = topics_file(&files, &manifest)?;
         refuse_strangers(&files, &named(&manifest, &topics_file))?;
         let modules = modules(&files, &manifest)?;
+        topics_file.check_verifiers()?;
         let topics = topic_documents(&files, &manifest, &topics_file, &modules)?;
         for file in &manifest.schemas {
             Schema::compile(text(&files, file)?).map_err(|error| Broken::new(file, error.to_string()))?;

@@ -156,6 +156,31 @@ fn what_the_files_say_is_checked() {
 }
 
 #[test]
+fn a_verifier_is_a_plain_topic_of_the_pack_that_is_believed() {
+    let topics = |own: &str, verifier: &str| {
+        let topics = format!(
+            "topics:\n  - {{topic: job.demo.fold, pools: [p], {own} replication: {{quorum: 1, verifier: job.demo.check}}}}\n  - {{topic: {verifier}}}\n"
+        );
+        let mut files = files();
+        files.insert("topics.yaml".to_owned(), topics.into_bytes());
+        files
+    };
+    let schema = "input_schema: in.json,";
+    let pack = Pack::open(topics(schema, "job.demo.check, pools: [trusted]")).expect("good");
+    let replication = pack.topics[0].replication.as_ref().expect("replicas");
+    assert_eq!((replication.verifier.as_str(), replication.replicas_max), ("job.demo.check", 3));
+    for (own, verifier, told) in [
+        (schema, "job.demo.other, pools: [p]", "must be a topic of the same pack"),
+        (schema, "job.demo.check, pools: [p], replication: {quorum: 2}", "must be a plain topic without replication"),
+        (schema, "job.demo.check, pools: [p], queue_only: true", "must be a plain topic without replication"),
+        ("", "job.demo.check, pools: [p], input_schema: in.json", "needs an input_schema beside it"),
+    ] {
+        let error = refused(topics(own, verifier));
+        assert!(error.starts_with(&format!("topics.yaml: job.demo.fold: replication: verifier: {told}")), "{verifier}: {error}");
+    }
+}
+
+#[test]
 fn a_pack_brings_something() {
     let manifest = |more: &str| format!("apiVersion: busbar/v1\nkind: Pack\nmetadata: {{id: demo, version: '1'}}\n{more}");
     let open = |more: &str, kept: &[&str]| {

@@ -6,6 +6,7 @@ use busbar_protocol::busbar::{
     Comparison, FlowLimits, KeyLimits, KeyStrategy, Rate, Replication, ReplicationTrust, TopicDocument,
 };
 use busbar_protocol::imports::ImportGroup;
+use busbar_protocol::subjects;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::in_pack;
@@ -71,6 +72,8 @@ struct Replicas {
     #[serde(default)]
     compare: Compare,
     trust: Option<Trust>,
+    /// The topic whose jobs check each result before it counts: one of the same pack.
+    verifier: Option<String>,
 }
 
 /// In which form results are compared.
@@ -126,7 +129,8 @@ impl From<&Replicas> for Replication {
         let twice = replicas.quorum.saturating_mul(2).saturating_add(1);
         let usual = if trust.is_some() { REPLICAS_MAX_DEFAULT } else { twice };
         let replicas_max = replicas.replicas_max.unwrap_or(usual);
-        Self { quorum: replicas.quorum, replicas_max, compare: compare.into(), trust }
+        let verifier = replicas.verifier.clone().unwrap_or_default();
+        Self { quorum: replicas.quorum, replicas_max, compare: compare.into(), trust, verifier }
     }
 }
 
@@ -256,6 +260,26 @@ impl TopicsFile {
     /// The files that its topics name.
     pub(super) fn schemas(&self) -> impl Iterator<Item = &str> {
         self.topics.iter().flat_map(|entry| [&entry.input_schema, &entry.output_schema]).flatten().map(String::as_str)
+    }
+
+    /// Refuses verifiers that are no topics of the pack, or whose own word would have to be checked, or known to be anybody's.
+    pub(super) fn check_verifiers(&self) -> Result<(), Broken> {
+        for entry in &self.topics {
+            let Some(verifier) = entry.replication.as_ref().and_then(|replicas| replicas.verifier.as_ref()) else { continue };
+            let refuse = |rule: &str| Err(Broken::new(format!("topics.yaml: {}: replication: verifier", entry.topic), rule));
+            let Some(named) = self.topics.iter().find(|other| other.topic == *verifier) else {
+                return refuse("must be a topic of the same pack");
+            };
+            if named.replication.is_some() || named.queue_only || !subjects::is_topic(verifier) {
+                return refuse(
+                    "must be a plain topic without replication and queue_only: its workers are those that are believed",
+                );
+            }
+            if entry.input_schema.is_none() {
+                return refuse("needs an input_schema beside it: the verifier is given the input as JSON");
+            }
+        }
+        Ok(())
     }
 
     /// Refuses files that do not lie in the pack.

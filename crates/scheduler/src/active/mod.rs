@@ -39,7 +39,7 @@ use crate::perform::{self, Errand};
 use crate::relay::{self, JobTeller};
 use crate::service::TermError;
 use crate::trust::Trust;
-use crate::{library, takeover, tasks};
+use crate::{library, takeover, tasks, verify};
 
 /// The most inputs of one turn.
 const INPUTS_MAX: usize = 512;
@@ -213,6 +213,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         self.cell.place(PLACEMENTS_MAX, now);
         self.fetch_wanted();
         self.fetch_replicas();
+        self.submit_checks();
         let outcome = self.commit(now).await;
         let after = self.ports.clock.now();
         if after.since(now) > DEAF {
@@ -352,6 +353,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Unreadable => return Err(Left::Reload),
             Input::EndedParents(parents) => parents.iter().for_each(|parent| self.cell.parent_has_ended(parent)),
             Input::Replicas { parent, found } => self.cell.replicas_read(&parent, found, now),
+            Input::CheckRefused { parent, replica, why } => self.cell.check_refused(&parent, replica, why),
             Input::Topics(library) => {
                 self.cell.set_topics(library.topics.clone());
                 self.shelf.send_replace(Arc::clone(&library));
@@ -423,6 +425,20 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         if !jobs.is_empty() {
             let traces = self.observer.instruments().traces.clone();
             self.tasks.spawn(tasks::ask(self.ports.clone(), traces, jobs, self.inputs.clone()));
+        }
+    }
+
+    /// Has results checked that count only then.
+    fn submit_checks(&mut self) {
+        for unchecked in self.cell.take_unchecked() {
+            let desk = verify::Desk {
+                ports: self.ports.clone(),
+                library: self.shelf.subscribe(),
+                traces: self.observer.instruments().traces.clone(),
+                limits: self.config.settings.limits,
+                inputs: self.inputs.clone(),
+            };
+            self.tasks.spawn(verify::submit(desk, unchecked));
         }
     }
 

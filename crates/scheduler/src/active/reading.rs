@@ -79,9 +79,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     /// Has the replicas read of jobs whose replicas are not all known.
     pub(super) fn fetch_replicas(&mut self) {
-        for (parent, most) in self.cell.take_unread_groups() {
+        for group in self.cell.take_unread_groups() {
             let Ports { records, clock, .. } = self.ports.clone();
-            self.tasks.spawn(takeover::replicas(records, clock, parent, most, self.inputs.clone()));
+            self.tasks.spawn(takeover::replicas(records, clock, group, self.inputs.clone()));
         }
     }
 

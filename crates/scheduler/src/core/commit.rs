@@ -271,10 +271,10 @@ pub fn document(key: &str, record: &impl Message, revision: u64, epoch: u64, id:
     Unit { id, guards: vec![owner(epoch), as_read], writes: vec![put] }
 }
 
-/// Whether an end leaves a dead letter: the job should have succeeded and did not. Of replicas, that is the whole job's affair.
+/// Whether an end leaves a dead letter: the job should have succeeded and did not. Of parts of a job, that is the whole job's affair.
 #[must_use]
 pub const fn leaves_letter(job: &Job, end: &End) -> bool {
-    job.replica == 0 && matches!(end.outcome, Outcome::Failed | Outcome::Timeout)
+    !job.is_part() && matches!(end.outcome, Outcome::Failed | Outcome::Timeout)
 }
 
 fn dead_letter(job: &Job, end: &End) -> DeadLetter {

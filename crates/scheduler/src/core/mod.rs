@@ -1,6 +1,6 @@
 //! The heart of the scheduler: pure, without I/O, clock or randomness.
 //!
-//! - [`job`] is what a job is, and its packed form.
+//! - [`job`] is what a job is; `packed` its form in the store.
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
 //! - [`line`](mod@line) is where a job waits; [`queue`], [`workers`] and [`place`] say who runs what next.
@@ -25,6 +25,7 @@ pub mod inputs;
 pub mod job;
 mod lane;
 pub mod line;
+mod packed;
 pub mod place;
 pub mod queue;
 pub mod quorum;

@@ -465,7 +465,7 @@ fn place(pointer: String, reference: Option<ResourceRef>, carried: Option<Bytes>
         pointer,
         sha256: reference.sha256,
         size: reference.size_bytes,
-        compared: Bytes::new(),
         source: carried.map_or(Source::There, Source::Message),
+        ..ResultPlace::default()
     })
 }

@@ -6,6 +6,7 @@ mod carried;
 mod replicas;
 mod rules;
 mod shelving;
+mod verified;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

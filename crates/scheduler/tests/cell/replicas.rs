@@ -11,10 +11,11 @@ use busbar_scheduler::core::quorum::draw::Secret;
 use super::*;
 
 const MOST: u32 = 3;
-const TWO: Replication = Replication { quorum: 2, replicas_max: MOST, compare: Comparison::Exact as i32, trust: None };
+pub(super) const TWO: Replication =
+    Replication { quorum: 2, replicas_max: MOST, compare: Comparison::Exact as i32, trust: None, verifier: String::new() };
 
 /// Who gets a replica must not see in its name which it is: the name of the one that was made in this place.
-fn real(name: &str) -> String {
+pub(super) fn real(name: &str) -> String {
     let Some((job, place)) = name.split_once(".r") else { return name.to_owned() };
     let place: u32 = place.parse().expect("a number");
     format!("{job}.r{}", 1 + Secret::default().replica(&id(job), place - 1, MOST))
@@ -32,7 +33,7 @@ fn replicated(job: &mut Job) {
 }
 
 /// Two workers, and a job of which two must say the same.
-fn scene(workers: &[&str]) -> Scene {
+pub(super) fn scene(workers: &[&str]) -> Scene {
     let mut scene = Scene::new(LimitsDocument::default());
     for worker in workers {
         scene.beat(worker, 4);
@@ -42,7 +43,7 @@ fn scene(workers: &[&str]) -> Scene {
 
 impl Scene {
     /// Turns until nothing happens by itself; what was sent meanwhile, and to whom.
-    fn settle(&mut self) -> Vec<(String, String)> {
+    pub(super) fn settle(&mut self) -> Vec<(String, String)> {
         let mut sent = Vec::new();
         for _ in 0..6 {
             for job in self.turn(1) {
@@ -54,7 +55,7 @@ impl Scene {
     }
 
     /// A replica's worker gives this result.
-    fn says(&mut self, name: &str, result: &str) {
+    pub(super) fn says(&mut self, name: &str, result: &str) {
         self.says_as(&real(name), result);
     }
 
@@ -69,12 +70,12 @@ impl Scene {
         self.ends(name, Reported::Succeeded(Some(place)));
     }
 
-    fn stored(&self, name: &str) -> &Job {
+    pub(super) fn stored(&self, name: &str) -> &Job {
         &self.store[&id(&real(name))].0
     }
 
     /// A scheduler takes over: everything is read again, in the order of the names or against it.
-    fn taken_over(&mut self, backwards: bool) {
+    pub(super) fn taken_over(&mut self, backwards: bool) {
         let mut after = Self::new(LimitsDocument::default());
         after.cell.adopt_workers(self.cell.workers().clone());
         (after.now, after.beats) = (self.now, self.beats);
@@ -94,18 +95,14 @@ impl Scene {
 
     /// Reads the replicas that must be read.
     fn read_replicas(&mut self) {
-        for (parent, most) in self.cell.take_unread_groups() {
-            let found = (1..=most).filter_map(|number| {
-                let name = format!("{parent}.r{number}");
-                self.store.get(&id(&name)).map(|(job, _)| (number, Some(job.clone())))
-            });
-            let found = found.collect();
-            self.cell.replicas_read(&parent, found, at(self.now));
+        for group in self.cell.take_unread_groups() {
+            let found = verified::read_siblings(&self.store, &group);
+            self.cell.replicas_read(&group.parent, found, at(self.now));
         }
     }
 }
 
-fn pair(job: &str, worker: &str) -> (String, String) {
+pub(super) fn pair(job: &str, worker: &str) -> (String, String) {
     (job.to_owned(), worker.to_owned())
 }
 

@@ -184,7 +184,7 @@ impl World {
         let unless = |lies: bool, lie: [u8; 32]| Word::Said(if lies { lie } else { RIGHT });
         let first = voices.iter().find_map(|voice| match voice.word {
             Word::Said(digest) => Some(digest),
-            Word::Awaited | Word::Failed { .. } | Word::Lost => None,
+            Word::Proven(_) | Word::Disproven(_) | Word::Awaited | Word::Failed { .. } | Word::Lost => None,
         });
         match manner {
             Manner::Honest => Word::Said(RIGHT),

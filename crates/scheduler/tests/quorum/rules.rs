@@ -1,7 +1,8 @@
 //! The rules of verdicts and of what they say of owners, as tables.
 //!
-//! Voices are written `owner word`: `?` awaited, `=x` said x, `!f` failed with code f, `-` lost; `_` has no owner yet. The first letter of
-//! an owner says what is known of it: `n` nothing, `v` a long good record, `r` was found wrong once, `b` is barred.
+//! Voices are written `owner word`: `?` awaited, `=x` said x, `+x` has proven x, `#x` said x and that is disproven, `!f` failed with code f,
+//! `-` lost; `_` has no owner yet. The first letter of an owner says what is known of it: `n` nothing, `v` a long good record, `r` was found
+//! wrong once, `b` is barred.
 
 use busbar_rules::replication::{Terms, TrustTerms};
 use busbar_scheduler::core::quorum::credit::{Credit, Outcome, WRONG_MAX};
@@ -21,11 +22,13 @@ fn voices(text: &str) -> Vec<Voice> {
 }
 
 fn voice_of(replica: u32, text: &str) -> Voice {
-    let end = text.find(['?', '=', '!', '-']).unwrap_or(text.len());
+    let end = text.find(['?', '=', '+', '#', '!', '-']).unwrap_or(text.len());
     let (owner, word) = text.split_at(end);
     let word = match word.split_at_checked(1) {
         None | Some(("?", _)) => Word::Awaited,
         Some(("=", said)) => Word::Said([said.as_bytes()[0]; 32]),
+        Some(("+", proven)) => Word::Proven([proven.as_bytes()[0]; 32]),
+        Some(("#", said)) => Word::Disproven([said.as_bytes()[0]; 32]),
         Some(("!", code)) => Word::Failed { code: code.to_owned() },
         Some(_) => Word::Lost,
     };
@@ -161,6 +164,27 @@ fn once_owners_contradict_each_other_only_their_number_counts() {
         ("v1=x v2=y n1=x n2=y n3=x n4=y", Verdict::Split),
     ];
     hold(&trust(9), false, &table);
+}
+
+#[test]
+fn a_proof_is_above_all_voices() {
+    let table = [
+        ("n1+x", accept(0, &[])),
+        ("b1+x", accept(0, &[])),
+        ("v1=y v2=y n1+x n2+z", accept(2, &[])),
+        ("n1!f n2!f n3+x", accept(2, &[])),
+        ("n1#x", ask(1)),
+        ("n1#x v1=y", accept(1, &[])),
+        ("n1#x n2#x n3#y n4#y n5#y n6?", Verdict::Split),
+    ];
+    hold(&trust(6), false, &table);
+    hold(&quorum(1, 3), false, &[("a#x", ask(1)), ("a#x b=y", accept(1, &[])), ("a#x b#x c#x", Verdict::Split)]);
+    let refuted = |owner: &str| (owner.to_owned(), Outcome::Refuted);
+    assert_eq!(learned("v1=y n1+x n2#z", &accept(1, &[])), [("n1".to_owned(), Outcome::Confirmed), refuted("n2")]);
+    assert_eq!(learned("n1#x v1=y", &accept(1, &[])), [refuted("n1")]);
+    assert_eq!(learned("n1#x n2#x", &Verdict::Split), [refuted("n1"), refuted("n2")]);
+    assert_eq!(learned("n1#x", &ask(1)), [], "not before the job is decided");
+    assert_eq!(outcomes(&quorum(1, 3), &voices("n1#x n2=y"), &credit, &accept(1, &[])), []);
 }
 
 #[test]

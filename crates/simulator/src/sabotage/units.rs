@@ -107,7 +107,9 @@ fn appends(write: &Write, to: &str) -> bool {
 /// A record as somebody would read it who made this mistake.
 pub(super) fn misread(plant: Plant, key: &str, stored: Stored) -> Stored {
     let value = match (plant, key) {
-        (Plant::AttemptsRaised | Plant::CrashLimitRaised | Plant::QuorumLowered, keys::TOPICS) => topics(plant, &stored.value),
+        (Plant::AttemptsRaised | Plant::CrashLimitRaised | Plant::QuorumLowered | Plant::VerifierForgotten, keys::TOPICS) => {
+            topics(plant, &stored.value)
+        }
         (
             Plant::TenantLimitRaised
             | Plant::TopicLimitRaised
@@ -131,7 +133,8 @@ fn topics(plant: Plant, value: &Bytes) -> Option<Bytes> {
         match (plant, document.replication.as_mut()) {
             (Plant::AttemptsRaised, _) => document.max_attempts += 1,
             (Plant::QuorumLowered, Some(replication)) => replication.quorum = 1,
-            (Plant::QuorumLowered, None) => {}
+            (Plant::VerifierForgotten, Some(replication)) => replication.verifier.clear(),
+            (Plant::QuorumLowered | Plant::VerifierForgotten, None) => {}
             (_, _) => document.crash_limit += 1,
         }
     }

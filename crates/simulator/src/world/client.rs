@@ -184,7 +184,7 @@ fn avoided(chaos: &Chaos) -> BTreeMap<String, String> {
 }
 
 fn wish(world: &World, tenant: &str, name: &str) -> Wish {
-    const TOPICS: [&str; 24] = [
+    const TOPICS: [&str; 26] = [
         "native",
         "native",
         "native",
@@ -209,9 +209,11 @@ fn wish(world: &World, tenant: &str, name: &str) -> Wish {
         "latest",
         "agreed",
         "agreed",
+        "proved",
+        "proved",
     ];
     let chaos = &world.chaos;
-    let topic = TOPICS[usize::try_from(chaos.below(24)).unwrap_or(0)];
+    let topic = TOPICS[usize::try_from(chaos.below(26)).unwrap_or(0)];
     let job_id = format!("{name}-{topic}");
     let key = if topic == "native" && chaos.chance(200) { format!("key-{}", chaos.below(3)) } else { String::new() };
     let deadline_ms = if chaos.chance(80) { 1_000 + i64::try_from(chaos.below(4_000)).unwrap_or(0) } else { 0 };

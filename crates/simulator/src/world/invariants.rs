@@ -219,7 +219,7 @@ fn dead_letters(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec
     for (id, job) in records {
         let admitted = job.created != job.updated || job.attempt > 0 || !job.from_bus;
         let dead_now = matches!(job.state.tag(), JobState::Failed | JobState::Timeout);
-        let should = admitted && dead_now && job.replica == 0 && !world.monitor.has_discarded(id);
+        let should = admitted && dead_now && !job.is_part() && !world.monitor.has_discarded(id);
         if should != dead.contains(id) {
             broken.push(format!("{id}: state {}, dead letter: {}", job.state.tag().short_name(), dead.contains(id)));
         }
@@ -290,10 +290,14 @@ fn quarantine(records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
     }
 }
 
-/// Where two must agree, no lie counts; and with the job its replicas end.
+/// Where two must agree, or somebody checks, no lie counts.
 fn quorums(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec<String>) {
-    for (id, job) in records.iter().filter(|(_, job)| job.topic == rules::AGREED && job.replica == 0) {
-        let replicas: Vec<&Job> = records.values().filter(|other| other.parent_job_id == *id && other.replica > 0).collect();
+    let least = |job: &Job| match job.topic.as_str() {
+        rules::AGREED if !job.is_part() => Some(2),
+        rules::PROVED if !job.is_part() => Some(1),
+        _ => None,
+    };
+    for (id, job, least) in records.iter().filter_map(|(id, job)| Some((id, job, least(job)?))) {
         if job.end().is_none_or(|end| end.outcome != Outcome::Succeeded) {
             continue;
         }
@@ -302,9 +306,13 @@ fn quorums(world: &World, records: &BTreeMap<String, Job>, broken: &mut Vec<Stri
         if result != Some(Content::Text(Bytes::from_static(worker::DONE))) {
             broken.push(format!("{id} has succeeded with {result:?}"));
         }
-        let agree = replicas.iter().filter(|replica| replica.end().is_some_and(|end| end.outcome == Outcome::Succeeded)).count();
-        if agree < 2 {
-            broken.push(format!("{id} has succeeded with the results of {agree} replicas"));
+        let parts = records.values().filter(|other| other.parent_job_id == *id && other.is_part());
+        let (checks, replicas): (Vec<&Job>, Vec<&Job>) = parts
+            .filter(|part| part.end().is_some_and(|end| end.outcome == Outcome::Succeeded))
+            .partition(|part| part.verifies > 0);
+        if replicas.len() < least || (job.topic == rules::PROVED && checks.is_empty()) {
+            let (replicas, checks) = (replicas.len(), checks.len());
+            broken.push(format!("{id} has succeeded with {replicas} results, of which {checks} were checked"));
         }
     }
 }

@@ -70,8 +70,8 @@ struct Seen {
     filled: BTreeSet<String>,
     /// Jobs that were dispatched in the present call, and when.
     went: Vec<(Job, Timestamp)>,
-    /// Replicas that were dispatched in the present call.
-    replicas_sent: Vec<String>,
+    /// Replicas, and what checks them, that were dispatched in the present call.
+    parts_sent: Vec<String>,
     /// Cursors of the log of jobs that were told.
     told: BTreeSet<String>,
     /// Jobs whose end, or whose death, was told on CAP's subjects.

@@ -16,7 +16,9 @@ pub(crate) const POOL: &str = "default";
 
 /// The topic whose results two workers must agree on.
 pub(crate) const AGREED: &str = "job.agreed";
-const REPLICATION: Replication = Replication { quorum: 2, replicas_max: 4, compare: Comparison::Exact as i32, trust: None };
+/// The topic whose results are checked before they count, and the one whose jobs check them.
+pub(crate) const PROVED: &str = "job.proved";
+pub(crate) const CHECK: &str = "job.check";
 
 /// The topic documents.
 pub(crate) fn topics() -> Vec<TopicDocument> {
@@ -44,7 +46,9 @@ pub(crate) fn topics() -> Vec<TopicDocument> {
         TopicDocument { heartbeat_timeout_ms: 1_500, max_attempts: 3, ..document("job.mute") },
         TopicDocument { crash_limit: CRASH_LIMIT, ..document("job.poison") },
         // Two workers are all there are: a replica that nobody may have is given up.
-        TopicDocument { replication: Some(REPLICATION), schedule_to_start_ms: 4_000, ..document(AGREED) },
+        TopicDocument { replication: replication(2, ""), schedule_to_start_ms: 4_000, ..document(AGREED) },
+        TopicDocument { replication: replication(1, CHECK), schedule_to_start_ms: 4_000, ..document(PROVED) },
+        document(CHECK),
         document("job.single"),
         document("job.latest"),
         document("job.denied"),
@@ -53,6 +57,11 @@ pub(crate) fn topics() -> Vec<TopicDocument> {
         document("job.announced"),
         document("job.silent"),
     ]
+}
+
+fn replication(quorum: u32, verifier: &str) -> Option<Replication> {
+    let compare = Comparison::Exact.into();
+    Some(Replication { quorum, replicas_max: 4, compare, trust: None, verifier: verifier.to_owned() })
 }
 
 /// The bounds of tenants and topics.

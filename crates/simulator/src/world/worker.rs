@@ -18,6 +18,7 @@ use busbar_protocol::ports::{Bus as _, Clock as _, Headers, INCARNATION, Message
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 use super::{World, judge, rules, workflows};
 use crate::model_bus::ModelClient;
@@ -29,7 +30,7 @@ const LIAR: &str = "native-1";
 /// What an honest worker gives.
 pub(crate) const DONE: &[u8] = b"\"done\"";
 /// What native workers serve.
-const SERVED: [&str; 11] = [
+const SERVED: [&str; 13] = [
     "job.native",
     "job.fragile",
     "job.slow",
@@ -41,6 +42,8 @@ const SERVED: [&str; 11] = [
     "job.throttled",
     "job.approval",
     rules::AGREED,
+    rules::PROVED,
+    rules::CHECK,
 ];
 const CAPACITY: u32 = 2;
 const PREFETCH: u32 = 2;
@@ -500,13 +503,40 @@ impl Execution {
         self.carried.clone().or(stored)
     }
 
+    /// What a verifier says of the result that it was given: it knows a lie when it sees one.
+    fn judgement(&self, input: Option<&[u8]>) -> Bytes {
+        let given: Value = input.map(|input| serde_json::from_slice(input).unwrap_or_default()).unwrap_or_default();
+        let replica = given["artifact"].as_str().unwrap_or_default();
+        let key = self.world.job(replica).and_then(|job| Some(job.end()?.result.as_ref()?.pointer.clone())).unwrap_or_default();
+        let key = key.trim_start_matches("redis://").to_owned();
+        let result = match self.world.store.contents(&key).into_iter().find(|(there, _, _)| *there == key) {
+            Some((_, Content::Text(result), _)) => result,
+            _ => {
+                self.world.breaks(format!("{} is to check {replica}, which has no result", self.attempt.0));
+                Bytes::new()
+            }
+        };
+        let proves = self.world.chaos.chance(300);
+        let verdict = if result != DONE {
+            "wrong"
+        } else if proves {
+            "proven"
+        } else {
+            "plausible"
+        };
+        json!({"verdict": verdict, "canonical": "done"}).to_string().into()
+    }
+
     /// What a job gives: that of a run follows from its input.
     fn output(&self, input: Option<&[u8]>) -> Bytes {
         let (job, attempt) = &self.attempt;
-        if self.request.topic == rules::AGREED {
+        let lies = || self.worker == LIAR && self.world.chaos.chance(300);
+        match self.request.topic.as_str() {
             // No two lies are the same: nobody agrees with a liar.
-            let lies = self.worker == LIAR && self.world.chaos.chance(300);
-            return if lies { format!("\"{job}/{attempt} is a lie\"").into() } else { Bytes::from_static(DONE) };
+            rules::AGREED | rules::PROVED if lies() => return format!("\"{job}/{attempt} is a lie\"").into(),
+            rules::AGREED | rules::PROVED => return Bytes::from_static(DONE),
+            rules::CHECK => return self.judgement(input),
+            _ => {}
         }
         if self.request.workflow_id.is_empty() {
             return format!("\"{job} {attempt} {}\"", self.world.chaos.below(1 << 30)).into();

@@ -55,6 +55,8 @@ pub(crate) enum GuestError {
     NotOdd { index: usize },
     #[error("input: unknown task_type '{0}'")]
     UnknownType(String),
+    #[error("the result that is to be checked: {0}")]
+    Artifact(io::Error),
     #[error("output: {0}")]
     Output(serde_json::Error),
     #[error("stdout: {0}")]

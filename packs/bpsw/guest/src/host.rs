@@ -1,7 +1,13 @@
-//! What the host offers besides stdio: progress and checkpoints. Natively there is no host, and nothing is told or kept.
+//! What the host offers besides stdio: artifacts, progress and checkpoints. Natively there is no host, and nothing is told or kept.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::failure::INPUT_BYTES_MAX;
 
 /// The largest checkpoint that a host takes, in bytes.
 const CHECKPOINT_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +46,13 @@ fn hand_over(bytes: &[u8]) {
 
 #[cfg(not(target_arch = "wasm32"))]
 fn hand_over(_bytes: &[u8]) {}
+
+/// The content of an artifact that the input names. What is longer than any input is cut: nobody reads it.
+pub(crate) fn read_artifact(id: &str) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(Path::new("/in").join(id))?.take(INPUT_BYTES_MAX + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
 
 /// The last checkpoint of an earlier attempt of this job. One that cannot be read is as good as none, and is said to be so.
 pub(crate) fn last_checkpoint<T: DeserializeOwned>() -> Option<T> {

@@ -5,6 +5,7 @@
 //!                     ├► families       chernick, pomerance_lite           ─┤
 //!                     ├► constructions  pomerance_modular, lambda_plus_one ─┼─► stdout        any error: one line on stderr, exit 1
 //!                     ├► opinions       judge, verify                      ─┤
+//!                     ├► checks         none: a result of somebody else     ─┤
 //!                     └► parts          split                              ─┘
 //!                            ╰─► busbar.progress, busbar.checkpoint
 //! ```
@@ -15,10 +16,12 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::failure::{GuestError, INPUT_BYTES_MAX};
 
 mod certificates;
+mod checks;
 mod constructions;
 mod failure;
 mod families;
@@ -31,6 +34,13 @@ mod ranges;
 #[derive(Debug, Deserialize)]
 struct Kind {
     task_type: String,
+}
+
+/// What only the scheduler writes, for a verifier: the name of a result.
+#[derive(Debug, Deserialize)]
+struct OfVerifier {
+    #[serde(rename = "artifact")]
+    _artifact: IgnoredAny,
 }
 
 fn main() -> ExitCode {
@@ -49,19 +59,26 @@ fn run(stdin: impl Read, mut stdout: impl Write) -> Result<(), GuestError> {
     if text.len() as u64 > INPUT_BYTES_MAX {
         return Err(GuestError::TooLong);
     }
-    let Kind { task_type } = serde_json::from_slice(&text).map_err(GuestError::Input)?;
-    let json = match task_type.as_str() {
-        "main_odds" | "large_numbers" => ranges::search(&text),
-        "chernick" => families::chernick(&text),
-        "pomerance_lite" => families::pomerance_lite(&text),
-        "pomerance_modular" => constructions::pomerance_modular(&text),
-        "lambda_plus_one" => constructions::lambda_plus_one(&text),
-        "judge" => opinions::judgements(&text),
-        "verify" => opinions::verified(&text),
-        "split" => parts::split_range(&text),
-        _ => Err(GuestError::UnknownType(task_type)),
+    let json = match serde_json::from_slice::<OfVerifier>(&text) {
+        Ok(_) => checks::checked(&text, host::read_artifact),
+        Err(_) => task(&text),
     }?;
     stdout.write_all(&json).and_then(|()| stdout.flush()).map_err(GuestError::Write)
+}
+
+fn task(text: &[u8]) -> Result<Vec<u8>, GuestError> {
+    let Kind { task_type } = serde_json::from_slice(text).map_err(GuestError::Input)?;
+    match task_type.as_str() {
+        "main_odds" | "large_numbers" => ranges::search(text),
+        "chernick" => families::chernick(text),
+        "pomerance_lite" => families::pomerance_lite(text),
+        "pomerance_modular" => constructions::pomerance_modular(text),
+        "lambda_plus_one" => constructions::lambda_plus_one(text),
+        "judge" => opinions::judgements(text),
+        "verify" => opinions::verified(text),
+        "split" => parts::split_range(text),
+        _ => Err(GuestError::UnknownType(task_type)),
+    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,8 @@ pub(crate) fn verified(text: &[u8]) -> Result<Vec<u8>, GuestError> {
     serde_json::to_vec(&VerifyOutput { task_type: "verify", confirmed, refused }).map_err(GuestError::Output)
 }
 
-fn check(claim: &Claim) -> Result<(), String> {
+/// Whether a claim holds; if not, why.
+pub(crate) fn check(claim: &Claim) -> Result<(), String> {
     let (number, certificate) = claim.parse().map_err(|error| format!("a number of it {error}"))?;
     if !is_odd_above_one(&number) {
         return Err("it is even, or below 3".to_owned());

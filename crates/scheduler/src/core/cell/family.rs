@@ -97,7 +97,6 @@ impl Cell {
         }
     }
 
-    /// A job is over, and with it the work of its children.
     /// The children of a job that are in memory.
     pub(super) fn children_of(&self, id: &JobId) -> impl Iterator<Item = &Job> {
         self.family.children.get(id.as_str()).into_iter().flatten().filter_map(|child| self.job(child))

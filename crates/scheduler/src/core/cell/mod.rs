@@ -8,7 +8,8 @@
 //! - `placing`: who goes next, and what opens gates again;
 //! - `hearing`: what workers say and do not say;
 //! - `family`: jobs that end with their parents;
-//! - `replicating`: jobs whose result several workers must come to;
+//! - `replicating`: jobs whose result several workers must come to; `judging`: what these have come to; `verifying`: results that are
+//!   checked before they count;
 //! - `holding`: pauses and drains;
 //! - `writing`: what must be committed, and what follows once it is durable;
 //! - `shelving`: which jobs are in memory, and which only in the store;
@@ -19,10 +20,12 @@ mod explain;
 mod family;
 mod hearing;
 mod holding;
+mod judging;
 mod loading;
 mod placing;
 mod replicating;
 mod shelving;
+mod verifying;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,8 +57,9 @@ use placing::Alarm;
 use replicating::Replication;
 
 pub use loading::{Loaded, Read};
-pub use replicating::{Delivered, Owners, Standing, replica_id};
+pub use replicating::{Delivered, Owners, Siblings, Standing, UnreadGroup, replica_id, verification_id};
 pub use shelving::{Known, Misread};
+pub use verifying::Unchecked;
 
 /// A worker's first sign of work is written with the next change, or after this time.
 const RUNNING_WRITTEN_AFTER: Duration = Duration::from_secs(1);
@@ -345,9 +349,9 @@ impl Cell {
     }
 
     /// The class of a job in this cell: where workers are bound to a tenant, jobs of different tenants go to different ones; and a
-    /// replica goes to somebody who is known.
+    /// replica, or what checks one, goes to somebody who is known.
     fn class_of(&self, class: Arc<Class>, job: &Job, tenant: &Arc<str>) -> Arc<Class> {
-        let known_only = job.is_replicated() || job.replica > 0;
+        let known_only = job.is_replicated() || job.is_part();
         if self.bindings.is_empty() && !known_only {
             return class;
         }

@@ -72,7 +72,7 @@ impl Cell {
         // Two replicas may be next at the same time, and only one of them can go to one owner's workers.
         if self.is_taken(job, &worker_id) {
             self.give_back(charge);
-            self.sort_replica(id, now);
+            self.sort_part(id, now);
         } else if self.apply(id, &Event::Placed { worker_id, kind, incarnation }, now).is_err() {
             self.give_back(charge);
         }

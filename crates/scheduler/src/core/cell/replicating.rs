@@ -7,15 +7,15 @@
 //!  <job>.r2                           └──▶ SCHEDULED ─▶ DISPATCHED ─▶ SUCCEEDED ─┘
 //! ```
 //!
-//! A replica is a job like any other, but that it goes to nobody on whose account another one of its group has spoken or works.
+//! A replica is a job like any other, but that it goes to nobody on whose account another one of its group has spoken or works. Where
+//! the topic has a verifier, a result counts only when that has said what it is worth: `verifying`.
 //! What a group has come to is never kept: it follows from the records of its replicas, whose names are known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use busbar_protocol::busbar::{JobPlan, JobState, QuorumCredits, Vote};
+use busbar_protocol::busbar::{JobPlan, JobState, QuorumCredits};
 use busbar_protocol::cap::JobRequest;
-use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
@@ -23,19 +23,19 @@ use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::Unit;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
-use busbar_rules::replication::Terms;
 
 use super::super::commit::{self, Birth};
-use super::super::job::{End, Job, Outcome, ResultPlace, Source, State};
+use super::super::job::{End, Job, Outcome, State};
 use super::super::line::{Class, Line};
 use super::super::quorum::compare;
-use super::super::quorum::credit::{Credit, Outcome as Shown};
+use super::super::quorum::credit::Outcome as Shown;
 use super::super::quorum::credits::Credits;
 use super::super::quorum::draw::Secret;
-use super::super::quorum::vote::{self, Verdict, Voice, Word};
-use super::super::transition::{Event, Settled};
+use super::super::quorum::vote::Word;
+use super::super::transition::Event;
 use super::Cell;
 use super::placing::Alarm;
+use super::verifying::Check;
 
 /// How many jobs have their replicas out at most: where only few owners are there, every job could have one replica that is done and
 /// one that nobody may have, and all of these are in memory.
@@ -47,19 +47,21 @@ pub type Owners = BTreeMap<String, String>;
 /// Which replicas there are, and what they have said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replication {
-    groups: BTreeMap<JobId, Group>,
+    pub(super) groups: BTreeMap<JobId, Group>,
     /// Jobs of whose replicas something was heard since they were judged last.
-    heard: BTreeSet<JobId>,
+    pub(super) heard: BTreeSet<JobId>,
     /// Replicas that must be written.
     births: Vec<Delivered>,
+    /// Results that must be checked: of which job, and of which of its replicas.
+    pub(super) unchecked: Vec<(JobId, u32)>,
     /// Jobs whose replicas must be read from the store.
     unread: BTreeSet<JobId>,
     owners: Owners,
-    credits: Credits,
+    pub(super) credits: Credits,
     credits_revision: u64,
-    secret: Secret,
+    pub(super) secret: Secret,
     /// What jobs have shown of owners, until their ends are durable.
-    shown: BTreeMap<JobId, Vec<(String, Shown)>>,
+    pub(super) shown: BTreeMap<JobId, Vec<(String, Shown)>>,
 }
 
 /// What is known from the store when a cell begins.
@@ -75,21 +77,24 @@ pub struct Standing {
 
 /// The replicas of one job.
 #[derive(Clone, Debug)]
-struct Group {
+pub(super) struct Group {
     /// What placement must know of the job.
     class: Arc<Class>,
-    replicas: BTreeMap<u32, Replica>,
+    pub(super) replicas: BTreeMap<u32, Replica>,
     /// All of them are known here.
-    is_whole: bool,
+    pub(super) is_whole: bool,
+    /// What they say counts when it was checked.
+    pub(super) is_checked: bool,
 }
 
 /// What is known of a replica.
 #[derive(Clone, Debug, Default)]
-struct Replica {
+pub(super) struct Replica {
     /// Who has it, or had it when it ended; empty where nobody does.
-    worker_id: String,
+    pub(super) worker_id: String,
     /// How it ended, once that is durable.
-    end: Option<End>,
+    pub(super) end: Option<End>,
+    pub(super) check: Check,
 }
 
 /// A replica that is on its way into the store: once its unit is committed, [`Cell::insert`] takes it in.
@@ -104,14 +109,28 @@ pub struct Delivered {
 }
 
 impl Replica {
-    fn word(&self) -> Word {
+    fn word(&self, is_checked: bool) -> Word {
         let Some(end) = &self.end else { return Word::Awaited };
         match end.outcome {
+            Outcome::Succeeded if is_checked => self.check.word(compare::digest_of(end.result.as_ref())),
             Outcome::Succeeded => Word::Said(compare::digest_of(end.result.as_ref())),
             // An end that we decided ourselves says nothing about the job.
             Outcome::Failed if !end.decided_here => Word::Failed { code: end.code.clone() },
             Outcome::Failed | Outcome::Cancelled | Outcome::Denied | Outcome::Timeout => Word::Lost,
         }
+    }
+
+    /// It was read, or has changed; what ended stays so.
+    fn update(&mut self, seen: Self) {
+        if self.end.is_none() {
+            *self = Self { check: std::mem::take(&mut self.check), ..seen };
+        }
+    }
+}
+
+impl Group {
+    pub(super) fn words(&self) -> impl Iterator<Item = (u32, &Replica, Word)> {
+        self.replicas.iter().map(|(number, replica)| (*number, replica, replica.word(self.is_checked)))
     }
 }
 
@@ -133,27 +152,37 @@ impl Cell {
         self.replication.owners = owners;
     }
 
-    /// Jobs whose replicas must be read before anything can be said of them, with the most that each may have.
-    pub fn take_unread_groups(&mut self) -> Vec<(JobId, u32)> {
+    /// Jobs whose replicas must be read before anything can be said of them.
+    pub fn take_unread_groups(&mut self) -> Vec<UnreadGroup> {
         let unread = std::mem::take(&mut self.replication.unread);
-        let most = |job: &Job| job.plan.replication.map_or(0, |replication| replication.replicas_max);
-        unread.into_iter().filter_map(|id| self.job(&id).map(most).map(|most| (id, most))).collect()
+        let group = |parent: JobId| {
+            let replicas_max = replicas_max(self.job(&parent)?);
+            let is_checked = self.replication.groups.get(&parent).is_some_and(|group| group.is_checked);
+            Some(UnreadGroup { parent, replicas_max, is_checked })
+        };
+        unread.into_iter().filter_map(group).collect()
     }
 
-    /// The replicas of a job were read: these are in the store, live or not.
-    pub fn replicas_read(&mut self, parent: &JobId, replicas: Vec<(u32, Option<Job>)>, now: Timestamp) {
+    /// The replicas of a job were read, and what checks their results: these are in the store, live or not.
+    pub fn replicas_read(&mut self, parent: &JobId, read: Siblings, now: Timestamp) {
         let Some(group) = self.replication.groups.get_mut(parent) else { return };
-        for (number, job) in replicas {
+        for (number, job) in read.replicas {
             // A stranger that has the name of a replica takes its place, and says nothing.
             let replica = job.filter(|job| job.replica == number && job.parent_job_id == parent.as_str());
             let read = replica.as_ref().map_or_else(stranger, seen);
             // What is live and in memory is newer there.
             let known = group.replicas.entry(number).or_default();
-            if known.end.is_none() && (read.end.is_some() || known.worker_id.is_empty()) {
-                *known = read;
+            if read.end.is_some() || known.worker_id.is_empty() {
+                known.update(read);
             }
         }
         group.is_whole = true;
+        for (number, job) in read.checks {
+            match job.filter(|job| job.verifies == number && job.parent_job_id == parent.as_str()) {
+                Some(job) => self.see_check(&job),
+                None => self.see_stranger(parent, number),
+            }
+        }
         self.replication.heard.insert(parent.clone());
         self.sort_anew(parent, now);
     }
@@ -188,28 +217,30 @@ impl Cell {
 
     /// Whether something was heard that has not been judged, or is to be read or written.
     pub(super) fn has_replication_work(&self) -> bool {
-        let Replication { heard, births, unread, .. } = &self.replication;
-        !heard.is_empty() || !births.is_empty() || !unread.is_empty()
+        let Replication { heard, births, unread, unchecked, .. } = &self.replication;
+        !heard.is_empty() || !births.is_empty() || !unread.is_empty() || !unchecked.is_empty()
     }
 
-    /// A job has come into the cell: it may have replicas, or be one.
+    /// A job has come into the cell: it may have replicas, or be one, or check one.
     pub(super) fn join_group(&mut self, id: &JobId, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
-        let (state, is_replica, class) = (&entry.job.state, entry.job.replica > 0, Arc::clone(&entry.line.class));
-        if let State::Replicated { .. } = state {
-            self.open_group(id, class, false);
+        if let State::Replicated { .. } = entry.job.state {
+            self.open_group(id, false);
             self.replication.unread.insert(id.clone());
-            let siblings: Vec<Job> = self.children_of(id).filter(|child| child.replica > 0).cloned().collect();
-            siblings.iter().for_each(|sibling| self.see_replica(sibling));
-        } else if is_replica {
+            let parts: Vec<Job> = self.children_of(id).filter(|child| child.is_part()).cloned().collect();
+            parts.iter().for_each(|part| self.see_part(part));
+        } else if entry.job.is_part() {
             let job = entry.job.clone();
-            self.see_replica(&job);
-            self.sort_replica(id, now);
+            self.see_part(&job);
+            self.sort_part(id, now);
         }
     }
 
-    fn open_group(&mut self, id: &JobId, class: Arc<Class>, is_whole: bool) {
-        self.replication.groups.insert(id.clone(), Group { class, replicas: BTreeMap::new(), is_whole });
+    fn open_group(&mut self, id: &JobId, is_whole: bool) {
+        let Some(entry) = self.jobs.get(id) else { return };
+        let is_checked = entry.job.plan.replication.as_ref().is_some_and(|replication| !replication.verifier.is_empty());
+        let group = Group { class: Arc::clone(&entry.line.class), replicas: BTreeMap::new(), is_whole, is_checked };
+        self.replication.groups.insert(id.clone(), group);
     }
 
     /// It is a job's turn, and a worker has room for a replica.
@@ -219,9 +250,7 @@ impl Cell {
         }
         // Nobody is sent the job itself.
         self.inputs.take(id);
-        let Some(entry) = self.jobs.get(id) else { return false };
-        let class = Arc::clone(&entry.line.class);
-        self.open_group(id, class, true);
+        self.open_group(id, true);
         self.replication.heard.insert(id.clone());
         true
     }
@@ -232,7 +261,7 @@ impl Cell {
         let Some(entry) = self.jobs.get(id) else { return };
         let job = &entry.job;
         if let Some(parent) = parent_of(job) {
-            if job.end().is_none() && job.hold().is_some() != before.hold().is_some() {
+            if job.replica > 0 && job.end().is_none() && job.hold().is_some() != before.hold().is_some() {
                 let replica = job.clone();
                 self.see_replica(&replica);
                 self.replication.heard.insert(parent.clone());
@@ -248,71 +277,72 @@ impl Cell {
         }
     }
 
-    /// A replica's end is durable.
-    pub(super) fn replica_ended(&mut self, job: &Job) {
+    /// The end of a replica, or of what checks one, is durable.
+    pub(super) fn part_ended(&mut self, job: &Job) {
         if let Some(parent) = parent_of(job) {
-            self.see_replica(job);
+            self.see_part(job);
             self.replication.heard.insert(parent);
         }
     }
 
+    fn see_part(&mut self, job: &Job) {
+        if job.verifies > 0 { self.see_check(job) } else { self.see_replica(job) }
+    }
+
     fn see_replica(&mut self, job: &Job) {
         if let Some(group) = parent_of(job).and_then(|parent| self.replication.groups.get_mut(&parent)) {
-            let known = group.replicas.entry(job.replica).or_default();
-            if known.end.is_none() {
-                *known = seen(job);
-            }
+            group.replicas.entry(job.replica).or_default().update(seen(job));
         }
     }
 
-    /// Whether a replica can line up: where the others of its group are is known.
+    /// Whether a job can line up: where the others of its group are is known, if it is in one.
     pub(super) fn knows_siblings(&self, job: &Job) -> bool {
-        job.replica == 0 || self.group_of(job).is_some_and(|group| group.is_whole)
+        !job.is_part() || self.group_of(job).is_some_and(|group| group.is_whole)
     }
 
-    fn group_of(&self, replica: &Job) -> Option<&Group> {
-        self.replication.groups.get(&parent_of(replica)?)
+    fn group_of(&self, part: &Job) -> Option<&Group> {
+        self.replication.groups.get(&parent_of(part)?)
     }
 
-    /// Whether a replica must not go to a worker: another one of its group is, or was, with somebody of the same owner.
+    /// Whether a job must not go to a worker: another one of its group is, or was, with somebody of the same owner, or it checks what
+    /// such a one has said.
     pub(super) fn is_taken(&self, job: &Job, worker_id: &str) -> bool {
         let owner = self.owner_of(worker_id);
         let is_theirs = |sibling: &Replica| self.owner_of(&sibling.worker_id) == owner;
-        job.replica > 0 && (self.is_barred(job, owner) || self.siblings_of(job).any(is_theirs))
+        job.is_part() && (self.is_barred(job, owner) || self.siblings_of(job).any(is_theirs))
     }
 
     /// Whether an owner was found wrong too often to work on a job's topic.
     fn is_barred(&self, job: &Job, owner: &str) -> bool {
-        let has_trust = job.plan.replication.is_some_and(|replication| replication.trust.is_some());
+        let has_trust = job.plan.replication.as_ref().is_some_and(|replication| replication.trust.is_some());
         has_trust && self.replication.credits.of(&job.topic, owner).is_barred()
     }
 
-    /// The other replicas of a group that somebody has, or has spoken of.
+    /// The replicas to whose owners a job must not go: of a replica, the others of its group that somebody has, or has spoken of; of what
+    /// checks a result, the one that has said it.
     fn siblings_of(&self, job: &Job) -> impl Iterator<Item = &Replica> {
-        let number = job.replica;
-        let others = self.group_of(job).into_iter().flat_map(|group| &group.replicas).filter(move |(other, _)| **other != number);
-        others.map(|(_, replica)| replica).filter(|replica| !replica.worker_id.is_empty() && replica.word() != Word::Lost)
+        let (replica, verifies) = (job.replica, job.verifies);
+        let is_other = move |number: u32| if verifies > 0 { number == verifies } else { number != replica };
+        let others =
+            self.group_of(job).into_iter().flat_map(|group| &group.replicas).filter(move |(number, _)| is_other(**number));
+        // Whoever has spoken has spoken, whatever a check has made of it.
+        others.map(|(_, replica)| replica).filter(|replica| !replica.worker_id.is_empty() && replica.word(false) != Word::Lost)
     }
 
     /// On whose account a worker speaks: its own, where nothing else is known.
-    fn owner_of<'a>(&'a self, worker_id: &'a str) -> &'a str {
+    pub(super) fn owner_of<'a>(&'a self, worker_id: &'a str) -> &'a str {
         self.replication.owners.get(worker_id).map_or(worker_id, String::as_str)
     }
 
-    /// The replicas of a job that wait are sorted anew, by where the others are by now.
+    /// The parts of a job that wait are sorted anew, by where the others are by now.
     fn sort_anew(&mut self, parent: &JobId, now: Timestamp) {
-        let Some(group) = self.replication.groups.get(parent) else { return };
-        let ids: Vec<JobId> = group.replicas.keys().filter_map(|number| replica_id(parent, *number)).collect();
-        for id in ids {
-            let waits = self.job(&id).is_some_and(|job| matches!(job.state, State::Scheduled { .. }));
-            if waits {
-                self.sort_replica(&id, now);
-            }
-        }
+        let waits = |part: &&Job| part.is_part() && matches!(part.state, State::Scheduled { .. });
+        let waiting: Vec<JobId> = self.children_of(parent).filter(waits).map(|part| part.id.clone()).collect();
+        waiting.iter().for_each(|id| self.sort_part(id, now));
     }
 
-    /// Puts a replica into the class of those that may go where it may go.
-    pub(super) fn sort_replica(&mut self, id: &JobId, now: Timestamp) {
+    /// Puts a replica, or what checks one, into the class of those that may go where it may go.
+    pub(super) fn sort_part(&mut self, id: &JobId, now: Timestamp) {
         let Some(entry) = self.jobs.get(id) else { return };
         let Some(group) = self.group_of(&entry.job) else { return };
         let owners: BTreeSet<&str> = self.siblings_of(&entry.job).map(|sibling| self.owner_of(&sibling.worker_id)).collect();
@@ -321,8 +351,10 @@ impl Cell {
             owners.contains(owner) || self.is_barred(&entry.job, owner)
         };
         let taken = self.workers.iter().map(|(worker, _)| worker).filter(is_taken);
-        let excluded: BTreeSet<String> = group.class.excluded.iter().chain(taken).cloned().collect();
-        let class = Class { excluded, ..(*group.class).clone() };
+        // Whom a replica's siblings keep away may change; whose result is checked does not.
+        let base = if entry.job.verifies > 0 { &entry.line.class } else { &group.class };
+        let excluded: BTreeSet<String> = base.excluded.iter().chain(taken).cloned().collect();
+        let class = Class { excluded, ..(**base).clone() };
         if *entry.line.class != class {
             let line = Line { class: Arc::new(class), rank: entry.line.rank, tenant: Arc::clone(&entry.line.tenant) };
             self.leave_line(id, now);
@@ -334,48 +366,9 @@ impl Cell {
         self.reindex(id, now);
     }
 
-    /// Judges all jobs of whose replicas something was heard.
-    pub(super) fn judge_replicas(&mut self, now: Timestamp) {
-        for id in std::mem::take(&mut self.replication.heard) {
-            let Some(group) = self.replication.groups.get(&id).filter(|group| group.is_whole) else { continue };
-            let Some(job) = self.job(&id) else { continue };
-            let Some(replication) = &job.plan.replication else { continue };
-            let voices = self.voices(group);
-            if let Some(denied) = denial(group) {
-                let settled = settled(voices, Outcome::Denied, (denied.code.clone(), denied.message.clone()), &[]);
-                let _ = self.apply(&id, &Event::Settled(settled), now);
-                continue;
-            }
-            let terms = Terms::from(replication);
-            let credit = |owner: &str| -> Credit { self.replication.credits.of(&job.topic, owner) };
-            let audited = terms.trust.as_ref().is_some_and(|trust| self.replication.secret.audits(&id, trust.audit_share));
-            let verdict = vote::judge(&terms, &voices, &credit, audited);
-            let shown = vote::outcomes(&terms, &voices, &credit, &verdict);
-            match verdict {
-                Verdict::Wait => {}
-                Verdict::Ask { more } => self.make_replicas(&id, more, now),
-                verdict => {
-                    let settled = self.settle(&id, verdict, voices);
-                    self.replication.shown.extend((!shown.is_empty()).then(|| (id.clone(), shown)));
-                    let _ = self.apply(&id, &Event::Settled(settled), now);
-                }
-            }
-        }
-    }
-
-    fn voices(&self, group: &Group) -> Vec<Voice> {
-        let voice = |(number, replica): (&u32, &Replica)| Voice {
-            replica: *number,
-            worker_id: replica.worker_id.clone(),
-            owner: self.owner_of(&replica.worker_id).to_owned(),
-            word: replica.word(),
-        };
-        group.replicas.iter().map(voice).collect()
-    }
-
-    fn make_replicas(&mut self, parent: &JobId, more: u32, now: Timestamp) {
+    pub(super) fn make_replicas(&mut self, parent: &JobId, more: u32, now: Timestamp) {
         let Some(job) = self.job(parent).cloned() else { return };
-        let most = job.plan.replication.map_or(0, |replication| replication.replicas_max);
+        let most = replicas_max(&job);
         for _ in 0..more {
             let Some(group) = self.replication.groups.get_mut(parent) else { return };
             // Whoever gets a replica must not see in its name whether there are others.
@@ -390,64 +383,43 @@ impl Cell {
             self.replication.births.push(Delivered { job, class, unit });
         }
     }
-
-    /// How a job ends whose replicas have come to something.
-    fn settle(&self, id: &JobId, verdict: Verdict, voices: Vec<Voice>) -> Settled {
-        let end_of = |number| {
-            let group = self.replication.groups.get(id);
-            group.and_then(|group| group.replicas.get(&number)).and_then(|replica| replica.end.clone())
-        };
-        match verdict {
-            Verdict::Accept { replica, .. } => {
-                let end = end_of(replica);
-                let result = end.as_ref().and_then(|end| end.result.clone()).map(|place| self.own(id, place));
-                let agreed = end.as_ref().map(|end| compare::digest_of(end.result.as_ref()));
-                let agreed = agreed.as_ref().map_or(&[][..], |digest| &digest[..]);
-                let settled = settled(voices, Outcome::Succeeded, Default::default(), agreed);
-                let (worker_id, execution_ms) = end.map(|end| (end.worker_id, end.execution_ms)).unwrap_or_default();
-                Settled { result, worker_id, execution_ms, ..settled }
-            }
-            Verdict::Fail { replica, code } => {
-                let message = end_of(replica).map(|end| end.message).unwrap_or_default();
-                settled(voices, Outcome::Failed, (code, message), &[])
-            }
-            Verdict::Split | Verdict::Wait | Verdict::Ask { .. } => {
-                let why = (Code::QuorumNotReached.to_string(), split(&voices));
-                settled(voices, Outcome::Failed, why, &[])
-            }
-        }
-    }
-
-    /// A replica's result under the name of the job itself.
-    fn own(&self, id: &JobId, place: ResultPlace) -> ResultPlace {
-        let attempt = self.job(id).map_or(0, |job| job.attempt);
-        let place = ResultPlace { compared: bytes::Bytes::new(), ..place };
-        match Pointer::parse(&place.pointer) {
-            Ok(Pointer::Redis(key)) => ResultPlace { source: Source::Key(key), ..place }.of_attempt(id, attempt),
-            Ok(Pointer::Blob(_)) | Err(_) => place,
-        }
-    }
-
-    /// What the replicas of a job have said so far, in words; none where it has no replicas.
-    pub(super) fn tell_replicas(&self, id: &JobId) -> Option<String> {
-        let group = self.replication.groups.get(id)?;
-        let told = |(number, replica): (&u32, &Replica)| {
-            let at = if replica.worker_id.is_empty() { "nobody yet".to_owned() } else { replica.worker_id.clone() };
-            let word = match replica.word() {
-                Word::Awaited => "awaited".to_owned(),
-                Word::Said(digest) => format!("said {}", busbar_protocol::hex::encode(&digest[..4])),
-                Word::Failed { code } => format!("failed: {code}"),
-                Word::Lost => "ended without a word".to_owned(),
-            };
-            format!("r{number} with {at}: {word}")
-        };
-        Some(group.replicas.iter().map(told).collect::<Vec<_>>().join("; "))
-    }
 }
 
-/// The job of which this one is a replica, if it is one.
-fn parent_of(job: &Job) -> Option<JobId> {
-    if job.replica == 0 { None } else { JobId::parse(job.parent_job_id.clone()).ok() }
+/// The job of which this one is a replica, or checks one, if it does.
+pub(super) fn parent_of(job: &Job) -> Option<JobId> {
+    if job.is_part() { JobId::parse(job.parent_job_id.clone()).ok() } else { None }
+}
+
+/// How many replicas a job may have.
+fn replicas_max(job: &Job) -> u32 {
+    job.plan.replication.as_ref().map_or(0, |replication| replication.replicas_max)
+}
+
+/// A job whose replicas must be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadGroup {
+    /// It.
+    pub parent: JobId,
+    /// How many replicas it may have.
+    pub replicas_max: u32,
+    /// Their results are checked.
+    pub is_checked: bool,
+}
+
+/// What stands in the store under the names that belong to a job with replicas: jobs by the number of the replica, none where it is no
+/// job that can be read.
+#[derive(Clone, Debug, Default)]
+pub struct Siblings {
+    /// Under the names of replicas.
+    pub replicas: Vec<(u32, Option<Job>)>,
+    /// Under the names of what checks their results.
+    pub checks: Vec<(u32, Option<Job>)>,
+}
+
+/// The name of what checks the result of a replica.
+#[must_use]
+pub fn verification_id(parent: &JobId, replica: u32) -> Option<JobId> {
+    JobId::parse(format!("{parent}.v{replica}")).ok()
 }
 
 /// The name of a replica.
@@ -491,7 +463,7 @@ fn replica(parent: &Job, id: JobId, number: u32, now: Timestamp) -> (Job, Option
 fn seen(job: &Job) -> Replica {
     let end = job.end().cloned();
     let worker_id = job.hold().map(|hold| hold.worker_id.clone()).or_else(|| end.as_ref().map(|end| end.worker_id.clone()));
-    Replica { worker_id: worker_id.unwrap_or_default(), end }
+    Replica { worker_id: worker_id.unwrap_or_default(), end, check: Check::Unasked }
 }
 
 /// What is known of a job that is no replica and has the name of one.
@@ -506,44 +478,5 @@ fn stranger() -> Replica {
         execution_ms: 0,
         decided_here: true,
     };
-    Replica { worker_id: String::new(), end: Some(end) }
-}
-
-/// The end of a replica that the policy has denied: what holds for it holds for the job.
-fn denial(group: &Group) -> Option<&End> {
-    group.replicas.values().filter_map(|replica| replica.end.as_ref()).find(|end| end.outcome == Outcome::Denied)
-}
-
-/// An end with what each replica said of it.
-fn settled(voices: Vec<Voice>, outcome: Outcome, (code, message): (String, String), agreed: &[u8]) -> Settled {
-    let vote = |voice: Voice| {
-        let (compared, error_code) = match voice.word {
-            Word::Said(digest) => (digest.to_vec(), String::new()),
-            Word::Failed { code } => (Vec::new(), code),
-            Word::Awaited | Word::Lost => (Vec::new(), String::new()),
-        };
-        let said = !compared.is_empty() && compared == agreed;
-        let failed = outcome == Outcome::Failed && !error_code.is_empty() && error_code == code;
-        Vote {
-            replica: voice.replica,
-            worker_id: voice.worker_id,
-            owner: voice.owner,
-            compared_sha256: compared.into(),
-            error_code,
-            agrees: said || failed,
-        }
-    };
-    let votes = voices.into_iter().map(vote).collect();
-    Settled { votes, outcome, code, message, result: None, worker_id: String::new(), execution_ms: 0 }
-}
-
-/// Why no quorum was reached.
-fn split(voices: &[Voice]) -> String {
-    let count = |is: fn(&Word) -> bool| voices.iter().filter(|voice| is(&voice.word)).count();
-    let results: BTreeSet<[u8; 32]> =
-        voices.iter().filter_map(|voice| if let Word::Said(digest) = &voice.word { Some(*digest) } else { None }).collect();
-    let [said, failed, lost] =
-        [count(|w| matches!(w, Word::Said(_))), count(|w| matches!(w, Word::Failed { .. })), count(|w| matches!(w, Word::Lost))];
-    let different = results.len();
-    format!("{said} replicas gave {different} different results, {failed} failed, {lost} gave no answer; too few agree")
+    Replica { end: Some(end), ..Replica::default() }
 }

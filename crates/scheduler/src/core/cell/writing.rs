@@ -61,7 +61,7 @@ impl Cell {
             self.roll.leave(entry.seat);
             self.flow.live(&entry.charge, entry.of_key(), false);
             self.leave_family(&entry.job);
-            self.replica_ended(&entry.job);
+            self.part_ended(&entry.job);
             self.learn(&entry.job, now);
         }
         if let Some(loading) = &mut self.loading {

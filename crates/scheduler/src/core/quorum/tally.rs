@@ -13,9 +13,9 @@ pub(super) enum Answer {
 impl Answer {
     pub(super) const fn of(word: &Word) -> Option<Self> {
         match word {
-            Word::Said(digest) => Some(Self::Result(*digest)),
+            Word::Said(digest) | Word::Proven(digest) => Some(Self::Result(*digest)),
             Word::Failed { .. } => Some(Self::Failure),
-            Word::Awaited | Word::Lost => None,
+            Word::Awaited | Word::Lost | Word::Disproven(_) => None,
         }
     }
 }

@@ -11,6 +11,10 @@ pub enum Word {
     Awaited,
     /// A result; this is the SHA-256 of its canonical form.
     Said([u8; 32]),
+    /// A result that shows by itself that it is right.
+    Proven([u8; 32]),
+    /// A result that is wrong, as the verifier has found.
+    Disproven([u8; 32]),
     /// A final failure that the worker told, with its code.
     Failed {
         /// Why, in the worker's words.
@@ -18,6 +22,17 @@ pub enum Word {
     },
     /// It ended without a word that counts: cancelled, timed out, worker lost or unreachable.
     Lost,
+}
+
+impl Word {
+    /// The digest of the result that was told, right or wrong.
+    #[must_use]
+    pub const fn digest(&self) -> Option<&[u8; 32]> {
+        match self {
+            Self::Said(digest) | Self::Proven(digest) | Self::Disproven(digest) => Some(digest),
+            Self::Awaited | Self::Failed { .. } | Self::Lost => None,
+        }
+    }
 }
 
 /// A replica, who has it, and what was said.
@@ -72,11 +87,17 @@ pub enum Verdict {
 /// - *by record*: nobody says otherwise, and one of them is trusted so much that it would be believed alone. An audited result
 ///   must be good enough without the best record, so that whoever has that is compared with somebody else.
 ///
+/// What is proven needs no voices, and what is disproven is none: proofs are above numbers and records.
+///
 /// That a job is audited does not show before its result would count without: whoever has it first has nobody to ask or to copy.
 ///
 /// Nobody can know who will get the next replica, so as long as nobody contradicts, one more is asked for at a time: as soon as it is
 /// placed, the next look shows whether its owner makes it enough. Failures are believed by a quorum only, never from one owner.
 pub fn judge(terms: &Terms, voices: &[Voice], credit: &dyn Fn(&str) -> Credit, audited: bool) -> Verdict {
+    if let Some(proven) = proven(voices) {
+        // Two results can be right, so that nobody dissents from a proof.
+        return Verdict::Accept { replica: proven.replica, dissenters: Vec::new() };
+    }
     match Poll::of(terms, voices, credit, false).judge() {
         accept @ Verdict::Accept { .. } if audited => match Poll::of(terms, voices, credit, true).judge() {
             // Nobody is left who could be asked, and nobody contradicts.
@@ -87,7 +108,8 @@ pub fn judge(terms: &Terms, voices: &[Voice], credit: &dyn Fn(&str) -> Credit, a
     }
 }
 
-/// What a verdict says of the owners that took part: nothing, unless the terms have trust and the verdict accepts something.
+/// What a verdict says of the owners that took part: nothing, unless the terms have trust, and the verdict accepts something or
+/// something was disproven.
 ///
 /// Credit is given only by accepted results, which are right with the probability that the terms demand, and only to owners
 /// without whose record the result would have been accepted too: an accomplice raises nobody's credit by agreeing. What was
@@ -95,17 +117,30 @@ pub fn judge(terms: &Terms, voices: &[Voice], credit: &dyn Fn(&str) -> Credit, a
 /// accepted, nobody knows who is right, and nothing is said.
 #[must_use]
 pub fn outcomes(terms: &Terms, voices: &[Voice], credit: &dyn Fn(&str) -> Credit, verdict: &Verdict) -> Vec<(String, Outcome)> {
+    let Some(trust) = &terms.trust else { return Vec::new() };
     let accepted = match verdict {
         Verdict::Accept { replica, .. } | Verdict::Fail { replica, .. } => voices.iter().find(|voice| voice.replica == *replica),
-        Verdict::Wait | Verdict::Ask { .. } | Verdict::Split => None,
+        Verdict::Split => None,
+        Verdict::Wait | Verdict::Ask { .. } => return Vec::new(),
     };
+    let by_proof = voices.iter().filter_map(|voice| match &voice.word {
+        Word::Proven(_) => Some((voice.owner.clone(), Outcome::Confirmed)),
+        Word::Disproven(_) => Some((voice.owner.clone(), Outcome::Refuted)),
+        Word::Said(_) | Word::Failed { .. } | Word::Awaited | Word::Lost => None,
+    });
+    if proven(voices).is_some() {
+        return by_proof.collect();
+    }
     let answer = accepted.and_then(|voice| Answer::of(&voice.word));
     let poll = Poll::of(terms, voices, credit, false);
-    let group = poll.tally.groups.iter().find(|group| Some(group.answer) == answer);
-    match (&terms.trust, group) {
-        (Some(trust), Some(group)) if poll.convinces(group) => poll.outcomes(trust, group),
-        (_, _) => Vec::new(),
-    }
+    let group = poll.tally.groups.iter().find(|group| Some(group.answer) == answer && poll.convinces(group));
+    let by_voices = group.map(|group| poll.outcomes(trust, group)).unwrap_or_default();
+    by_voices.into_iter().chain(by_proof).collect()
+}
+
+/// The first of the results that show by themselves that they are right.
+fn proven(voices: &[Voice]) -> Option<&Voice> {
+    voices.iter().filter(|voice| matches!(voice.word, Word::Proven(_))).min_by_key(|voice| voice.replica)
 }
 
 /// A job's voices, with what is needed to judge them.
@@ -215,7 +250,7 @@ impl<'a> Poll<'a> {
             self.voices.iter().filter(agrees).min_by_key(|voice| voice.replica).expect("a group has members, and they said so");
         match &first.word {
             Word::Failed { code } => Verdict::Fail { replica: first.replica, code: code.clone() },
-            Word::Said(_) | Word::Awaited | Word::Lost => {
+            Word::Said(_) | Word::Proven(_) | Word::Disproven(_) | Word::Awaited | Word::Lost => {
                 let differs =
                     |voice: &&Voice| matches!(voice.word, Word::Said(_)) && Answer::of(&voice.word) != Some(group.answer);
                 let dissenters = self.voices.iter().filter(differs).map(|voice| voice.replica).collect();

@@ -91,8 +91,8 @@ impl Seen {
             self.breaks(format!("{id} was dispatched {:?} before it was to be", not_before.since(hold.since)));
         }
         self.held_up(id, job, &hold.worker_id);
-        if job.replica > 0 {
-            self.replicas_sent.push(id.to_owned());
+        if job.is_part() {
+            self.parts_sent.push(id.to_owned());
         }
         let parent = self.parents.get(id).cloned().unwrap_or_default();
         if let Some(cancelled) = self.cancelled.get(&parent).filter(|cancelled| at.since(**cancelled) > FOLLOWED_WITHIN).copied()
@@ -148,17 +148,18 @@ impl Seen {
         }
     }
 
-    /// No replica goes to a worker that has another one of the same job, or has spoken for one. One call carries what leaves a worker
+    /// No replica goes to a worker that has another one of the same job, or has spoken for one, nor does what checks that. One call carries what leaves a worker
     /// and what goes there, in no order.
     pub(super) fn check_meetings(&mut self) {
-        for id in std::mem::take(&mut self.replicas_sent) {
+        for id in std::mem::take(&mut self.parts_sent) {
             let Some(job) = self.jobs.get(&id).map(|known| &known.job) else { continue };
             let Some(worker_id) = job.hold().map(|hold| &hold.worker_id) else { continue };
             let has = |other: &Job| match other.end() {
                 None => other.hold().is_some_and(|hold| hold.worker_id == *worker_id),
                 Some(end) => end.outcome == Outcome::Succeeded && end.worker_id == *worker_id,
             };
-            let is_other = |other: &Job| other.parent_job_id == job.parent_job_id && other.replica > 0 && other.id != job.id;
+            let is_meant = |other: &Job| if job.verifies > 0 { other.replica == job.verifies } else { other.id != job.id };
+            let is_other = |other: &Job| other.parent_job_id == job.parent_job_id && other.replica > 0 && is_meant(other);
             let mut others = self.jobs.values().map(|known| &known.job).filter(|other| is_other(other));
             if let Some(other) = others.find(|other| has(other)) {
                 let what = format!("{id} went to {worker_id}, as did {}", other.id);

@@ -56,12 +56,11 @@ impl Seen {
         }
     }
 
-    /// What should have succeeded and did not leaves a dead letter; nothing else does, and of replicas the whole job speaks.
+    /// What should have succeeded and did not leaves a dead letter; nothing else does, and of its parts the whole job speaks.
     fn death(&mut self, id: &str, first: bool, job: &Job, unit: &Unit) {
         let refused = first && job.from_bus;
-        let dead = job.end().is_some_and(|end| matches!(end.outcome, Outcome::Failed | Outcome::Timeout))
-            && !refused
-            && job.replica == 0;
+        let dead =
+            job.end().is_some_and(|end| matches!(end.outcome, Outcome::Failed | Outcome::Timeout)) && !refused && !job.is_part();
         let letter = unit.writes.iter().any(|write| matches!(write, Write::Put { key, .. } if *key == keys::dead_letter(id)));
         let indexed = unit.writes.iter().any(|write| match write {
             Write::IndexAdd { index, member, .. } => index == keys::INDEX_DEAD && member == id,
