@@ -14,12 +14,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use busbar_api::RunState;
-use busbar_protocol::busbar::{JobEventBatch, JobState, RunEventBatch};
+use busbar_protocol::busbar::{JobEventBatch, JobEventGists, JobState, RunEventBatch};
 use busbar_protocol::cap::JobProgress;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope::{self, Decoded};
 use busbar_protocol::ports::{Bus, BusError};
-use busbar_protocol::prost::Message;
+use busbar_protocol::prost::{DecodeError, Message};
 use busbar_protocol::subjects;
 use busbar_service::Shutdown;
 use bytes::Bytes;
@@ -38,6 +38,12 @@ pub(crate) trait Events: Message + Default + 'static {
     /// Where they are told.
     const SUBJECT: &'static str;
 
+    /// What is read of them where nobody follows.
+    type Gist: Gist;
+}
+
+/// What wakes waiters.
+pub(crate) trait Gist: Message + Default {
     /// The cursor of what was told just before.
     fn after(&self) -> &str;
 
@@ -50,7 +56,10 @@ pub(crate) trait Events: Message + Default + 'static {
 
 impl Events for JobEventBatch {
     const SUBJECT: &'static str = subjects::JOB_EVENT;
+    type Gist = JobEventGists;
+}
 
+impl Gist for JobEventGists {
     fn after(&self) -> &str {
         &self.after
     }
@@ -67,7 +76,10 @@ impl Events for JobEventBatch {
 
 impl Events for RunEventBatch {
     const SUBJECT: &'static str = subjects::RUN_EVENT;
+    type Gist = Self;
+}
 
+impl Gist for RunEventBatch {
     fn after(&self) -> &str {
         &self.after
     }
@@ -143,7 +155,7 @@ impl<E: Events> Watch<E> {
     }
 
     /// Takes a batch of events in. Returns the cursor up to which all is known.
-    fn take(&self, last: &str, batch: &E) -> String {
+    fn take(&self, last: &str, batch: &E::Gist) -> String {
         let gap = !last.is_empty() && batch.after() != last;
         if gap {
             self.wake_all();
@@ -182,11 +194,16 @@ pub(crate) async fn follow<B: Bus, E: Events>(bus: B, watch: Watch<E>, shutdown:
         let Some(message) = message else {
             return Err(BusError::Unavailable { detail: format!("the subscription to {} has ended", E::SUBJECT) });
         };
-        match E::decode(message.payload) {
-            Ok(batch) => {
-                last = watch.take(&last, &batch);
-                // Nobody may be following.
-                let _ = watch.events.send(Arc::new(batch));
+        let read = || -> Result<(E::Gist, Option<E>), DecodeError> {
+            let gist = E::Gist::decode(message.payload.clone())?;
+            let is_followed = watch.events.receiver_count() > 0;
+            Ok((gist, is_followed.then(|| E::decode(message.payload.clone())).transpose()?))
+        };
+        match read() {
+            Ok((gist, whole)) => {
+                last = watch.take(&last, &gist);
+                // Whoever followed may have gone.
+                whole.map(|batch| watch.events.send(Arc::new(batch)).ok());
             }
             Err(error) => tracing::warn!(%error, subject = E::SUBJECT, "a message that is no batch of events"),
         }
@@ -239,14 +256,15 @@ pub(crate) async fn follow_progress<B: Bus>(bus: B, watch: ProgressWatch, shutdo
 
 #[cfg(test)]
 mod tests {
-    use busbar_protocol::busbar::{self, JobEvent, JobEventEntry, RunEvent, RunEventEntry};
+    use busbar_protocol::busbar::{self, JobEventGist, RunEvent, RunEventEntry, job_event_gists};
     use futures::FutureExt as _;
 
     use super::*;
 
-    fn batch(after: &str, cursor: &str, job_id: &str, state: JobState) -> JobEventBatch {
-        let event = JobEvent { job_id: job_id.into(), states: vec![state.into()], ..JobEvent::default() };
-        JobEventBatch { after: after.into(), entries: vec![JobEventEntry { cursor: cursor.into(), event: Some(event) }] }
+    fn batch(after: &str, cursor: &str, job_id: &str, state: JobState) -> JobEventGists {
+        let event = JobEventGist { job_id: job_id.into(), states: vec![state.into()] };
+        let entries = vec![job_event_gists::Entry { cursor: cursor.into(), event: Some(event) }];
+        JobEventGists { after: after.into(), entries }
     }
 
     #[test]

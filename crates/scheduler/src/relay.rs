@@ -8,13 +8,15 @@
 
 use std::time::Duration;
 
-use busbar_protocol::busbar::{JobEvent, JobEventBatch, JobEventEntry, JobState};
+use bytes::Bytes;
+
+use busbar_protocol::busbar::{JobEvent, JobEventBytes, JobEventTold, JobState, job_event_bytes};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{ErrorCode, JobResult, JobStatus};
 use busbar_protocol::envelope;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus, BusError, Headers, LogEntry, RelayError, RelayedLog, Teller};
-use busbar_protocol::prost::Message as _;
+use busbar_protocol::prost::{DecodeError, Message as _};
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 
@@ -34,14 +36,17 @@ pub(crate) struct JobTeller<B> {
 
 impl<B: Bus> Teller for JobTeller<B> {
     async fn tell(&self, after: &str, entries: &[LogEntry]) -> Result<(), BusError> {
-        let mut batch = JobEventBatch { after: after.to_owned(), entries: Vec::with_capacity(entries.len()) };
-        for entry in entries {
-            let Ok(event) = JobEvent::decode(entry.value.clone()) else {
-                tracing::error!(cursor = entry.cursor, "an entry of the log cannot be read and is passed over");
-                continue;
-            };
-            self.announce(&event).await?;
-            batch.entries.push(JobEventEntry { cursor: entry.cursor.clone(), event: Some(event) });
+        let mut batch = JobEventBytes { after: after.to_owned(), entries: Vec::with_capacity(entries.len()) };
+        for LogEntry { cursor, value } in entries {
+            match more_to_tell(value) {
+                Ok(None) => {}
+                Ok(Some(event)) => self.announce(&event).await?,
+                Err(error) => {
+                    tracing::error!(cursor, %error, "an entry of the log cannot be read and is passed over");
+                    continue;
+                }
+            }
+            batch.entries.push(job_event_bytes::Entry { cursor: cursor.clone(), event: value.clone() });
         }
         self.bus.publish(subjects::JOB_EVENT, Headers::new(), batch.encode_to_vec().into()).await
     }
@@ -57,9 +62,6 @@ impl<B: Bus> Teller for JobTeller<B> {
 
 impl<B: Bus> JobTeller<B> {
     async fn announce(&self, event: &JobEvent) -> Result<(), BusError> {
-        if !event.decided_here && !event.dead_letter {
-            return Ok(());
-        }
         let trace = if event.trace_id.is_empty() { &event.job_id } else { &event.trace_id };
         let result = Payload::JobResult(result_of(event));
         let packet = envelope::packet(trace, subjects::SCHEDULER_SENDER, Timestamp::from_millis(event.at_ms), result);
@@ -79,6 +81,12 @@ impl<B: Bus> JobTeller<B> {
         }
         Ok(())
     }
+}
+
+/// The event of an entry of which more is to be told than the entry itself. Most are passed on as they are.
+fn more_to_tell(entry: &Bytes) -> Result<Option<JobEvent>, DecodeError> {
+    let JobEventTold { decided_here, dead_letter } = JobEventTold::decode(entry.clone())?;
+    if decided_here || dead_letter { JobEvent::decode(entry.clone()).map(Some) } else { Ok(None) }
 }
 
 /// The result that tells of an end, as CAP consumers expect it.

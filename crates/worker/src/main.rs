@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use busbar_service::telemetry::{self, Process, SpanExport};
 use clap::Parser as _;
+use mimalloc::MiMalloc;
 
 use crate::args::Args;
 use crate::failure::Fatal;
@@ -34,6 +35,10 @@ mod serve;
 mod signals;
 mod threads;
 mod wall;
+
+/// A third of the processor time of this program was the system's allocator: docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What log lines and traces say of this program.
 const PROCESS: Process = Process { role: "worker", version: env!("CARGO_PKG_VERSION") };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::busbar::{
-    DefineReply, DefineRequest, JobEventBatch, JobState, Problem, RemoveReply, RemoveRequest, RunCancelReply, RunCancelRequest,
+    DefineReply, DefineRequest, JobEventGists, JobState, Problem, RemoveReply, RemoveRequest, RunCancelReply, RunCancelRequest,
     RunHoldRequest, StartReply, StartRequest, WorkflowHead, WorkflowVersion, run_cancel_reply, start_reply,
 };
 use busbar_protocol::codes::Code;
@@ -111,7 +111,7 @@ impl<B: Bus, R: Records, C: Clock> Ears<B, R, C> {
     async fn follow(&self, mut events: busbar_protocol::ports::Subscription) {
         let mut last: Option<String> = None;
         while let Some(message) = events.next().await {
-            let Ok(batch) = JobEventBatch::decode(message.payload) else { continue };
+            let Ok(batch) = JobEventGists::decode(message.payload) else { continue };
             if last.as_ref().is_some_and(|last| *last != batch.after) {
                 self.send(Input::Missed).await;
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use busbar_protocol::busbar::{JobEventBatch, JobState};
+use busbar_protocol::busbar::{JobEventGists, JobState};
 use busbar_protocol::ports::{Bus, BusError};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
@@ -34,7 +34,7 @@ impl Follower {
         let wakes = Arc::clone(&waiting);
         let task = tokio::spawn(async move {
             while let Some(message) = events.next().await {
-                match JobEventBatch::decode(message.payload) {
+                match JobEventGists::decode(message.payload) {
                     Ok(batch) => wake(&wakes, &batch),
                     Err(error) => tracing::warn!(%error, "a message that is no batch of job events was ignored"),
                 }
@@ -70,7 +70,7 @@ impl Drop for News {
     }
 }
 
-fn wake(waiting: &Waiting, batch: &JobEventBatch) {
+fn wake(waiting: &Waiting, batch: &JobEventGists) {
     let waiting = lock(waiting);
     for event in batch.entries.iter().filter_map(|entry| entry.event.as_ref()) {
         let state = event.states.last().and_then(|state| JobState::try_from(*state).ok());
@@ -89,15 +89,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use busbar_protocol::busbar::{JobEvent, JobEventEntry};
+    use busbar_protocol::busbar::{JobEventGist, job_event_gists};
     use futures::FutureExt as _;
 
-    fn batch(job_id: &str, states: &[JobState]) -> JobEventBatch {
+    fn batch(job_id: &str, states: &[JobState]) -> JobEventGists {
         let states = states.iter().map(|state| i32::from(*state)).collect();
-        let event = JobEvent { job_id: job_id.to_owned(), states, ..JobEvent::default() };
-        JobEventBatch {
-            entries: vec![JobEventEntry { event: Some(event), ..JobEventEntry::default() }],
-            ..JobEventBatch::default()
+        let event = JobEventGist { job_id: job_id.to_owned(), states };
+        JobEventGists {
+            entries: vec![job_event_gists::Entry { event: Some(event), ..job_event_gists::Entry::default() }],
+            ..JobEventGists::default()
         }
     }
 

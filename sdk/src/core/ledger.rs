@@ -77,6 +77,8 @@ pub(crate) struct Ledger<H, R> {
     live_max: usize,
     draining: bool,
     held: BTreeMap<AttemptKey, Held<H>>,
+    /// How many of them have not ended: counted along, since every dispatch asks.
+    live: usize,
     finished: BTreeMap<AttemptKey, Finished<R>>,
     finished_order: VecDeque<AttemptKey>,
 }
@@ -88,6 +90,7 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
             live_max: capacity.saturating_add(prefetch),
             draining: false,
             held: BTreeMap::new(),
+            live: 0,
             finished: BTreeMap::new(),
             finished_order: VecDeque::new(),
         }
@@ -110,6 +113,7 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
         }
         let superseded = self.reach(&key.job_id, None);
         let stage = if self.draining { Stage::Ended } else { Stage::Queued };
+        self.live += usize::from(stage != Stage::Ended);
         self.held.insert(key, Held { dispatch_id: dispatch_id.to_owned(), stage, handle });
         if self.draining { Verdict::HandBack } else { Verdict::Accepted { superseded } }
     }
@@ -118,8 +122,8 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
     /// them. Neither do results that are being told: the scheduler may know of them sooner than we know that it does. But they
     /// may not pile up either.
     fn is_full(&self, job_id: &str) -> bool {
-        let live = self.held.iter().filter(|(key, held)| held.stage != Stage::Ended && key.job_id != job_id).count();
-        live >= self.live_max || self.held.len() >= self.live_max.saturating_mul(2)
+        let of_job = self.of_job(job_id).filter(|(_, held)| held.stage != Stage::Ended).count();
+        self.live - of_job >= self.live_max || self.held.len() >= self.live_max.saturating_mul(2)
     }
 
     /// The handler of a held attempt is about to run; says whether it may: not if the attempt was handed back.
@@ -138,7 +142,8 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
 
     /// The result has been told and acknowledged: the attempt is not held any more, its result is remembered.
     pub(crate) fn finish(&mut self, key: AttemptKey, result: R) {
-        self.held.remove(&key);
+        let held = self.held.remove(&key);
+        self.live -= usize::from(held.is_some_and(|held| held.stage != Stage::Ended));
         self.finished_order.push_back(key.clone());
         self.finished.insert(key, Finished { result, repeats: 0 });
         if self.finished_order.len() > FINISHED_MAX
@@ -169,6 +174,7 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
         waiting
             .map(|held| {
                 held.stage = Stage::Ended;
+                self.live -= 1;
                 held.handle.clone()
             })
             .collect()
@@ -196,7 +202,9 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
 
     fn set(&mut self, key: &AttemptKey, stage: Stage) {
         if let Some(held) = self.held.get_mut(key) {
-            held.stage = stage;
+            let before = std::mem::replace(&mut held.stage, stage);
+            self.live -= usize::from(before != Stage::Ended);
+            self.live += usize::from(stage != Stage::Ended);
         }
     }
 

@@ -2,6 +2,7 @@
 //! their kind says it again.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,33 +26,52 @@ use crate::core::stream::packet;
 const CHUNK: usize = 1_024;
 /// How long packets gather: clients take newest values more rarely still.
 const GATHER: Duration = Duration::from_millis(25);
+/// A bus that is away comes back soon.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How long packets wait to learn whose they are.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Wakes the reader of the logs until the shutdown.
-pub(super) async fn events<B: Bus, R: Records>(hub: Arc<Hub<B, R>>) -> Result<(), BusError> {
-    let mut events = subscribe(&hub.bus, &[subjects::JOB_EVENT, subjects::RUN_EVENT]).await?;
+/// Listens until the shutdown, as long as somebody is connected: there may be thousands of packets a second, and nobody to tell.
+pub(super) async fn listen<B: Bus, R: Records>(hub: Arc<Hub<B, R>>) -> Result<(), Infallible> {
     loop {
-        tokio::select! {
-            event = events.next() => event.map(|_| hub.wake.notify_one()).ok_or_else(ended)?,
+        let heard = tokio::select! {
+            heard = async { hub.until_watched().await; hear(&hub).await } => heard,
             () = hub.shutdown.triggered() => return Ok(()),
+        };
+        hub.listening.send_replace(false);
+        if let Err(error) = heard {
+            tracing::debug!(%error, "the stream hears nothing now");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-/// Takes packets in until the shutdown.
-pub(super) async fn packets<B: Bus, R: Records>(hub: Arc<Hub<B, R>>) -> Result<(), BusError> {
+/// Listens until something comes that nobody waits for: events wake the reader of the logs, packets are taken in.
+async fn hear<B: Bus, R: Records>(hub: &Hub<B, R>) -> Result<(), BusError> {
+    let mut events = subscribe(&hub.bus, &[subjects::JOB_EVENT, subjects::RUN_EVENT]).await?;
     let heard = [subjects::PROGRESS, subjects::RESULT, subjects::HEARTBEAT, subjects::ALERT];
     let mut packets = subscribe(&hub.bus, &heard).await?.ready_chunks(CHUNK);
-    loop {
-        let chunk = tokio::select! {
-            chunk = packets.next() => chunk.ok_or_else(ended)?,
-            () = hub.shutdown.triggered() => return Ok(()),
-        };
-        if hub.is_watched() {
-            take(&hub, &chunk).await;
+    hub.listening.send_replace(true);
+    // What changed before anybody listened is read now.
+    hub.wake.notify_one();
+    let wake = async {
+        while hub.is_watched() {
+            events.next().await.ok_or_else(ended)?;
+            hub.wake.notify_one();
+        }
+        Ok(())
+    };
+    let take = async {
+        while hub.is_watched() {
+            let chunk = packets.next().await.ok_or_else(ended)?;
+            take(hub, &chunk).await;
             tokio::time::sleep(GATHER).await;
         }
+        Ok(())
+    };
+    tokio::select! {
+        ended = wake => ended,
+        ended = take => ended,
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Events on the bus only wake: the log is the truth, so a lost, late or repeated event changes nothing. While nobody is
-//! connected nothing is read. A slow client costs a cursor: when the ring has left it behind it reads the log itself, and
+//! connected nothing is read and nothing is heard. A slow client costs a cursor: when the ring has left it behind it reads the log itself, and
 //! when the log was trimmed it is told to begin anew.
 
 mod follow;
@@ -52,6 +52,8 @@ const READERS: usize = 8;
 const PARTING: Duration = Duration::from_secs(5);
 /// All clients are woken at once. The more there are, the rarer: once a millisecond for so many.
 const CLIENTS_PER_MILLISECOND: usize = 100;
+/// How long a client waits at most until the bus is heard, which it is not while no client is there.
+const LISTENING_WITHIN: Duration = Duration::from_secs(1);
 /// When a client should ask again that found no seat.
 const FULL_RETRY_MS: u64 = 5_000;
 
@@ -71,6 +73,10 @@ pub(crate) struct Hub<B, R> {
     changed: watch::Sender<u64>,
     /// There may be something new in the logs.
     wake: Notify,
+    /// Somebody has come.
+    came: Notify,
+    /// Whether the bus is heard.
+    listening: watch::Sender<bool>,
     seats: Arc<Semaphore>,
     seats_max: usize,
     readers: Semaphore,
@@ -134,6 +140,8 @@ impl<B: Bus, R: Records> Hub<B, R> {
             board: Mutex::new(board),
             changed: watch::Sender::new(0),
             wake: Notify::new(),
+            came: Notify::new(),
+            listening: watch::Sender::new(false),
             seats: Arc::new(Semaphore::new(seats_max)),
             seats_max,
             readers: Semaphore::new(READERS),
@@ -145,8 +153,7 @@ impl<B: Bus, R: Records> Hub<B, R> {
     /// Starts everything that fills the board.
     pub(crate) fn start(hub: &Arc<Self>, tasks: &mut TaskSet) {
         tasks.spawn("gateway stream log", follow::follow(hub.clone()));
-        tasks.spawn("gateway stream events", listen::events(hub.clone()));
-        tasks.spawn("gateway stream packets", listen::packets(hub.clone()));
+        tasks.spawn("gateway stream bus", listen::listen(hub.clone()));
         tasks.spawn("gateway stream workers", workers::follow(hub.clone()));
         tasks.spawn("gateway stream clients", part(hub.clone()));
     }
@@ -159,12 +166,25 @@ impl<B: Bus, R: Records> Hub<B, R> {
         })?;
         let seat = Seat::take(permit, self.clients.clone(), way);
         self.wake.notify_one();
+        self.came.notify_one();
         Ok(seat)
     }
 
     /// Whether anybody is connected.
     fn is_watched(&self) -> bool {
         self.seats.available_permits() < self.seats_max
+    }
+
+    async fn until_watched(&self) {
+        while !self.is_watched() {
+            self.came.notified().await;
+        }
+    }
+
+    /// Waits until the bus is heard, a moment at most: one that is away keeps nobody from what the logs tell.
+    async fn until_listening(&self) {
+        let mut listening = self.listening.subscribe();
+        let _ = tokio::time::timeout(LISTENING_WITHIN, listening.wait_for(|listening| *listening)).await;
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {

@@ -151,6 +151,7 @@ impl<B: Bus, R: Records> Session<B, R> {
     }
 
     async fn open(&mut self, opening: Opening) -> Result<Vec<Frame>, StoreError> {
+        self.hub.until_listening().await;
         let version = self.hub.board().latest.version();
         let ends = self.hub.ends().await?;
         let known = |cursor: &Cursor| Log::ALL.into_iter().all(|log| cursor.at(log) <= ends.at(log));

@@ -441,6 +441,58 @@ pub struct JobEventBatch {
     #[prost(message, repeated, tag = "2")]
     pub entries: ::prost::alloc::vec::Vec<JobEventEntry>,
 }
+/// JobEventBatch for whoever passes entries on as they stand in the log.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobEventBytes {
+    #[prost(string, tag = "1")]
+    pub after: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<job_event_bytes::Entry>,
+}
+/// Nested message and enum types in `JobEventBytes`.
+pub mod job_event_bytes {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Entry {
+        #[prost(string, tag = "1")]
+        pub cursor: ::prost::alloc::string::String,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub event: ::prost::bytes::Bytes,
+    }
+}
+/// What is read of a JobEvent by those who only look for the ends of jobs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobEventGist {
+    #[prost(string, tag = "2")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobState", repeated, tag = "6")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+}
+/// JobEventBatch for them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobEventGists {
+    #[prost(string, tag = "1")]
+    pub after: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<job_event_gists::Entry>,
+}
+/// Nested message and enum types in `JobEventGists`.
+pub mod job_event_gists {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Entry {
+        #[prost(string, tag = "1")]
+        pub cursor: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub event: ::core::option::Option<super::JobEventGist>,
+    }
+}
+/// What is read of a JobEvent to know whether more than the entry is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobEventTold {
+    #[prost(bool, tag = "14")]
+    pub decided_here: bool,
+    #[prost(bool, tag = "15")]
+    pub dead_letter: bool,
+}
 /// The value of `dlq:entry:<job>`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeadLetter {
