@@ -37,6 +37,12 @@ pub fn check(id: &str) -> Result<(), InvalidId> {
     Err(InvalidId { found: id.chars().take(40).collect() })
 }
 
+/// The run to which a job of this name belongs: the engine names jobs `<run>:<step>@<attempt>`, and runs have no colon in their names.
+#[must_use]
+pub fn run_of(job_id: &str) -> Option<&str> {
+    job_id.split_once(':').map(|(run_id, _)| run_id)
+}
+
 /// The identifier of a job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(String);

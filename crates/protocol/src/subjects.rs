@@ -29,7 +29,7 @@ pub const SCHEDULER_CANCEL: &str = "busbar.scheduler.cancel";
 pub const SCHEDULER_LIST: &str = "busbar.scheduler.list";
 /// Ours: workers, and the scheduler itself.
 pub const SCHEDULER_WORKERS: &str = "busbar.scheduler.workers";
-/// Ours: pause and resume pools, topics, tenants, keys and workers.
+/// Ours: pause and resume pools, topics, tenants, keys, workers and runs.
 pub const SCHEDULER_PAUSE: &str = "busbar.scheduler.pause";
 /// Ours: let workers finish what they hold and give them nothing new.
 pub const SCHEDULER_DRAIN: &str = "busbar.scheduler.drain";

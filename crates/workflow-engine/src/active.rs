@@ -104,6 +104,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock>(
         tasks,
         started: ports.clock.now(),
         submitting: BTreeSet::new(),
+        holding: Holding::default(),
         looked_at: String::new(),
         missed: true,
         starts: Vec::new(),
@@ -127,6 +128,15 @@ struct Removal {
     reply: String,
 }
 
+/// What the scheduler was told of paused runs. It is told by one task at a time, so that what is newer comes later.
+#[derive(Debug, Default)]
+struct Holding {
+    /// What it was told last; nothing, where it is to be told again.
+    told: Option<BTreeSet<String>>,
+    /// It is being told.
+    busy: bool,
+}
+
 /// One term.
 struct Term<'a, B, R, C> {
     config: &'a EngineConfig,
@@ -143,6 +153,7 @@ struct Term<'a, B, R, C> {
     started: Timestamp,
     /// Jobs that are on their way to the scheduler, and so may well be unknown there.
     submitting: BTreeSet<String>,
+    holding: Holding,
     /// The last job of the last look.
     looked_at: String,
     /// Word about jobs was lost.
@@ -216,6 +227,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             Input::Submitted(ids) => ids.iter().for_each(|id| {
                 self.submitting.remove(id);
             }),
+            Input::Held => self.holding.busy = false,
             Input::Look => self.look(),
             Input::LeaseLost => return Err(Left::Replaced),
         }
@@ -338,7 +350,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         }
     }
 
-    /// Looks at some of the jobs that are out, the next ones each time, and says again what must be cancelled.
+    /// Looks at some of the jobs that are out, the next ones each time, and says again what must be cancelled or held.
     fn look(&mut self) {
         let mut ids: Vec<String> = self.engine.jobs_out().cloned().collect();
         ids.sort_unstable();
@@ -349,6 +361,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         self.look_at(ids);
         let cancel: Vec<Order> = self.engine.jobs_to_cancel().collect();
         self.command(cancel);
+        self.holding.told = None;
     }
 
     fn look_at(&mut self, ids: Vec<String>) {
@@ -486,6 +499,19 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         }
         let orders = self.engine.take_orders();
         self.command(orders);
+        self.hold_paused();
+    }
+
+    /// Tells the scheduler which runs are paused, if that is something new to it: of those it sends no jobs.
+    fn hold_paused(&mut self) {
+        if self.holding.busy {
+            return;
+        }
+        let paused = self.engine.paused();
+        if self.holding.told.as_ref() != Some(&paused) {
+            self.tasks.spawn(perform::hold(self.ports.clone(), paused.clone(), self.inputs.clone()));
+            self.holding = Holding { told: Some(paused), busy: true };
+        }
     }
 
     fn command(&mut self, orders: Vec<Order>) {

@@ -55,6 +55,8 @@ pub(crate) enum Input {
     Found(Vec<Found>),
     /// Jobs whose submission is over, however it went.
     Submitted(Vec<String>),
+    /// The scheduler was told which runs are paused, or could not be told.
+    Held,
     /// Time to look at jobs of which nothing was heard.
     Look,
     /// Somebody else is active.

@@ -1,8 +1,12 @@
 //! Commands to the scheduler: they follow from what runs are now, and are given again until they have been heard.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, CancelItem, CancelRequest, admit_answer};
+use busbar_protocol::busbar::{
+    AdmitItem, AdmitReply, AdmitRequest, CancelItem, CancelRequest, Pause, PauseName, PauseReply, PauseRequest, PauseScope,
+    admit_answer,
+};
 use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::limits::{ADMIT_BYTES_MAX, ADMIT_ITEMS_MAX, INPUT_TTL};
@@ -156,6 +160,44 @@ async fn ask<B: Bus, R: Records, C: Clock>(ports: &Ports<B, R, C>, jobs: Vec<Out
         }
     }
     (later, refused)
+}
+
+/// Has the scheduler hold the jobs of these runs, and of no others.
+pub(crate) async fn hold<B: Bus, R: Records, C: Clock>(
+    ports: Ports<B, R, C>,
+    paused: BTreeSet<String>,
+    inputs: mpsc::Sender<Input>,
+) {
+    if hold_only(&ports.bus, &paused).await.is_none() {
+        tracing::debug!(runs = paused.len(), "the scheduler was not told which runs are paused");
+    }
+    let _ = inputs.send(Input::Held).await;
+}
+
+/// None, if the scheduler does not answer, or refuses.
+async fn hold_only<B: Bus>(bus: &B, paused: &BTreeSet<String>) -> Option<()> {
+    let held: BTreeSet<String> = ask_pauses(bus, PauseRequest::default()).await?;
+    let name = |run_id: &String| PauseName { scope: PauseScope::Run.into(), name: run_id.clone() };
+    let pause = |run_id| Pause {
+        what: Some(name(run_id)),
+        reason: "its run is paused".to_owned(),
+        set_by: subjects::ENGINE_QUEUE.to_owned(),
+        ..Pause::default()
+    };
+    let request =
+        PauseRequest { set: paused.difference(&held).map(pause).collect(), lift: held.difference(paused).map(name).collect() };
+    if request == PauseRequest::default() {
+        return Some(());
+    }
+    (ask_pauses(bus, request).await? == *paused).then_some(())
+}
+
+/// Changes pauses, and tells which runs are paused then.
+async fn ask_pauses<B: Bus>(bus: &B, request: PauseRequest) -> Option<BTreeSet<String>> {
+    let asked = bus.request(subjects::SCHEDULER_PAUSE, Headers::new(), request.encode_to_vec().into(), PATIENCE).await.ok()?;
+    let reply = PauseReply::decode(asked.payload).ok().filter(|reply| reply.problem.is_none())?;
+    let of_runs = reply.pauses.into_iter().filter_map(|pause| pause.what).filter(|what| what.scope() == PauseScope::Run);
+    Some(of_runs.map(|what| what.name).collect())
 }
 
 /// Cancels jobs of runs that are ending. What is not heard is said again.

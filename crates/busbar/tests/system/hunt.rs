@@ -63,6 +63,20 @@ fn parts(view: &Value) -> (u64, u64) {
     (search["items"]["succeeded"].as_u64().unwrap_or(0), search["items"]["running"].as_u64().unwrap_or(0))
 }
 
+/// The names of live jobs in a state: there are no more than are out at once.
+fn jobs(client: &Client, state: &str) -> Vec<String> {
+    let page: Value = client.get(&format!("/api/v1/jobs?limit=100&state={state}")).of(200);
+    let items = page["items"].as_array().expect("a page").iter();
+    items.map(|job| job["id"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// Whether a job waits because its run is paused.
+fn is_held(client: &Client, job: &str, run: &str) -> bool {
+    let path = format!("/api/v1/jobs/{}/explain", job.replace('[', "%5B").replace(']', "%5D"));
+    let told: Value = client.get(&path).of(200);
+    told["summary"].as_str().expect("a sentence").contains(&format!("run {run} is paused"))
+}
+
 fn hold(client: &Client, run: &str, verb: &str) -> Value {
     let reply: Value = client.post_raw(&format!("/api/v1/workflow-runs/{run}/{verb}"), b"").of(200);
     reply["state"].clone()
@@ -98,7 +112,12 @@ fn a_census_survives_a_pause_and_the_death_of_everything() {
     let run = begin(&client, "bpsw.search", &input);
     until("some parts are done", || view(&client, &run).filter(|view| parts(view).0 >= 3));
     assert_eq!(hold(&client, &run, "pause"), "PAUSED");
-    let still = until("nothing is out any more", || view(&client, &run).filter(|view| parts(view).1 == 0));
+    let still = until("no worker has any of it, and what waits is held", || {
+        let (sent, runs, waits) = (jobs(&client, "DISPATCHED"), jobs(&client, "RUNNING"), jobs(&client, "SCHEDULED"));
+        let out = waits.len() as u64;
+        let view = view(&client, &run).filter(|view| sent.is_empty() && runs.is_empty() && parts(view).1 == out)?;
+        is_held(&client, waits.first()?, &run).then_some(view)
+    });
     assert!(parts(&still).0 < PARTS, "{still}");
 
     // A pause outlives everybody.
@@ -106,6 +125,8 @@ fn a_census_survives_a_pause_and_the_death_of_everything() {
     let client = scene.client();
     let after = until("the gateway answers", || view(&client, &run));
     assert_eq!((&after["state"], parts(&after)), (&json!("PAUSED"), parts(&still)));
+    let waits = until("the scheduler answers", || Some(jobs(&client, "SCHEDULED")).filter(|jobs| !jobs.is_empty()));
+    assert!(is_held(&client, &waits[0], &run) && waits.len() as u64 == parts(&still).1, "{waits:?}");
     assert_eq!(hold(&client, &run, "resume"), "RUNNING");
     until("it goes on", || view(&client, &run).filter(|view| parts(view).0 > parts(&still).0));
     scene.kill_everything();

@@ -118,7 +118,8 @@ const fn number(scope: PauseScope) -> busbar::PauseScope {
 
 const fn scope(number: busbar::PauseScope) -> Option<PauseScope> {
     match number {
-        busbar::PauseScope::Unspecified => None,
+        // A run that is paused is shown as such, and lifted there.
+        busbar::PauseScope::Unspecified | busbar::PauseScope::Run => None,
         busbar::PauseScope::Pool => Some(PauseScope::Pool),
         busbar::PauseScope::Topic => Some(PauseScope::Topic),
         busbar::PauseScope::Tenant => Some(PauseScope::Tenant),

@@ -12,7 +12,7 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope;
 use busbar_protocol::ports::{Bus, BusError, Message, Records};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::{keys, subjects};
+use busbar_protocol::{ids, keys, subjects};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
@@ -141,7 +141,7 @@ fn news(subject: &str, packet: &BusPacket, payload: &Payload, whose: impl Fn(&st
     let of_job = |kind, job_id: &str, worker_id: &str, body| {
         let whose = whose(job_id)?;
         let item = Item::new(kind, Owner::Tenant(whose.tenant_id), body);
-        let run_id = job_id.split_once(':').map(|(run_id, _)| run_id.to_owned());
+        let run_id = ids::run_of(job_id).map(str::to_owned);
         Some(Item {
             topic: Some(whose.topic),
             job_id: Some(job_id.to_owned()),

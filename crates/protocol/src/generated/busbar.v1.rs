@@ -1344,6 +1344,8 @@ pub enum PauseScope {
     Key = 4,
     /// Nothing goes to the worker: it is blocked.
     Worker = 5,
+    /// No job of the run is sent. The workflow engine says so of the runs that are paused.
+    Run = 6,
 }
 impl PauseScope {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1358,6 +1360,7 @@ impl PauseScope {
             Self::Tenant => "PAUSE_SCOPE_TENANT",
             Self::Key => "PAUSE_SCOPE_KEY",
             Self::Worker => "PAUSE_SCOPE_WORKER",
+            Self::Run => "PAUSE_SCOPE_RUN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1369,6 +1372,7 @@ impl PauseScope {
             "PAUSE_SCOPE_TENANT" => Some(Self::Tenant),
             "PAUSE_SCOPE_KEY" => Some(Self::Key),
             "PAUSE_SCOPE_WORKER" => Some(Self::Worker),
+            "PAUSE_SCOPE_RUN" => Some(Self::Run),
             _ => None,
         }
     }

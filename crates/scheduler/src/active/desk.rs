@@ -124,7 +124,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     pub(super) fn pause(&mut self, request: PauseRequest, now: Timestamp) -> PauseReply {
         let refused = self.cell.pause(request.set, now).err().map(|error| refused(&error));
         if refused.is_none() {
-            self.cell.lift(&request.lift);
+            self.cell.lift(&request.lift, now);
         }
         PauseReply { pauses: self.cell.holds().pauses(), problem: refused }
     }
@@ -132,7 +132,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     pub(super) fn drain(&mut self, request: DrainRequest, now: Timestamp) -> DrainReply {
         let refused = self.cell.drain(request.set, now).err().map(|error| refused(&error));
         if refused.is_none() {
-            self.cell.undrain(&request.lift);
+            self.cell.undrain(&request.lift, now);
         }
         DrainReply { drains: self.cell.holds().drains(), problem: refused }
     }

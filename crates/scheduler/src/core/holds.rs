@@ -1,8 +1,9 @@
 //! What is paused, and which workers drain: what operators said, and what workers asked for when they were told to slow down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use busbar_protocol::busbar::{Drain, HoldsDocument, Pause, PauseName, PauseScope};
+use busbar_protocol::ids::{self, JobId};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicPattern;
 
@@ -28,7 +29,9 @@ pub struct Holds {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
     /// What is to be paused is not named.
-    #[error("a pause names a scope (pool, topic, tenant, key or worker) and something in it, in at most {NAME_BYTES_MAX} bytes")]
+    #[error(
+        "a pause names a scope (pool, topic, tenant, key, worker or run) and something in it, in at most {NAME_BYTES_MAX} bytes"
+    )]
     Name,
     /// The topic is no pattern.
     #[error("{0}")]
@@ -182,6 +185,20 @@ impl Holds {
         }
         let first = self.pool(pools.next()?, now)?;
         pools.all(|pool| self.pool(pool, now).is_some()).then_some(first)
+    }
+
+    /// The pause that holds the run of a job, until it is lifted or expires.
+    #[must_use]
+    pub fn run_of(&self, job: &JobId) -> Option<&Pause> {
+        let name = ids::run_of(job.as_str()).filter(|_| !self.pauses.is_empty())?;
+        self.pauses.get(&(PauseScope::Run.into(), name.to_owned()))
+    }
+
+    /// The runs that are paused.
+    #[must_use]
+    pub fn runs(&self) -> BTreeSet<String> {
+        let scope = i32::from(PauseScope::Run);
+        self.pauses.range((scope, String::new())..(scope + 1, String::new())).map(|((_, name), _)| name.clone()).collect()
     }
 
     /// The pause that holds a worker: it is blocked.

@@ -139,6 +139,50 @@ fn a_pause_holds_what_it_names_until_it_is_lifted_or_over() {
     }
 }
 
+/// What a worker has goes on; what waits, comes, or comes back waits until the run goes on, and keeps its place.
+#[test]
+fn nothing_of_a_paused_run_is_sent() {
+    let mut scene = Scene::new(LimitsDocument::default());
+    scene.beat("w", 2);
+    for name in ["r-1:map[0]@1", "r-1:map[1]@1", "r-1:map[2]@1", "r-10:map[0]@1"] {
+        scene.job(name, "acme", |_| ());
+    }
+    assert_eq!(scene.turn(1), ["r-1:map[0]@1", "r-1:map[1]@1"]);
+    let run = || pause(PauseScope::Run, "r-1", 0);
+    scene.cell.pause(vec![run()], at(scene.now)).expect("a good pause");
+    scene.job("r-1:map[3]@1", "acme", |_| ());
+    scene.succeeds("r-1:map[0]@1");
+    scene.ends(
+        "r-1:map[1]@1",
+        Reported::Retryable { code: "attempt_failed".to_owned(), message: String::new(), timed_out: false },
+    );
+    assert!(scene.turn(120_000).is_empty());
+    scene.beat("w", 2);
+    assert_eq!(scene.turn(1), ["r-10:map[0]@1"], "only another run's");
+    scene.succeeds("r-10:map[0]@1");
+    for name in ["r-1:map[1]@1", "r-1:map[2]@1", "r-1:map[3]@1"] {
+        let (gate, told) = scene.stands(name);
+        assert!(gate == "pause" && told.summary.contains("run r-1 is paused by me"), "{}", told.summary);
+    }
+    assert!(scene.turn(1).is_empty());
+    scene.cell.lift(&[run().what.expect("a name")], at(scene.now));
+    assert_eq!(scene.turn(1), ["r-1:map[1]@1", "r-1:map[2]@1"], "the oldest first");
+    scene.succeeds("r-1:map[2]@1");
+    assert_eq!(scene.turn(1), ["r-1:map[3]@1"]);
+}
+
+#[test]
+fn a_paused_run_goes_on_when_its_pause_is_over_and_its_jobs_can_end_meanwhile() {
+    let mut scene = Scene::new(LimitsDocument::default());
+    scene.cell.pause(vec![pause(PauseScope::Run, "r", T0 + 5_000)], at(T0)).expect("a good pause");
+    scene.job("r:a@1", "acme", |_| ());
+    scene.job("r:b@1", "acme", |job| job.plan.schedule_to_start_ms = 1_000);
+    assert!(scene.turn(4_999).is_empty());
+    assert_eq!(scene.state("r:b@1"), None, "it has waited too long");
+    scene.beat("w", 2);
+    assert_eq!(scene.turn(1), ["r:a@1"]);
+}
+
 #[test]
 fn a_paused_pool_is_paused_for_workers_that_nobody_knows() {
     let mut scene = Scene::new(LimitsDocument::default());
@@ -157,7 +201,7 @@ fn a_worker_that_drains_gets_nothing_new() {
     scene.job("j", "acme", |_| ());
     assert!(scene.turn(1).is_empty());
     assert_eq!(scene.stands("j").1.gates.last().expect("the last gate").workers[0].verdict, "draining");
-    scene.cell.undrain(&["w".to_owned()]);
+    scene.cell.undrain(&["w".to_owned()], at(T0));
     assert_eq!(scene.turn(1), ["j"]);
 }
 

@@ -172,3 +172,30 @@ fn of_what_is_only_sketched_everything_is_read_before_it_goes() {
     assert_eq!(scene.turn(1), ["a", "b", "c"]);
     assert!(scene.cell.job(&id("b")).is_some_and(|job| job.trace_id == "trace"));
 }
+
+#[test]
+fn jobs_of_a_paused_run_on_the_shelf_wait_and_come_back() {
+    let mut scene = Scene::cramped(LimitsDocument::default());
+    scene.beat("w", 1);
+    (0..60).for_each(|number| scene.job(&format!("r:map[{number}]@1"), "acme", |_| ()));
+    (0..20).for_each(|number| scene.job(&format!("other{number:02}"), "acme", |_| ()));
+    let what = PauseName { scope: PauseScope::Run.into(), name: "r".to_owned() };
+    scene.cell.pause(vec![Pause { what: Some(what.clone()), ..Pause::default() }], at(scene.now)).expect("a good pause");
+    let run = |scene: &mut Scene, turns: usize| {
+        let mut went = Vec::new();
+        for _ in 0..turns {
+            for name in scene.turn(1) {
+                scene.succeeds(&name);
+                went.push(name);
+            }
+            scene.fetch();
+        }
+        went
+    };
+    let went = run(&mut scene, 200);
+    assert!(went.len() == 20 && went.iter().all(|name| name.starts_with("other")), "{went:?}");
+    assert_eq!(scene.cell.len(), 60);
+    scene.cell.lift(&[what], at(scene.now));
+    assert_eq!(run(&mut scene, 200).len(), 60);
+    assert!(scene.cell.is_empty());
+}

@@ -135,6 +135,13 @@ impl Engine {
         })
     }
 
+    /// The runs that are paused.
+    #[must_use]
+    pub fn paused(&self) -> BTreeSet<String> {
+        let paused = self.runs.iter().filter(|(_, entry)| entry.run.progress == Progress::Paused);
+        paused.map(|(run_id, _)| run_id.clone()).collect()
+    }
+
     /// Takes in a run that begins: it is written with the next units. One that is there already stays as it is.
     pub fn begin(&mut self, run: Run, now: Timestamp) {
         let run_id = run.head.id.clone();

@@ -1,10 +1,10 @@
-//! Counts of words, and how they are written: sorted, so that equal counts give equal bytes.
+//! Counts of words.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use rustc_hash::FxHashMap;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 /// How often each word occurs. The hash has no random state: equal work takes equal steps.
 #[derive(Debug, Default)]
@@ -48,9 +48,14 @@ impl Counts {
         self.by_word.len() as u64
     }
 
+    /// All words with their counts, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.by_word.iter().map(|(word, count)| (word.as_ref(), *count))
+    }
+
     /// The most frequent words; equally frequent ones sorted by word.
     pub(crate) fn top(&self, top: u32) -> Vec<Ranked> {
-        let mut all: Vec<(&str, u64)> = self.by_word.iter().map(|(word, count)| (word.as_ref(), *count)).collect();
+        let mut all: Vec<(&str, u64)> = self.iter().collect();
         let top = usize::try_from(top).unwrap_or(usize::MAX);
         if top < all.len() {
             all.select_nth_unstable_by(top, |a, b| rank(*a, *b));
@@ -66,26 +71,17 @@ pub(crate) fn rank(a: (&str, u64), b: (&str, u64)) -> Ordering {
     b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0))
 }
 
-impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut sorted: Vec<(&str, u64)> = self.by_word.iter().map(|(word, count)| (word.as_ref(), *count)).collect();
-        sorted.sort_unstable();
-        serializer.collect_map(sorted)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sorted_and_ranked() {
+    fn counted_and_ranked() {
         let mut counts = Counts::default();
         for (word, count) in [("b", 2), ("c", 1), ("a", 2), ("c", 2)] {
             counts.add(word.into(), count).expect("small");
         }
         assert_eq!((counts.words(), counts.distinct()), (7, 3));
-        assert_eq!(serde_json::to_string(&counts).expect("JSON"), r#"{"a":2,"b":2,"c":3}"#);
         let top = |n| counts.top(n).into_iter().map(|ranked| ranked.word).collect::<Vec<_>>();
         assert_eq!(
             (top(0), top(2), top(9)),

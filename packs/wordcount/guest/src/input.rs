@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::map::Wanted;
-use crate::part::Shard;
 use crate::reduce::Parts;
+use crate::shard::Shard;
 
 /// All members that an input can have.
 #[derive(Debug, Deserialize)]

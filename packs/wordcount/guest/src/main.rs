@@ -1,8 +1,8 @@
 //! The wordcount guest: reads one JSON object from stdin, writes one to stdout.
 //!
 //! ```text
-//! {"text"} or {"artifact","start","end"} ─► map ─────► {"words","distinct","counts"}
-//! {"parts"} or {"artifacts"}             ─► reduce ──► {"words","distinct","top","counts"}
+//! {"text"} or {"artifact","start","end"} ─► map ─────► {"words","distinct","index","counts"}
+//! {"parts"} or {"artifacts"}             ─► reduce ──► {"words","distinct","index","top","counts"}
 //! the same with {"outline":true}         ─► outline ─► {"words","distinct","top"}      any error: one line on stderr, exit 1
 //! ```
 //!
@@ -11,23 +11,26 @@
 
 mod counts;
 mod files;
+mod indexed;
 mod input;
 mod map;
 mod part;
 mod pieces;
 mod progress;
 mod reduce;
+mod shard;
 mod words;
+mod written;
 
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde::Serialize;
-
+use crate::counts::Counts;
 use crate::input::{InputError, Task};
 use crate::map::MapError;
 use crate::reduce::ReduceError;
+use crate::written::Sum;
 
 /// More than any payload that is passed inline; larger texts are artifacts.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -68,18 +71,17 @@ fn run(stdin: impl Read, stdout: impl Write, artifacts: &Path) -> Result<(), Gue
     if text.len() as u64 > INPUT_BYTES_MAX {
         return Err(GuestError::TooLong);
     }
+    let counted = |counts: Counts| Sum { counts, top: None };
+    let stdout = BufWriter::with_capacity(64 * 1024, stdout);
     match Task::parse(&text)? {
-        Task::Text { text, wanted } => answer(stdout, &map::count_text(&text, &wanted)?),
-        Task::Range { artifact, range, wanted } => answer(stdout, &map::count_artifact(artifacts, &artifact, range, &wanted)?),
-        Task::Merge { parts, shard, top } => answer(stdout, &reduce::merge(&parts, artifacts, shard, top)?),
-        Task::Outline { parts, top } => answer(stdout, &reduce::outline(&parts, artifacts, top)?),
+        Task::Text { text, wanted } => counted(map::count_text(&text, &wanted)?).write(stdout),
+        Task::Range { artifact, range, wanted } => {
+            counted(map::count_artifact(artifacts, &artifact, range, &wanted)?).write(stdout)
+        }
+        Task::Merge { parts, shard, top } => reduce::merge(&parts, artifacts, shard, top)?.write(stdout),
+        Task::Outline { parts, top } => reduce::outline(&parts, artifacts, top)?.write(stdout),
     }
-}
-
-fn answer(stdout: impl Write, output: &impl Serialize) -> Result<(), GuestError> {
-    let mut stdout = BufWriter::with_capacity(64 * 1024, stdout);
-    serde_json::to_writer(&mut stdout, output).map_err(|error| GuestError::Write(error.into()))?;
-    stdout.flush().map_err(GuestError::Write)
+    .map_err(GuestError::Write)
 }
 
 #[cfg(test)]

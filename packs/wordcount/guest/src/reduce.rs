@@ -4,43 +4,34 @@
 //! could hold. Their sums have no word in common, so that the most frequent words of all are among the most frequent of each
 //! (`outline`).
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use serde::de::DeserializeSeed as _;
 
 use crate::counts::{Counts, Ranked, rank};
 use crate::files;
-use crate::part::{Outline, PartSeed, Shard};
+use crate::part::{self, Outline, PartError};
 use crate::progress::Progress;
+use crate::shard::Shard;
+use crate::written::Sum;
 
-/// The largest part that is read from an artifact: as much as a guest can write.
-const PART_BYTES_MAX: u64 = 64 << 20;
-
-/// The sum of all parts.
+/// The sum of parts without its counts.
 #[derive(Debug, Serialize)]
-pub(crate) struct Merged {
+pub(crate) struct Total {
     words: u64,
     distinct: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top: Option<Vec<Ranked>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    counts: Option<Counts>,
+    top: Vec<Ranked>,
 }
 
 /// Why parts cannot be added up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReduceError {
-    #[error("input: {part}: {error}")]
-    Part { part: String, error: serde_json::Error },
+    #[error("{part}: {error}")]
+    Part { part: String, error: PartError },
     #[error("input: artifact is not a name of one file: {0:?}")]
     Name(String),
-    #[error("artifact {artifact}: {error}")]
-    Unreadable { artifact: String, error: io::Error },
-    #[error("artifact {artifact}: its {size} bytes are more than the {PART_BYTES_MAX} that are read")]
-    TooLarge { artifact: String, size: u64 },
     #[error("input: the sums do not fit 64 bits")]
     TooMany,
 }
@@ -52,65 +43,67 @@ pub(crate) struct Parts<'a> {
     pub(crate) artifacts: Vec<String>,
 }
 
+/// A part, wherever it is.
+trait Bytes: Read + Seek {}
+
+impl<T: Read + Seek> Bytes for T {}
+
 /// The sum of the parts, or of their words of one shard, with the `top` most frequent words if asked for.
-pub(crate) fn merge(parts: &Parts<'_>, folder: &Path, shard: Shard, top: Option<u32>) -> Result<Merged, ReduceError> {
+pub(crate) fn merge(parts: &Parts<'_>, folder: &Path, shard: Shard, top: Option<u32>) -> Result<Sum, ReduceError> {
     let mut counts = Counts::default();
-    for_each_part(parts, folder, |name, json| {
-        let failed = |error| ReduceError::Part { part: name.to_owned(), error };
-        let mut json = serde_json::Deserializer::from_slice(json);
-        PartSeed { counts: &mut counts, shard }.deserialize(&mut json).map_err(failed)?;
-        json.end().map_err(failed)
-    })?;
+    for_each_part(parts, folder, |part| part::add(part, shard, &mut counts))?;
     let top = top.map(|top| counts.top(top));
-    Ok(Merged { words: counts.words(), distinct: counts.distinct(), top, counts: Some(counts) })
+    Ok(Sum { counts, top })
 }
 
 /// The sum of parts that have no word in common, without their counts: each brings its own list of the most frequent words.
-pub(crate) fn outline(parts: &Parts<'_>, folder: &Path, top: u32) -> Result<Merged, ReduceError> {
-    let (mut words, mut distinct, mut all) = (0_u64, 0_u64, Vec::new());
-    for_each_part(parts, folder, |name, json| {
-        let part = Outline::parse(json, top).map_err(|error| ReduceError::Part { part: name.to_owned(), error })?;
-        words = words.checked_add(part.words).ok_or(ReduceError::TooMany)?;
-        distinct = distinct.checked_add(part.distinct).ok_or(ReduceError::TooMany)?;
-        all.extend(part.top);
+pub(crate) fn outline(parts: &Parts<'_>, folder: &Path, top: u32) -> Result<Total, ReduceError> {
+    let mut outlines = Vec::new();
+    for_each_part(parts, folder, |part| {
+        outlines.push(part::outline(part, top)?);
         Ok(())
     })?;
-    all.sort_unstable_by(|a: &Ranked, b| rank((&a.word, a.count), (&b.word, b.count)));
-    all.truncate(usize::try_from(top).unwrap_or(usize::MAX));
-    Ok(Merged { words, distinct, top: Some(all), counts: None })
+    let sum = |of: fn(&Outline) -> u64| outlines.iter().map(of).try_fold(0_u64, u64::checked_add).ok_or(ReduceError::TooMany);
+    let (words, distinct) = (sum(|part| part.words)?, sum(|part| part.distinct)?);
+    let mut top_of_all: Vec<Ranked> = outlines.into_iter().flat_map(|part| part.top).collect();
+    top_of_all.sort_unstable_by(|a, b| rank((&a.word, a.count), (&b.word, b.count)));
+    top_of_all.truncate(usize::try_from(top).unwrap_or(usize::MAX));
+    Ok(Total { words, distinct, top: top_of_all })
+}
+
+impl Total {
+    /// Writes it as one JSON value.
+    pub(crate) fn write(&self, mut to: impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut to, self)?;
+        to.flush()
+    }
 }
 
 /// One part after the other: never more than one is in memory.
 fn for_each_part(
     parts: &Parts<'_>,
     folder: &Path,
-    mut visit: impl FnMut(&str, &[u8]) -> Result<(), ReduceError>,
+    mut visit: impl FnMut(&mut dyn Bytes) -> Result<(), PartError>,
 ) -> Result<(), ReduceError> {
     let total = (parts.inline.len() + parts.artifacts.len()) as u64;
     let mut progress = Progress::new();
     for (index, part) in parts.inline.iter().enumerate() {
-        visit(&format!("parts[{index}]"), part.as_bytes())?;
+        visit(&mut Cursor::new(part)).map_err(|error| ReduceError::Part { part: format!("input: parts[{index}]"), error })?;
     }
     for (done, artifact) in (parts.inline.len() as u64..).zip(&parts.artifacts) {
         progress.tell(done, total);
-        visit(&format!("artifact {artifact}"), &read(folder, artifact)?)?;
+        let path = files::below(folder, artifact).ok_or_else(|| ReduceError::Name(artifact.to_owned()))?;
+        let visited = File::open(path).map_err(PartError::from).and_then(|mut file| visit(&mut file));
+        visited.map_err(|error| ReduceError::Part { part: format!("artifact {artifact}"), error })?;
     }
     progress.tell(1, 1);
     Ok(())
 }
 
-fn read(folder: &Path, artifact: &str) -> Result<Vec<u8>, ReduceError> {
-    let path = files::below(folder, artifact).ok_or_else(|| ReduceError::Name(artifact.to_owned()))?;
-    let unreadable = |error| ReduceError::Unreadable { artifact: artifact.to_owned(), error };
-    let size = fs::metadata(&path).map_err(unreadable)?.len();
-    if size > PART_BYTES_MAX {
-        return Err(ReduceError::TooLarge { artifact: artifact.to_owned(), size });
-    }
-    fs::read(path).map_err(unreadable)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ALL: Shard = Shard::ALL;
@@ -118,7 +111,13 @@ mod tests {
     fn sum(parts: &[&str], top: Option<u32>) -> Result<String, String> {
         let parts = Parts { inline: parts.to_vec(), artifacts: Vec::new() };
         let merged = merge(&parts, Path::new("/nonexistent"), ALL, top).map_err(|error| error.to_string())?;
-        Ok(serde_json::to_string(&merged).expect("JSON"))
+        Ok(written(&merged))
+    }
+
+    fn written(sum: &Sum) -> String {
+        let mut bytes = Vec::new();
+        sum.write(&mut bytes).expect("memory");
+        String::from_utf8(bytes).expect("JSON is text")
     }
 
     #[test]
@@ -145,31 +144,33 @@ mod tests {
         assert!(refused(&[r#"{"counts":{"a":1,"a":1},"words":2"#]).starts_with("input: parts[0]: EOF"));
     }
 
+    /// Of parts with an index and without, as they may come together.
     #[test]
     fn shards_share_the_words_and_their_outlines_give_the_whole() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
         let part = |from: u64, to: u64| {
-            let counts: Vec<String> = (from..to).map(|n| format!(r#""w{n:03}":{}"#, n % 7 + 1)).collect();
-            let words: u64 = (from..to).map(|n| n % 7 + 1).sum();
-            format!(r#"{{"words":{words},"distinct":{},"counts":{{{}}}}}"#, to - from, counts.join(","))
+            let mut counts = Counts::default();
+            (from..to).for_each(|n| counts.add(format!("w{n:05}").into(), n % 7 + 1).expect("small"));
+            written(&Sum { counts, top: None })
         };
-        write("a", &part(0, 300));
-        write("b", &part(200, 500));
+        let (small, large) = (part(0, 300), part(200, 10_000));
+        assert_eq!((small.contains(r#""index""#), large.contains(r#""index""#)), (false, true));
+        write("a", &small);
+        write("b", &large);
         let parts = Parts { inline: Vec::new(), artifacts: vec!["a".into(), "b".into()] };
         let whole = merge(&parts, folder.path(), ALL, Some(12)).expect("right");
         let names: Vec<String> = (0..5).map(|index| format!("shard-{index}")).collect();
-        let mut distinct = 0;
         for (index, name) in (0..).zip(&names) {
             let shard = Shard::new(index, 5).expect("one of five");
             let sum = merge(&parts, folder.path(), shard, Some(12)).expect("right");
-            assert!(sum.distinct > 0);
-            distinct += sum.distinct;
-            write(name, &serde_json::to_string(&sum).expect("JSON"));
+            assert!((1_800..2_200).contains(&sum.counts.distinct()), "{}", sum.counts.distinct());
+            write(name, &written(&sum));
         }
-        let outline = outline(&Parts { inline: Vec::new(), artifacts: names }, folder.path(), 12).expect("right");
-        assert_eq!((outline.words, outline.distinct, &outline.top), (whole.words, distinct, &whole.top));
-        assert_eq!(whole.distinct, 500);
+        let sums = Parts { inline: Vec::new(), artifacts: names };
+        let outline = outline(&sums, folder.path(), 12).expect("right");
+        assert_eq!((outline.words, outline.distinct, Some(&outline.top)), (whole.counts.words(), 10_000, whole.top.as_ref()));
+        assert_eq!(written(&merge(&sums, folder.path(), ALL, Some(12)).expect("right")), written(&whole), "and no other words");
     }
 
     #[test]

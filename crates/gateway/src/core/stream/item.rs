@@ -2,6 +2,7 @@
 
 use busbar_api::{JobChange, JobState, JobView, RunChange, RunState, StepChange, StepState, WorkerView, stream_subjects};
 use busbar_protocol::busbar::{self, JobEvent, RunEvent, RunRecord, StepRecord};
+use busbar_protocol::ids;
 use serde::Serialize;
 
 use crate::core::run::{items_view, run_error, step_error};
@@ -125,7 +126,7 @@ impl Item {
     fn job(tenant_id: &str, at_ms: u64, change: JobChange) -> Self {
         let body = event_body(stream_subjects::JOB, &change);
         Self {
-            run_id: change.job_id.split_once(':').map(|(run_id, _)| run_id.to_owned()),
+            run_id: ids::run_of(&change.job_id).map(str::to_owned),
             topic: Some(change.topic),
             job_id: Some(change.job_id),
             worker_id: change.worker_id,

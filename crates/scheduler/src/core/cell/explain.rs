@@ -100,6 +100,7 @@ impl Cell {
         let in_pools = || self.holds.pools(pools(&entry.line.class, document?), now);
         let paused = self.holds.topic(&charge.topic, now).or_else(in_pools).or_else(|| self.holds.tenant(&charge.tenant, now));
         let paused = paused.or_else(|| key.as_ref().and_then(|name| self.holds.key(name, now)));
+        let paused = paused.or_else(|| self.holds.run_of(&job.id));
         if let Some(pause) = paused {
             let opens = Some(pause.until_ms).filter(|until| *until > 0).map(Timestamp::from_millis);
             return Stand { gate: PAUSE, detail: told(pause), opens };

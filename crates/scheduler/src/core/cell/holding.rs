@@ -1,8 +1,10 @@
 //! Pauses and drains: set by operators, or by workers that were told to slow down.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use busbar_protocol::busbar::{Drain, Pause, PauseName, PauseScope};
+use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::pause_hint::{HintScope, PauseHint};
 use busbar_protocol::ports::Unit;
@@ -33,19 +35,19 @@ impl Cell {
         for pause in pauses {
             holds.pause(Pause { since_ms: now.millis(), ..pause })?;
         }
-        self.change_holds(holds);
+        self.change_holds(holds, now);
         Ok(())
     }
 
     /// Lifts pauses.
-    pub fn lift(&mut self, names: &[PauseName]) {
+    pub fn lift(&mut self, names: &[PauseName], now: Timestamp) {
         let mut holds = self.holds.clone();
         let mut any = false;
         for name in names {
             any |= holds.lift(name);
         }
         if any {
-            self.change_holds(holds);
+            self.change_holds(holds, now);
             self.reconsider();
         }
     }
@@ -59,19 +61,19 @@ impl Cell {
         for drain in drains {
             holds.drain(Drain { since_ms: now.millis(), ..drain })?;
         }
-        self.change_holds(holds);
+        self.change_holds(holds, now);
         Ok(())
     }
 
     /// Lets workers take jobs again.
-    pub fn undrain(&mut self, worker_ids: &[String]) {
+    pub fn undrain(&mut self, worker_ids: &[String], now: Timestamp) {
         let mut holds = self.holds.clone();
         let mut any = false;
         for id in worker_ids {
             any |= holds.undrain(id);
         }
         if any {
-            self.change_holds(holds);
+            self.change_holds(holds, now);
             self.reconsider();
         }
     }
@@ -115,7 +117,9 @@ impl Cell {
 
     /// Pauses may be over.
     pub(super) fn pauses_end(&mut self, now: Timestamp) {
+        let runs = self.holds.runs();
         if self.holds.expire(now) {
+            self.follow_runs(&runs, now);
             self.reconsider();
         }
         self.watch_pauses();
@@ -126,12 +130,28 @@ impl Cell {
         self.alarms.extend(self.holds.next_end().map(|at| (at, Alarm::Pause)));
     }
 
-    fn change_holds(&mut self, holds: Holds) {
+    fn change_holds(&mut self, holds: Holds, now: Timestamp) {
+        let runs = self.holds.runs();
         self.holds = holds;
+        self.follow_runs(&runs, now);
         self.holds_changed = true;
         self.watch_pauses();
         // Whoever avoided workers for the sake of one that is held now may go to them.
         self.queue.room_came();
+    }
+
+    /// Jobs of runs that are paused now leave their lines, and those of runs that were until now line up where they were. Those on the shelf follow when they
+    /// come from there.
+    fn follow_runs(&mut self, paused_before: &BTreeSet<String>, now: Timestamp) {
+        for run_id in self.holds.runs().symmetric_difference(paused_before) {
+            let prefix = format!("{run_id}:");
+            // What is no beginning of a job's name is no run's.
+            let Ok(first) = JobId::parse(prefix.clone()) else { continue };
+            let jobs = self.jobs.range(first..).map(|(id, _)| id).take_while(|id| id.as_str().starts_with(&prefix));
+            for id in jobs.cloned().collect::<Vec<_>>() {
+                self.reindex(&id, now);
+            }
+        }
     }
 
     fn reconsider(&mut self) {

@@ -576,7 +576,7 @@ impl Cell {
         let Some(entry) = self.jobs.get(id) else { return };
         let job = &entry.job;
         let judged = is_judged(job, &self.snapshot);
-        let may_go = judged && self.knows_siblings(job);
+        let may_go = judged && self.knows_siblings(job) && self.holds.run_of(id).is_none();
         let (ready, undecided) = match job.state {
             State::Scheduled { not_before, .. } => (may_go && not_before <= now.max(job.updated), !judged && !entry.asked),
             State::Pending { not_before } => (false, not_before <= now && !entry.asked),

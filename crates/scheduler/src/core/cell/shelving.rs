@@ -174,7 +174,8 @@ impl Cell {
         } else {
             self.is_crowded() || (is_far(entry.timer, &entry.job) && !self.undecided.contains(id))
         };
-        if !too_much || !can_be_shelved(&entry.job) {
+        // A job of a paused run stands in no line in which it would be found again.
+        if !too_much || !can_be_shelved(&entry.job) || self.holds.run_of(id).is_some() {
             return;
         }
         let Some(entry) = self.jobs.remove(id) else { return };
