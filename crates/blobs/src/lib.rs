@@ -3,15 +3,17 @@
 //! ```text
 //!  put(reader) ──> tmp/put-x ──hash, bound──> fsync ──> rename ──> sha256/ab/cdef…       nothing is there, or all of it
 //!  get, read, verified_path <────────────────hash checked───────── sha256/ab/cdef…       never bytes that are not the blob
+//!  older_than ─> who collects ─> delete_older_than ──────────────> sha256/ab/cdef…       gone, unless it was stored again meanwhile
 //! ```
 //!
 //! A cell has one store, named by `BLOBS_URL`. Today that is a folder (`file:///dir`), on this machine or mounted by all who use it;
 //! any other scheme is refused when opened. The store is a handle: clone it. Everything that touches the disk runs on the blocking
 //! threads of tokio.
 //!
-//! **Absent on purpose:** listing (records name blobs, never the other way), names, and rewriting: a blob is immutable, so
-//! that storing it again can only repair it.
+//! **Absent on purpose:** names and who uses what (records name blobs, never the other way), and rewriting: a blob is immutable, so
+//! that storing it again can only repair it, and make it young.
 
+mod age;
 mod error;
 mod location;
 mod read;
@@ -21,6 +23,7 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use busbar_protocol::pointers::Sha256Hex;
 use bytes::Bytes;
@@ -138,8 +141,27 @@ impl Blobs {
         .await
     }
 
+    /// The blobs that nobody has stored for so long, in no order. What is stored meanwhile may be among them or not.
+    ///
+    /// # Errors
+    /// [`BlobError::Disk`].
+    pub async fn older_than(&self, age: Duration) -> Result<Vec<Sha256Hex>, BlobError> {
+        let root = Arc::clone(&self.root);
+        blocking(move || age::older_than(&root, age)).await
+    }
+
+    /// Removes the blob if nobody has stored it for so long; false if it stays, or is not there. A blob that is being stored at the same time is there
+    /// afterwards, whoever comes first.
+    ///
+    /// # Errors
+    /// [`BlobError::Disk`].
+    pub async fn delete_older_than(&self, sha256: &Sha256Hex, age: Duration) -> Result<bool, BlobError> {
+        let (root, sha256) = (Arc::clone(&self.root), sha256.clone());
+        blocking(move || age::delete_older_than(&root, &sha256, age)).await
+    }
+
     /// The folder of the store, for those who put files beside it so that linking to a blob costs no copy. What lies below
-    /// `sha256` and `tmp` belongs to the store.
+    /// `sha256` and `tmp` belongs to the store, and `door` does.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.root

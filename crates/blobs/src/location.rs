@@ -70,7 +70,12 @@ pub(crate) fn unfinished(root: &Path) -> PathBuf {
 /// The first two digits are a folder of their own: 256 folders keep each small.
 pub(crate) fn path_of(root: &Path, sha256: &Sha256Hex) -> PathBuf {
     let (shard, name) = sha256.as_str().split_at(2);
-    root.join("sha256").join(shard).join(name)
+    names(root).join(shard).join(name)
+}
+
+/// Where the folders of finished blobs are.
+pub(crate) fn names(root: &Path) -> PathBuf {
+    root.join("sha256")
 }
 
 #[cfg(test)]

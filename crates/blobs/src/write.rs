@@ -6,15 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use busbar_protocol::pointers::Sha256Hex;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::location::{path_of, unfinished};
-use crate::{BlobError, BlobRef, blocking};
+use crate::location::{names, path_of, unfinished};
+use crate::{BlobError, BlobRef, age, blocking};
 
 /// How much is read before the disk is asked once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -24,9 +24,10 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 /// Makes the folders, and removes leftovers.
 pub(crate) fn prepare(root: &Path) -> Result<(), BlobError> {
     let unfinished = unfinished(root);
-    for folder in [unfinished.as_path(), &root.join("sha256")] {
+    for folder in [unfinished.as_path(), &names(root)] {
         fs::create_dir_all(folder).map_err(|source| BlobError::disk("make", folder, source))?;
     }
+    age::prepare(root)?;
     let entries = fs::read_dir(&unfinished).map_err(|source| BlobError::disk("list", &unfinished, source))?;
     for entry in entries.flatten() {
         let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
@@ -97,7 +98,7 @@ impl Upload {
     }
 
     /// Content first, then name, then the folder that holds the name: each is on the disk before the next. A blob that is there
-    /// already is replaced by the same content, which costs nothing and repairs a damaged one.
+    /// already is replaced by the same content, which costs nothing, repairs a damaged one, and makes it as young as any.
     fn finish(self, root: &Path) -> Result<BlobRef, BlobError> {
         let sha256 = Sha256Hex::from_bytes(&self.hash.finalize());
         let path = path_of(root, &sha256);
@@ -108,14 +109,16 @@ impl Upload {
         // Read-only for everybody: other users' workers read it, and nobody changes it.
         let permissions = fs::Permissions::from_mode(0o444);
         self.file.as_file().set_permissions(permissions).map_err(failed("protect"))?;
+        self.file.as_file().set_modified(SystemTime::now()).map_err(failed("date"))?;
         self.file.as_file().sync_all().map_err(failed("flush"))?;
         let shard = path.parent().unwrap_or(root);
         let is_new_shard = !shard.exists();
         fs::create_dir_all(shard).map_err(failed("make the folder of"))?;
+        let _open = age::hold_open(root)?;
         self.file.persist(&path).map_err(|error| error.error).map_err(failed("store"))?;
         sync_folder(shard).map_err(failed("flush the folder of"))?;
         if is_new_shard {
-            sync_folder(&root.join("sha256")).map_err(failed("flush the folder of"))?;
+            sync_folder(&names(root)).map_err(failed("flush the folder of"))?;
         }
         Ok(BlobRef { sha256, size_bytes: self.size_bytes })
     }

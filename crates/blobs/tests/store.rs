@@ -30,9 +30,22 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("readable") {
         let path = entry.expect("an entry").path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.file_name().is_some_and(|name| name != "door") {
+            found.push(path);
+        }
     }
     found
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Makes a blob two days old.
+fn age(folder: &Path, sha256: &Sha256Hex) {
+    let (shard, name) = sha256.as_str().split_at(2);
+    let file = fs::File::open(folder.join("sha256").join(shard).join(name)).expect("a blob");
+    file.set_modified(SystemTime::now() - 2 * DAY).expect("aged");
 }
 
 /// Makes the blob's file writable again and changes it.
@@ -100,6 +113,56 @@ async fn deleting_removes_it_and_a_reader_reads_on() {
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).await.expect("still there for it");
     assert_eq!(bytes, large());
+}
+
+#[tokio::test]
+async fn only_what_is_old_is_collected_and_storing_it_again_makes_it_young() {
+    let (folder, blobs) = store();
+    let [old, young] = [b"old", b"new"].map(|content| Bytes::from_static(content));
+    let old_one = blobs.put_bytes(old.clone()).await.expect("stored").sha256;
+    let young_one = blobs.put_bytes(young).await.expect("stored").sha256;
+    age(folder.path(), &old_one);
+    assert_eq!(blobs.older_than(DAY).await.expect("listed"), std::slice::from_ref(&old_one));
+    assert_eq!(blobs.older_than(3 * DAY).await.expect("listed"), []);
+    blobs.put_bytes(old.clone()).await.expect("stored again");
+    assert_eq!(blobs.older_than(DAY).await.expect("listed"), []);
+    assert!(!blobs.delete_older_than(&old_one, DAY).await.expect("looked"), "it was stored since it was listed");
+    age(folder.path(), &old_one);
+    assert!(blobs.delete_older_than(&old_one, DAY).await.expect("removed"));
+    assert!(!blobs.delete_older_than(&old_one, DAY).await.expect("nothing to do"));
+    assert!(!blobs.delete_older_than(&young_one, DAY).await.expect("looked"));
+    assert_eq!(blobs.size_bytes(&young_one).await.expect("looked"), Some(3));
+}
+
+/// Whoever has stored a blob has it, however many store the same bytes and collect at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_stored_while_others_collect_is_there() {
+    let (folder, blobs) = store();
+    let content = Bytes::from_static(b"the same bytes");
+    let sha256 = blobs.put_bytes(content.clone()).await.expect("stored").sha256;
+    for round in 0..200 {
+        age(folder.path(), &sha256);
+        // Another handle, as another process has one.
+        let other = Blobs::open(&url_of(folder.path())).expect("opened");
+        let collecting = [blobs.clone(), other.clone()].map(|blobs| {
+            let sha256 = sha256.clone();
+            tokio::spawn(async move { blobs.delete_older_than(&sha256, DAY).await.expect("looked") })
+        });
+        let storing = [blobs.clone(), other].map(|blobs| {
+            let content = content.clone();
+            tokio::spawn(async move {
+                let stored = blobs.put_bytes(content).await.expect("stored");
+                blobs.read(&stored.sha256, ANY_SIZE).await.map(drop)
+            })
+        });
+        for stored in storing {
+            stored.await.expect("no panic").unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        for collected in collecting {
+            collected.await.expect("no panic");
+        }
+        assert_eq!(blobs.read(&sha256, ANY_SIZE).await.expect("it is there"), content, "round {round}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ pub struct GatewayConfig {
     pub artifact_bytes_max: u64,
     /// How long an artifact can be named after its upload, in seconds.
     pub artifact_ttl_seconds: u64,
+    /// How long a blob stays that no record names, in seconds: at least as long as a worker may take to tell of a result that it has stored.
+    pub unnamed_blob_ttl_seconds: u64,
     /// How long a key that was looked up is believed, in milliseconds: a key that is taken away works that much longer.
     pub key_cache_ms: u64,
     /// How long an installation of a pack that was cut off is left alone before somebody goes on with it, in milliseconds.
@@ -29,6 +31,7 @@ impl Default for GatewayConfig {
         Self {
             artifact_bytes_max: 1024 * 1024 * 1024,
             artifact_ttl_seconds: 30 * 24 * 3600,
+            unnamed_blob_ttl_seconds: 24 * 3600,
             key_cache_ms: 10_000,
             pack_lease_ms: 10_000,
             bootstrap_key: Secret::default(),

@@ -35,6 +35,7 @@ mod packs;
 mod routes;
 mod service;
 mod stream;
+mod sweep;
 mod traces;
 mod watch;
 
@@ -44,3 +45,4 @@ pub use crate::keyring::{
     BOOTSTRAP_KEY, KEY_CHARS_MIN, KeptKey, NewKey, RevokeError, create_key, install_key, list_keys, revoke_key,
 };
 pub use crate::service::{Gateway, GatewayError, Grpc, Kit, Listeners};
+pub use crate::sweep::{SweepError, sweep};

@@ -20,7 +20,7 @@ use crate::listener::PatientListener;
 use crate::metrics::GatewayMetrics;
 use crate::packs::Packs;
 use crate::stream::Hub;
-use crate::{grpc, keyring, routes, watch};
+use crate::{grpc, keyring, routes, sweep, watch};
 
 /// How long requests that are being answered may take after the shutdown was asked for.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
@@ -113,6 +113,8 @@ impl Gateway {
         let http = PatientListener { inner: http, patience: Duration::from_millis(config.write_stall_ms) };
         let clients_max = config.stream_clients_max;
         let hub = Arc::new(Hub::new(bus.clone(), records.clone(), clients_max, &kit.metrics, kit.shutdown.clone()));
+        let age = Duration::from_secs(config.unnamed_blob_ttl_seconds);
+        let sweeping = sweep::run(records.clone(), blobs.clone(), age, kit.shutdown.clone());
         let outside = Outside { bus: bus.clone(), records: records.clone(), blobs, clock };
         let app = Arc::new(App::new(config, outside, admitter, hub.clone(), &kit));
         let (jobs, runs, progress, packs) = (app.jobs.clone(), app.runs.clone(), app.progress.clone(), app.packs.clone());
@@ -134,6 +136,7 @@ impl Gateway {
             Ok::<(), io::Error>(())
         });
         tasks.spawn("gateway readiness", look(bus.clone(), records, kit.clone()));
+        tasks.spawn("gateway blobs", sweeping);
         tasks.spawn("gateway packs", tend(packs, kit.shutdown));
         Ok(Self { address, grpc_address, tasks })
     }

@@ -44,10 +44,21 @@ pub const INDEX_API_KEYS: &str = "key:index";
 /// Ids of published policy bundles, scored by publication time.
 pub const INDEX_BUNDLES: &str = "policy:bundles";
 
+/// The lease of whoever collects blobs.
+pub const LOCK_BLOBS: &str = "lock:blobs";
+/// What the records of jobs begin with.
+pub const JOBS: &str = "job:meta:";
+/// What the records of dead letters begin with.
+pub const DEAD_LETTERS: &str = "dlq:entry:";
+/// What the records of packs begin with.
+pub const PACKS: &str = "cfg:pack:";
+/// What the records of artifacts begin with.
+pub const ARTIFACTS: &str = "art:";
+
 /// The record of a job.
 #[must_use]
 pub fn job(job_id: &str) -> String {
-    format!("job:meta:{job_id}")
+    format!("{JOBS}{job_id}")
 }
 
 /// A challenge that a worker has yet to answer.
@@ -114,7 +125,7 @@ pub fn attempt_checkpoint(job_id: &str, attempt: u32) -> String {
 /// A dead letter.
 #[must_use]
 pub fn dead_letter(job_id: &str) -> String {
-    format!("dlq:entry:{job_id}")
+    format!("{DEAD_LETTERS}{job_id}")
 }
 
 /// Dead letters of a tenant, scored by the time of death.
@@ -241,7 +252,7 @@ pub fn run_idempotency(tenant_id: &str, key: &str) -> String {
 /// A pack.
 #[must_use]
 pub fn pack(pack_id: &str) -> String {
-    format!("cfg:pack:{pack_id}")
+    format!("{PACKS}{pack_id}")
 }
 
 /// A policy bundle.
@@ -253,7 +264,7 @@ pub fn bundle(bundle_id: &str) -> String {
 /// An artifact's record.
 #[must_use]
 pub fn artifact(artifact_id: &str) -> String {
-    format!("art:{artifact_id}")
+    format!("{ARTIFACTS}{artifact_id}")
 }
 
 /// An API key's record, by the SHA-256 of the key.

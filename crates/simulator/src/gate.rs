@@ -160,6 +160,10 @@ impl<P: Records> Records for Gated<P> {
         self.gate.through("store.read", self.port.read(keys)).await
     }
 
+    async fn keys_with(&self, prefix: &str, cursor: u64) -> Result<(Vec<String>, u64), StoreError> {
+        self.gate.through("store.keys_with", self.port.keys_with(prefix, cursor)).await
+    }
+
     async fn index(&self, index: &str, range: IndexRange) -> Result<Vec<IndexEntry>, StoreError> {
         self.gate.through("store.index", self.port.index(index, range)).await
     }

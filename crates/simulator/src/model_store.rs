@@ -302,6 +302,10 @@ impl Records for ModelStore {
         self.read_only(move |state, now| keys.iter().map(|key| state.record(now, key)).collect()).await
     }
 
+    async fn keys_with(&self, prefix: &str, _cursor: u64) -> Result<(Vec<String>, u64), StoreError> {
+        self.read_only(|state, now| Ok((state.keys_with(now, prefix), 0))).await
+    }
+
     async fn index(&self, index: &str, range: IndexRange) -> Result<Vec<IndexEntry>, StoreError> {
         self.read_only(|state, now| state.index(now, index, &range)).await
     }

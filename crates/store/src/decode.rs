@@ -31,6 +31,15 @@ pub(crate) fn text(frame: Frame) -> Result<String, StoreError> {
     String::from_utf8(bytes.into()).map_err(|_| refused("Redis answered text that is not UTF-8"))
 }
 
+/// What SCAN answers: the next cursor, and keys. Ours are text; others' are none of our business.
+pub(crate) fn page_of_keys(frame: Frame) -> Result<(Vec<String>, u64), StoreError> {
+    let mut parts = array(frame)?.into_iter();
+    let mut next = || parts.next().ok_or_else(|| refused("Redis answered half a page of keys"));
+    let cursor = text(next()?)?.parse().map_err(|_| refused("Redis answered a cursor that is no number"))?;
+    let keys = array(next()?)?.into_iter().map(bytes).collect::<Result<Vec<_>, _>>()?;
+    Ok((keys.into_iter().flatten().filter_map(|key| String::from_utf8(key.into()).ok()).collect(), cursor))
+}
+
 /// A whole number, as such or as text.
 pub(crate) fn integer(frame: Frame) -> Result<i64, StoreError> {
     match frame {

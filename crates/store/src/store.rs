@@ -126,6 +126,11 @@ impl Records for Store {
         Ok(records)
     }
 
+    async fn keys_with(&self, prefix: &str, cursor: u64) -> Result<(Vec<String>, u64), StoreError> {
+        let args = vec![owned(cursor.to_string()), fixed("MATCH"), owned(format!("{prefix}*")), fixed("COUNT"), fixed("1000")];
+        decode::page_of_keys(self.inner.single.call("SCAN", args, Repeat::Harmless).await?)
+    }
+
     async fn index(&self, index: &str, range: IndexRange) -> Result<Vec<IndexEntry>, StoreError> {
         if range.limit == 0 {
             return Ok(vec![]);

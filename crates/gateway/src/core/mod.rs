@@ -9,6 +9,7 @@ pub(crate) mod hold;
 pub(crate) mod limits;
 pub(crate) mod message;
 pub(crate) mod moment;
+pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod pack;
 pub(crate) mod page;

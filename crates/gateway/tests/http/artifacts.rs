@@ -1,6 +1,15 @@
-//! Artifacts: up and down again, byte for byte.
+//! Artifacts: up and down again, byte for byte; and what becomes of content that nobody names any more.
 
-use busbar_gateway::{GatewayConfig, Role};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use busbar_blobs::Blobs;
+use busbar_gateway::{GatewayConfig, Role, sweep};
+use busbar_protocol::busbar::{Ended, JobRecord, job_record};
+use busbar_protocol::keys;
+use busbar_protocol::pointers::{Pointer, Sha256Hex};
+use busbar_protocol::ports::{CommitClass, CommitId, Records, Unit, Write};
+use busbar_protocol::prost::Message as _;
 use serde_json::json;
 
 use crate::support::{Fixture, key, request};
@@ -30,5 +39,80 @@ async fn one_that_is_too_large_is_refused() {
     let fixture = Fixture::start_with(GatewayConfig { artifact_bytes_max: 1000, ..GatewayConfig::default() }).await;
     assert_eq!(fixture.ask("POST", "/api/v1/artifacts", &"x".repeat(1000)).await.status, 201);
     fixture.ask("POST", "/api/v1/artifacts", &"x".repeat(1001)).await.refused(413, "payload_too_large");
+    fixture.end().await;
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Makes a blob two days old.
+async fn age(blobs: &Blobs, sha256: &Sha256Hex) {
+    let path = blobs.verified_path(sha256).await.expect("a blob");
+    File::open(path).and_then(|file| file.set_modified(SystemTime::now() - 2 * DAY)).expect("aged");
+}
+
+async fn write(fixture: &Fixture, write: Write) {
+    let unit = Unit { id: CommitId::generate(), guards: Vec::new(), writes: vec![write] };
+    fixture.store.commit(CommitClass::Advance, vec![unit]).await.expect("committed");
+}
+
+async fn upload(fixture: &Fixture, content: &str) -> (String, Sha256Hex) {
+    let headers = [("x-api-key", &*fixture.key)];
+    let reply = request(fixture.address, "POST", "/api/v1/artifacts", &headers, content.as_bytes()).await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let view = reply.json();
+    let text = |name: &str| view[name].as_str().expect("text").to_owned();
+    (text("artifact_id"), Sha256Hex::parse(&text("sha256")).expect("a digest"))
+}
+
+/// The job's record names the blob as its result.
+fn done(job_id: &str, result: &Sha256Hex) -> Write {
+    let ended = Ended { result_ptr: Pointer::Blob(result.clone()).to_string(), ..Ended::default() };
+    let state = Some(job_record::State::Ended(ended));
+    let value = JobRecord { job_id: job_id.to_owned(), state, ..JobRecord::default() }.encode_to_vec().into();
+    Write::Put { key: keys::job(job_id), revision: 1, value, expire: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_goes_when_the_last_that_names_it_has_gone() {
+    let fixture = Fixture::start().await;
+    let blobs = fixture.blobs();
+    let (first, digest) = upload(&fixture, "named three times").await;
+    let (second, same) = upload(&fixture, "named three times").await;
+    assert_eq!(digest, same);
+    write(&fixture, done("j", &digest)).await;
+    for name in [keys::artifact(&first), keys::job("j"), keys::artifact(&second)] {
+        age(&blobs, &digest).await;
+        assert_eq!(sweep(&fixture.store, &blobs, DAY).await.expect("swept"), 0, "{name} still names it");
+        write(&fixture, Write::Delete { key: name }).await;
+    }
+    assert_eq!(sweep(&fixture.store, &blobs, 3 * DAY).await.expect("swept"), 0, "it may be about to be named");
+    assert_eq!(sweep(&fixture.store, &blobs, DAY).await.expect("swept"), 1);
+    assert_eq!(blobs.size_bytes(&digest).await.expect("looked"), None);
+    fixture.end().await;
+}
+
+/// What is uploaded is there, though the same bytes lay around unnamed and are collected at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_same_bytes_are_uploaded_while_they_are_collected() {
+    let fixture = Fixture::start().await;
+    let blobs = fixture.blobs();
+    let digest = blobs.put_bytes("the same bytes".into()).await.expect("stored").sha256;
+    for _ in 0..25 {
+        age(&blobs, &digest).await;
+        let sweeping = async {
+            for _ in 0..4 {
+                sweep(&fixture.store, &blobs, DAY).await.expect("swept");
+            }
+        };
+        let uploads = futures::future::join_all((0..4).map(|_| upload(&fixture, "the same bytes")));
+        let ((), uploads) = tokio::join!(sweeping, uploads);
+        age(&blobs, &digest).await;
+        sweep(&fixture.store, &blobs, DAY).await.expect("swept");
+        for (artifact_id, _) in uploads {
+            let reply = fixture.get(&format!("/api/v1/artifacts/{artifact_id}")).await;
+            assert_eq!((reply.status, reply.text()), (200, "the same bytes".into()));
+            write(&fixture, Write::Delete { key: keys::artifact(&artifact_id) }).await;
+        }
+    }
     fixture.end().await;
 }

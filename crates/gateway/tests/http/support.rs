@@ -48,6 +48,11 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// The store of blobs that the gateway has.
+    pub(crate) fn blobs(&self) -> Blobs {
+        Blobs::open(&busbar_blobs::url_of(&self.stack.temp_dir().expect("temporary").join("blobs"))).expect("blobs")
+    }
+
     /// The keys in Redis that begin with this.
     pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
         let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.stack.redis.port())).expect("a connection");
@@ -83,7 +88,7 @@ impl Fixture {
 
     /// Starts another replica with this configuration, and ends it.
     pub(crate) async fn another(&self, config: GatewayConfig) {
-        let blobs = Blobs::open(&busbar_blobs::url_of(&self.stack.temp_dir().expect("temporary").join("blobs"))).expect("blobs");
+        let blobs = self.blobs();
         let kit = Kit::default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let gateway =

@@ -315,6 +315,13 @@ pub trait Records: Clone + Send + Sync + 'static {
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     fn read(&self, keys: Vec<String>) -> impl Future<Output = Result<Vec<Option<Stored>>, StoreError>> + Send;
 
+    /// Keys that begin with a prefix of letters, digits, colons and hyphens, page by page: from cursor 0 on, until the cursor is 0 again. What is there from
+    /// the first page to the last is told at least once; what comes or goes meanwhile, perhaps.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn keys_with(&self, prefix: &str, cursor: u64) -> impl Future<Output = Result<(Vec<String>, u64), StoreError>> + Send;
+
     /// Reads a part of an index.
     ///
     /// # Errors

@@ -282,6 +282,11 @@ impl State {
         }
     }
 
+    pub(super) fn keys_with(&mut self, now: u64, prefix: &str) -> Vec<String> {
+        let keys: Vec<String> = self.keys.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+        keys.into_iter().filter(|key| self.get(now, key).is_some()).collect()
+    }
+
     pub(super) fn payload(&mut self, now: u64, key: &str) -> Option<Bytes> {
         match self.get(now, key) {
             Some(Content::Text(bytes)) => Some(bytes.clone()),

@@ -91,6 +91,10 @@ impl<P: Records> Records for Sabotaged<P> {
         Ok(keys.into_iter().zip(found).map(misread).collect())
     }
 
+    async fn keys_with(&self, prefix: &str, cursor: u64) -> Result<(Vec<String>, u64), StoreError> {
+        self.port.keys_with(prefix, cursor).await
+    }
+
     async fn index(&self, index: &str, range: IndexRange) -> Result<Vec<IndexEntry>, StoreError> {
         let mut page = self.port.index(index, range).await?;
         if self.has(Plant::TakeoverIncomplete) && index == keys::INDEX_LIVE {

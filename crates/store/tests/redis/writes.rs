@@ -235,3 +235,32 @@ async fn a_second_store_finds_the_library_and_the_records() {
     assert_eq!(server.say("INFO commandstats").matches("function|load").count(), loads);
     assert!(second.read(vec!["k".into()]).await.expect("read")[0].is_some());
 }
+
+#[tokio::test]
+async fn keys_are_found_by_what_they_begin_with() {
+    let server = Server::start().await;
+    let record = |key: String| Write::Put { key, revision: 1, value: Bytes::new(), expire: None };
+    let mut expected: Vec<String> = (0..3_000).map(|n| format!("job:meta:run:map[{n}]@1")).collect();
+    for keys in expected.chunks(50) {
+        assert_eq!(server.commit(unit([], keys.iter().cloned().map(record))).await, APPLIED);
+    }
+    assert_eq!(server.commit(unit([], [record("job:holds".into()), add("job:live", "a", 1)])).await, APPLIED);
+    let mut found = with_prefix(&server.store, "job:meta:").await;
+    found.sort();
+    found.dedup();
+    expected.sort();
+    assert!(found == expected, "{} of {}", found.len(), expected.len());
+    assert!(with_prefix(&server.store, "nothing:").await.is_empty());
+}
+
+async fn with_prefix(store: &Store, prefix: &str) -> Vec<String> {
+    let (mut found, mut cursor) = (Vec::new(), 0);
+    loop {
+        let (keys, next) = store.keys_with(prefix, cursor).await.expect("a page");
+        found.extend(keys);
+        if next == 0 {
+            return found;
+        }
+        cursor = next;
+    }
+}

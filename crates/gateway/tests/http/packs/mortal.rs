@@ -84,6 +84,11 @@ impl Records for MortalStore {
         self.0.read(keys).await
     }
 
+    async fn keys_with(&self, prefix: &str, cursor: u64) -> Result<(Vec<String>, u64), StoreError> {
+        self.1.store()?;
+        self.0.keys_with(prefix, cursor).await
+    }
+
     async fn index(&self, index: &str, range: IndexRange) -> Result<Vec<IndexEntry>, StoreError> {
         self.1.store()?;
         self.0.index(index, range).await
