@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  blobs that nobody has stored for a day ─► minus all that a record names ─► still that old? ─► removed
-//!                                               dead letters, jobs, artifacts, packs, topics
+//!                                               packs, topics, artifacts, dead letters, jobs
 //! ```
 //!
 //! Content is stored before a record names it, and storing it again makes the blob young, whether or not it was there. So what comes to be named while records
@@ -84,8 +84,8 @@ async fn turn<R: Records>(records: &R, blobs: &Blobs, age: Duration, owner: &str
 /// [`SweepError`].
 pub async fn sweep<R: Records>(records: &R, blobs: &Blobs, age: Duration) -> Result<usize, SweepError> {
     let mut unnamed: HashSet<Sha256Hex> = blobs.older_than(age).await?.into_iter().collect();
-    // Dead letters before jobs: the redrive of a letter makes a job.
-    for prefix in [keys::DEAD_LETTERS, keys::JOBS, keys::ARTIFACTS, keys::PACKS, keys::TOPICS] {
+    // Packs give their modules to topics, and topics to jobs; the redrive of a letter makes a job. Where little names much, the many jobs need not be read.
+    for prefix in [keys::PACKS, keys::TOPICS, keys::ARTIFACTS, keys::DEAD_LETTERS, keys::JOBS] {
         if unnamed.is_empty() {
             return Ok(0);
         }

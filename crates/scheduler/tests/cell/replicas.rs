@@ -3,6 +3,7 @@
 use busbar_protocol::busbar::{Comparison, QuorumCredits, Replication, ReplicationTrust};
 use busbar_protocol::keys;
 use busbar_protocol::prost::Message as _;
+use busbar_scheduler::core::cell::UnreadGroup;
 use busbar_scheduler::core::job::ResultPlace;
 use busbar_scheduler::core::quorum::compare;
 use busbar_scheduler::core::quorum::credits::Credits;
@@ -74,8 +75,16 @@ impl Scene {
         &self.store[&id(&real(name))].0
     }
 
-    /// A scheduler takes over: everything is read again, in the order of the names or against it.
+    /// A scheduler takes over, and has read everything.
     pub(super) fn taken_over(&mut self, backwards: bool) {
+        for group in self.take_over(backwards) {
+            let found = verified::read_siblings(&self.store, &group);
+            self.cell.replicas_read(&group.parent, found, at(self.now));
+        }
+    }
+
+    /// A scheduler takes over: what is live is read again, in the order of the names or against it; the replicas of these jobs are to be read.
+    pub(super) fn take_over(&mut self, backwards: bool) -> Vec<UnreadGroup> {
         let mut after = Self::new(LimitsDocument::default());
         after.cell.adopt_workers(self.cell.workers().clone());
         (after.now, after.beats) = (self.now, self.beats);
@@ -90,15 +99,7 @@ impl Scene {
             after.cell.insert(job, revision, class, at(after.now));
         }
         (self.cell, self.beats) = (after.cell, after.beats);
-        self.read_replicas();
-    }
-
-    /// Reads the replicas that must be read.
-    fn read_replicas(&mut self) {
-        for group in self.cell.take_unread_groups() {
-            let found = verified::read_siblings(&self.store, &group);
-            self.cell.replicas_read(&group.parent, found, at(self.now));
-        }
+        self.cell.take_unread_groups()
     }
 }
 

@@ -180,6 +180,23 @@ fn a_takeover_finds_what_was_checked() {
 }
 
 #[test]
+fn a_check_that_ends_while_it_is_read_has_ended() {
+    let mut scene = scene(&["w", "w2"]);
+    scene.job("j", "acme", checked(1));
+    scene.settle();
+    scene.says("j.r1", "7");
+    scene.checks();
+    let unread = scene.take_over(false);
+    let read = unread.iter().map(|group| read_siblings(&scene.store, group)).collect::<Vec<_>>();
+    scene.judges("j.r1", Judgement::Plausible, "");
+    for (group, read) in unread.iter().zip(read) {
+        scene.cell.replicas_read(&group.parent, read, at(scene.now));
+    }
+    scene.settle();
+    assert_eq!(scene.stored("j").state.tag(), JobState::Succeeded);
+}
+
+#[test]
 fn a_stranger_with_a_checks_name_is_not_believed() {
     let mut scene = scene(&["w", "w2"]);
     scene.job("j", "acme", checked(1));

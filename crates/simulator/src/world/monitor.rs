@@ -59,6 +59,8 @@ struct Seen {
     limits: LimitsDocument,
     /// What is paused, as was acknowledged.
     paused: BTreeSet<(PauseScope, String)>,
+    /// Runs whose jobs the scheduler holds, as it was committed, and when it let go of those that it held once.
+    held_runs: BTreeMap<String, Option<Timestamp>>,
     /// What was asked for jobs: their parents, and the times before which they are not to be sent.
     parents: BTreeMap<String, String>,
     not_before: BTreeMap<String, Timestamp>,
@@ -224,6 +226,8 @@ impl Watch for Monitor {
                 Ok(job) => seen.job_changes(at, id, job, revision, unit),
                 Err(error) => seen.breaks(format!("{key} cannot be read: {error}")),
             }
+        } else if key == keys::HOLDS {
+            seen.runs_held(at, value);
         } else if key.starts_with("wf:run:") {
             seen.fence(unit, keys::LOCK_ENGINE, key);
             let before = seen.runs.insert(key.to_owned(), revision).unwrap_or(0);

@@ -110,8 +110,11 @@ impl Cell {
     }
 
     fn know(&mut self, parent: &JobId, replica: u32, check: Check) {
-        if let Some(group) = self.replication.groups.get_mut(parent) {
-            group.replicas.entry(replica).or_default().check = check;
+        let Some(group) = self.replication.groups.get_mut(parent) else { return };
+        let known = &mut group.replicas.entry(replica).or_default().check;
+        // What has come to its end stays so: a record that was read before may be told after.
+        if matches!(known, Check::Unasked | Check::Asked) {
+            *known = check;
             self.replication.heard.insert(parent.clone());
         }
     }

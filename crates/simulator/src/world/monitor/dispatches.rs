@@ -1,12 +1,15 @@
 //! Each dispatch: allowed, in time, to one worker that has room; and no command before its commit.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use busbar_protocol::busbar::PauseScope;
+use busbar_protocol::busbar::{HoldsDocument, PauseScope};
 use busbar_protocol::cap::DecisionType;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope;
+use busbar_protocol::ids;
 use busbar_protocol::ports::Message;
+use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 use busbar_scheduler::core::job::{Job, Outcome, State};
@@ -120,13 +123,37 @@ impl Seen {
     /// those that go together in no order, so that is judged after it.
     pub(super) fn check_turns(&mut self) {
         for (job, since) in std::mem::take(&mut self.went) {
+            if self.is_of_held_run(&job, since, Duration::ZERO) {
+                self.breaks(format!("{} was dispatched, though its run is paused", job.id));
+            }
             self.in_turn(&job, since);
         }
     }
 
+    /// What is paused was written: which runs are among it.
+    pub(super) fn runs_held(&mut self, at: Timestamp, record: &[u8]) {
+        let pauses = HoldsDocument::decode(record).unwrap_or_default().pauses;
+        let of_runs = pauses.into_iter().filter_map(|pause| pause.what).filter(|what| what.scope() == PauseScope::Run);
+        let held: BTreeSet<String> = of_runs.map(|what| what.name).collect();
+        for (run, let_go) in &mut self.held_runs {
+            if !held.contains(run) && let_go.is_none() {
+                *let_go = Some(at);
+            }
+        }
+        self.held_runs.extend(held.into_iter().map(|run| (run, None)));
+    }
+
+    /// Whether the run of a job is held, or was so shortly before this time.
+    fn is_of_held_run(&self, job: &Job, now: Timestamp, shortly: Duration) -> bool {
+        let run = ids::run_of(job.id.as_str()).and_then(|run| self.held_runs.get(run));
+        run.is_some_and(|let_go| let_go.is_none_or(|at| now.since(at) < shortly))
+    }
+
     fn in_turn(&mut self, job: &Job, since: Timestamp) {
         // Replicas wait for workers of their own.
-        let is_alone = |job: &Job| job.attempt <= 1 && job.plan.concurrency_key.is_empty() && job.plan.replication.is_none();
+        let is_alone = |job: &Job| {
+            job.attempt <= 1 && job.plan.concurrency_key.is_empty() && job.plan.replication.is_none() && !job.is_part()
+        };
         let snapshot = |job: &Job| job.decision.as_ref().map(|decision| decision.snapshot.clone());
         if !is_alone(job) || Self::is_lately(self.disturbed) || Self::is_lately(self.taken_over) {
             return;
@@ -139,6 +166,7 @@ impl Seen {
                 && other.created < job.created
                 && other.attempt == 0
                 && is_alone(other)
+                && !self.is_of_held_run(other, since, UNNOTICED_FOR)
                 && rules::avoided(other) == rules::avoided(job)
                 && (&other.tenant_id, &other.topic, other.priority) == (&job.tenant_id, &job.topic, job.priority)
                 && snapshot(other) == snapshot(job)
@@ -186,7 +214,7 @@ impl Seen {
     pub(super) fn check_room(&mut self) {
         for place in std::mem::take(&mut self.filled) {
             let most = worker::takes(&place).unwrap_or(QUEUED_MAX);
-            let held = self.holding.get(&place).map_or(0, std::collections::BTreeSet::len);
+            let held = self.holding.get(&place).map_or(0, BTreeSet::len);
             if held > most {
                 self.breaks(format!("{held} attempts were committed to {place}, which takes {most}"));
             }
