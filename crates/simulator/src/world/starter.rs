@@ -126,8 +126,9 @@ async fn start_runs(world: World, number: u64) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let Some(started) = start(&world, &bus, &request).await else { continue };
-        if world.chaos.chance(350) {
-            tokio::time::sleep(world.pause(Duration::from_secs(4))).await;
+        // Again and again, so that one of them comes when the engine changes hands.
+        for _ in 0..world.chaos.below(6) {
+            tokio::time::sleep(world.pause(Duration::from_secs(3))).await;
             let again = start(&world, &bus, &request).await;
             if again.map(|again| again.run_id) != Some(started.run_id.clone()) {
                 world.breaks(format!("{} was started again and is another run", started.run_id));
