@@ -118,7 +118,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             return Err(intake::parent_cancelled(&job.parent_job_id));
         }
         if job.verifies > 0
-            && !JobId::parse(job.parent_job_id.clone()).is_ok_and(|parent| self.cell.awaits_check(&parent, job.verifies))
+            && !JobId::parse(job.parent_job_id.clone()).is_ok_and(|parent| self.cell.has_check_out(&parent, job.verifies))
         {
             return Err(intake::parent_ended(&job.parent_job_id));
         }

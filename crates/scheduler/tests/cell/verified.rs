@@ -22,7 +22,7 @@ impl Scene {
         let unchecked = self.cell.take_unchecked();
         let submit = |of: &Unchecked| {
             let (parent, replica) = (&of.parent.id, of.replica);
-            assert!(self.cell.awaits_check(parent, replica));
+            assert!(self.cell.has_check_out(parent, replica));
             let name = verification_id(parent, replica).expect("a good name").to_string();
             self.job(&name, "acme", |job| {
                 job.topic = "job.check".to_owned();
@@ -137,7 +137,7 @@ fn where_nothing_can_be_checked_the_job_says_so_at_once() {
     let end = scene.stored("j").end().expect("it has ended");
     assert_eq!(end.code, "quorum_not_reached");
     assert_eq!(end.message, "results cannot be checked: unknown_topic: no topic document matches job.check");
-    assert!(!scene.cell.awaits_check(&id("j"), replica), "what comes late is not wanted");
+    assert!(!scene.cell.has_check_out(&id("j"), replica), "what comes late is not wanted");
 }
 
 #[test]

@@ -85,14 +85,14 @@ impl Cell {
 
     /// Whether the result of a job's replica is waiting for a check.
     #[must_use]
-    pub fn awaits_check(&self, parent: &JobId, replica: u32) -> bool {
+    pub fn has_check_out(&self, parent: &JobId, replica: u32) -> bool {
         let group = self.replication.groups.get(parent);
         group.and_then(|group| group.replicas.get(&replica)).is_some_and(|replica| matches!(replica.check, Check::Asked))
     }
 
     /// A result cannot be checked, for a reason that holds for all of them.
     pub fn check_refused(&mut self, parent: &JobId, replica: u32, why: String) {
-        if self.awaits_check(parent, replica) {
+        if self.has_check_out(parent, replica) {
             self.know(parent, replica, Check::Refused { why });
         }
     }
