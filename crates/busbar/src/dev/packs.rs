@@ -27,7 +27,8 @@ const ENDING: &str = "tgz";
 pub(crate) struct Packed {
     name: String,
     archive: Vec<u8>,
-    /// The pools of its topics that have a module: those that `worker` can serve.
+    /// The pools of its topics that have a module: those that `worker` can serve. Not of topics with replication, which are done by workers of several owners,
+    /// and one of ours is none of them.
     pools: BTreeSet<String>,
 }
 
@@ -78,7 +79,8 @@ fn packed(path: &Path) -> Result<Packed, DevError> {
 }
 
 fn pools_of(pack: &Pack) -> BTreeSet<String> {
-    pack.topics.iter().filter(|topic| !topic.module.is_empty()).flat_map(|topic| topic.pools.iter().cloned()).collect()
+    let ours = pack.topics.iter().filter(|topic| !topic.module.is_empty() && topic.replication.is_none());
+    ours.flat_map(|topic| topic.pools.iter().cloned()).collect()
 }
 
 fn of_folder(folder: &Path, name: &str) -> Result<Pack, DevError> {
@@ -166,6 +168,9 @@ mod tests {
         write(dir.path(), "a/m.wasm", "\0asm\u{1}\0\0\0");
         write(dir.path(), "a/t.yaml", "topics: [{topic: job.a.x, pools: [p, q], module: m}]");
         assert_eq!(pools(&find(Some(dir.path())).expect("good")), ["p", "q"].map(str::to_owned).into());
+        let others = "{topic: job.a.y, pools: [r], module: m, replication: {quorum: 2}}";
+        write(dir.path(), "a/t.yaml", &format!("topics: [{{topic: job.a.x, pools: [p], module: m}}, {others}]"));
+        assert_eq!(pools(&find(Some(dir.path())).expect("good")), ["p".to_owned()].into(), "what several owners do is not ours");
         write(dir.path(), "a/t.yaml", "topics: [{topic: job.b.x, pools: [p]}]");
         let error = find(Some(dir.path())).expect_err("a foreign topic").to_string();
         assert!(error.contains("pack_invalid") && error.contains("job.b.x"), "{error}");
