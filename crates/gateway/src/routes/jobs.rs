@@ -65,15 +65,6 @@ pub(crate) async fn get<B: Bus, R: Records>(
     Ok(Json(ops::jobs::get(&app, caller.tenant_id(), &job_id, waited).await?))
 }
 
-/// The job that has the name of the route for batches: that is a good name.
-pub(crate) async fn get_named_batch<B: Bus, R: Records>(
-    state: State<Shared<B, R>>,
-    caller: Caller,
-    query: Result<Query<GetQuery>, QueryRejection>,
-) -> Result<Json<JobView>, Refusal> {
-    get(state, caller, Ok(Path("batch".to_owned())), query).await
-}
-
 /// Explain where a job is.
 ///
 /// What it waits for, gate by gate, and why each worker does not take it; of a job that has ended, how. Only live jobs have

@@ -55,17 +55,6 @@ async fn a_job_from_submission_to_result() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_may_be_called_like_the_route_for_batches() {
-    let fixture = Fixture::start().await;
-    let _scheduler = Scheduler::start(&fixture).await;
-    let reply = fixture.ask("POST", "/api/v1/jobs", r#"{"topic":"job.echo","job_id":"batch"}"#).await;
-    assert_eq!(reply.status, 202, "{}", reply.text());
-    let view = fixture.get("/api/v1/jobs/batch").await;
-    assert_eq!((view.status, &view.json()["job_id"]), (200, &json!("batch")));
-    fixture.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_ends_with_the_state_as_it_is_and_a_lost_event_costs_little() {
     let fixture = Fixture::start().await;
     let scheduler = Scheduler::start(&fixture).await;
