@@ -167,7 +167,7 @@ fn a_verifier_is_a_plain_topic_of_the_pack_that_is_believed() {
     };
     let schema = "input_schema: in.json,";
     let pack = Pack::open(topics(schema, "job.demo.check, pools: [trusted]")).expect("good");
-    let replication = pack.topics[0].replication.as_ref().expect("replicas");
+    let replication = pack.topics.iter().find_map(|topic| topic.replication.as_ref()).expect("replicas");
     assert_eq!((replication.verifier.as_str(), replication.replicas_max), ("job.demo.check", 3));
     for (own, verifier, told) in [
         (schema, "job.demo.other, pools: [p]", "must be a topic of the same pack"),
