@@ -13,7 +13,7 @@ use busbar_protocol::busbar::{
     Pending, Problem, admit_answer, job_record,
 };
 use busbar_protocol::cap::JobRequest;
-use busbar_protocol::ports::{Bus, CommitClass, CommitId, Guard, Records, Unit, Write};
+use busbar_protocol::ports::{Answer, Bus, CommitClass, CommitId, Guard, Records, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{inline, keys, subjects};
 use busbar_sdk::{Client, ClientError, ClientOptions, IdempotencyPolicy, JobPriority, JobState, Submission};
@@ -45,7 +45,7 @@ impl Scheduler {
             while let Some(message) = asked.next().await {
                 let bytes = message.payload.len();
                 let request = AdmitRequest::decode(message.payload).unwrap();
-                let (mut answers, mut units) = (Vec::new(), Vec::new());
+                let (mut answers, mut units, mut seen) = (Vec::new(), Vec::new(), Vec::new());
                 for item in request.items {
                     let (answer, record) = admit(&item, answering.is_old);
                     units.extend(record.map(|record| {
@@ -57,14 +57,21 @@ impl Scheduler {
                         unit
                     }));
                     answers.push(AdmitAnswer { answer: Some(answer) });
-                    answering.seen.lock().unwrap().push((bytes, item));
+                    seen.push((bytes, item));
                 }
-                answering.store.commit(CommitClass::Admit, units).await.unwrap();
+                answering.commit(CommitClass::Admit, units).await;
+                // What is seen is committed: whoever sees a job may end it at once.
+                answering.seen.lock().unwrap().extend(seen);
                 let reply = AdmitReply { answers, problem: None }.encode_to_vec();
                 answering.bus.publish(&message.reply.unwrap(), Default::default(), reply.into()).await.unwrap();
             }
         });
         (scheduler, task)
+    }
+
+    async fn commit(&self, class: CommitClass, units: Vec<Unit>) {
+        let answers = self.store.commit(class, units).await.unwrap();
+        assert!(answers.iter().all(|answer| matches!(answer, Answer::Applied { .. })), "{answers:?}");
     }
 
     /// Ends a job, and says so if `tell`.
@@ -73,7 +80,7 @@ impl Scheduler {
         let state = Some(job_record::State::Ended(ended));
         let record =
             JobRecord { job_id: job_id.to_owned(), tenant_id: "default".into(), attempt: 1, state, ..JobRecord::default() };
-        self.store.commit(CommitClass::Advance, vec![put(&record, 2)]).await.unwrap();
+        self.commit(CommitClass::Advance, vec![put(&record, 2)]).await;
         if tell {
             let entries = vec![JobEventEntry { event: Some(event), ..JobEventEntry::default() }];
             let batch = JobEventBatch { entries, ..JobEventBatch::default() }.encode_to_vec();
