@@ -38,7 +38,7 @@ pub(crate) struct Observer {
     instruments: Instruments,
     board: Board,
     relay: Arc<RelayProgress>,
-    /// When the results of this turn arrived, where somebody wants to see it.
+    /// When the results arrived that were taken in for the next flush, where somebody wants to see it.
     received: BTreeMap<JobId, Instant>,
 }
 
@@ -66,7 +66,7 @@ impl Observer {
         }
     }
 
-    /// A turn was committed in so much time, with so many entries of the log.
+    /// A flush was committed in so much time, with so many entries of the log.
     pub(crate) fn committed(&self, took: Duration, log_entries: usize) {
         self.instruments.meters.committed(took);
         self.relay.written(log_entries);
@@ -87,12 +87,17 @@ impl Observer {
         let refused = (!matches!(outcome, "admitted" | "repeated")).then_some(outcome);
         self.instruments.traces.admitted(job, received, refused);
         if refused.is_none() && job.end().is_some() {
-            self.ended(job, job.created);
+            self.ended(job, None, job.created);
         }
     }
 
+    /// When the results arrived that were taken in since the last call.
+    pub(crate) fn take_received(&mut self) -> BTreeMap<JobId, Instant> {
+        std::mem::take(&mut self.received)
+    }
+
     /// What has become durable. Must be told before jobs that have ended leave the cell.
-    pub(crate) fn tell(&mut self, facts: Vec<Fact>, cell: &Cell, now: Timestamp) {
+    pub(crate) fn tell(&mut self, facts: Vec<Fact>, received: &BTreeMap<JobId, Instant>, cell: &Cell, now: Timestamp) {
         for fact in facts {
             match fact {
                 Fact::Dispatched { job, since } => {
@@ -109,15 +114,14 @@ impl Observer {
                 }
                 Fact::Ended { job } => {
                     if let Some(job) = cell.job(&job) {
-                        self.ended(job, now);
+                        self.ended(job, received.get(&job.id).copied(), now);
                     }
                 }
             }
         }
-        self.received.clear();
     }
 
-    fn ended(&mut self, job: &Job, now: Timestamp) {
+    fn ended(&mut self, job: &Job, received: Option<Instant>, now: Timestamp) {
         let Some(end) = job.end() else { return };
         let state = end.outcome.state();
         self.instruments.meters.ended(self.board.topic(&job.topic), state, &end.code, now.since(job.created));
@@ -128,7 +132,7 @@ impl Observer {
         } else {
             tracing::debug!(trace_id, job_id = %id, tenant_id, topic, attempt, state = state.short_name(), "a job has ended");
         }
-        self.instruments.traces.ended(job, self.received.get(id).copied(), now);
+        self.instruments.traces.ended(job, received, now);
     }
 
     /// Brings the gauges up to date, if it is time.

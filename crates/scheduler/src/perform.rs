@@ -81,11 +81,11 @@ pub(crate) async fn send<B: Bus>(
 ) {
     let order = errand.order;
     let outcome = match (&order.command, job) {
-        (Command::Dispatch, Some(job)) => {
+        (Command::Dispatch { .. }, Some(job)) => {
             let traceparent = traces.of_dispatch(job);
             dispatch(bus, voice, Sending { job, errand, inbox, traceparent }, now).await
         }
-        (Command::Dispatch, None) => Ok(()),
+        (Command::Dispatch { .. }, None) => Ok(()),
         (Command::Stop { attempt, reason, requested_by }, _) => {
             let cancel = JobCancel {
                 job_id: order.job.to_string(),

@@ -175,7 +175,7 @@ fn outcome(job: &Job, event: &Event) -> String {
             }
             for command in &change.commands {
                 text.push_str(match command {
-                    Command::Dispatch => " +dispatch",
+                    Command::Dispatch { .. } => " +dispatch",
                     Command::Stop { .. } => " +stop",
                 });
             }

@@ -160,7 +160,9 @@ impl Scene {
         self.cell.pass_time(self.now, self.now);
         self.cell.place(1, self.now);
         self.write();
-        self.cell.take_orders()
+        let mut orders = self.cell.take_orders();
+        orders.retain(|order| self.cell.is_due(order));
+        orders
     }
 
     /// The cell places, writes, and says what is to be sent.
@@ -248,7 +250,7 @@ impl Scene {
 
 /// How many of these are dispatches.
 pub(super) fn dispatches(orders: &[Order]) -> usize {
-    orders.iter().filter(|order| order.command == Command::Dispatch).count()
+    orders.iter().filter(|order| matches!(order.command, Command::Dispatch { .. })).count()
 }
 
 fn pending(id: &JobId, arrival: &Arrival<'_>, now: Timestamp) -> Job {

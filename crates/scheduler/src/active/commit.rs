@@ -1,21 +1,26 @@
-//! The commit of a turn, and what those are told whose submissions were in it.
+//! The flush of what was taken in and decided, and what those are told whose submissions were in it.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use busbar_protocol::busbar::{AdmitReply, Problem};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
-use busbar_protocol::ports::{Answer, Bus, Clock, CommitClass, Judge, Records, Unit, Write, commit_all};
+use busbar_protocol::ports::{Answer, Bus, Clock, CommitClass, Judge, Records, StoreError, Unit, Write, commit_all};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
-use super::{Left, Term};
+use super::{DEAF, Effects, Left, Term};
 use crate::admission::{self, Fate, Verdict};
 use crate::core::cell::Delivered;
 use crate::core::commit::Demand;
+use crate::core::fact::Fact;
 use crate::input::{Admit, Origin};
 use crate::intake::{self, Prepared};
-use crate::tasks;
+use crate::{Ports, tasks};
 
 /// What is to become of a submission that is in order.
 enum Plan {
@@ -28,29 +33,94 @@ enum Plan {
     Refused(Fate),
 }
 
-impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
-    /// Commits the turn: new jobs and changes of old ones, both in flight at once.
-    pub(super) async fn commit(&mut self, now: Timestamp) -> Result<(), Left> {
+/// What the store said of new jobs, and of everything else.
+type Outcome = (Result<Vec<Option<Answer>>, StoreError>, Result<Vec<Option<Answer>>, StoreError>);
+
+/// A flush that is under way.
+pub(super) struct Flight<'a> {
+    pub(super) outcome: BoxFuture<'a, Outcome>,
+    load: Load,
+}
+
+/// A flush that has come back.
+pub(super) struct Landed {
+    outcome: Outcome,
+    load: Load,
+}
+
+/// What a flush carries, and what follows from it.
+struct Load {
+    admits: Vec<Admit>,
+    plans: Vec<Plan>,
+    births: Vec<Delivered>,
+    changed: Vec<JobId>,
+    log_entries: usize,
+    facts: Vec<Fact>,
+    /// When the results arrived from which it follows.
+    received: BTreeMap<JobId, Instant>,
+    effects: Effects,
+    left: Timestamp,
+    begun: Instant,
+}
+
+impl Flight<'_> {
+    pub(super) fn landed(self, outcome: Outcome) -> Landed {
+        Landed { outcome, load: self.load }
+    }
+
+    /// Waits until the store has done with it, whatever it says.
+    pub(super) async fn over(self) {
+        drop(self.outcome.await);
+    }
+}
+
+impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
+    /// Sends what was decided to the store, new jobs and changes of old ones at once. Where nothing is to be committed, returns what may
+    /// be told now: the flush before has landed, so that nothing is undone which this could be made of.
+    pub(super) fn launch(&mut self, now: Timestamp) -> Option<Effects> {
+        self.taken = 0;
         let mut admits = std::mem::take(&mut self.admits);
         let (plans, units) = self.plan_admissions(&mut admits, now);
         let births = self.cell.take_births();
-        let (ids, mut advances): (Vec<JobId>, Vec<Unit>) = self.cell.take_units().into_iter().unzip();
+        let (changed, mut advances): (Vec<JobId>, Vec<Unit>) = self.cell.take_units().into_iter().unzip();
         advances.extend(self.cell.take_holds_unit());
         advances.extend(self.cell.take_credits_unit(now));
         advances.extend(births.iter().map(|birth| birth.unit.clone()));
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.orders = self.cell.take_orders();
         if units.is_empty() && advances.is_empty() {
             let fates = plans.into_iter().filter_map(|plan| if let Plan::Refused(fate) = plan { Some(fate) } else { None });
-            self.answer_admits(admits, fates.collect());
-            return Ok(());
+            self.answer_admits(admits, fates.collect(), &mut effects);
+            return Some(effects);
         }
-        let ports = self.ports;
-        let log_entries =
-            units.iter().chain(&advances).filter(|unit| matches!(unit.writes.last(), Some(Write::Append { .. }))).count();
-        let begun = Instant::now();
-        let (admitted, advanced) = tokio::join!(
-            commit_all(&ports.records, &ports.clock, CommitClass::Admit, units),
-            commit_all(&ports.records, &ports.clock, CommitClass::Advance, advances)
-        );
+        let is_logged = |unit: &&Unit| matches!(unit.writes.last(), Some(Write::Append { .. }));
+        let log_entries = units.iter().chain(&advances).filter(is_logged).count();
+        let (facts, received) = (self.cell.take_facts(), self.observer.take_received());
+        let (ports, begun): (&'a Ports<B, R, C, J>, _) = (self.ports, Instant::now());
+        let mut outcome = async move {
+            tokio::join!(
+                commit_all(&ports.records, &ports.clock, CommitClass::Admit, units),
+                commit_all(&ports.records, &ports.clock, CommitClass::Advance, advances)
+            )
+        }
+        .boxed();
+        // It is on its way from now on, whatever the loop does meanwhile.
+        if let Some(over) = (&mut outcome).now_or_never() {
+            outcome = std::future::ready(over).boxed();
+        }
+        let load = Load { admits, plans, births, changed, log_entries, facts, received, effects, left: now, begun };
+        self.flight = Some(Flight { outcome, load });
+        None
+    }
+
+    /// A flush has come back: what it said is durable. Returns what may be told now.
+    pub(super) fn land(&mut self, landed: Landed) -> Result<Effects, Left> {
+        let Landed { outcome: (admitted, advanced), load } = landed;
+        let Load { admits, plans, births, changed, log_entries, facts, received, mut effects, left, begun } = load;
+        let now = self.ports.clock.now();
+        if now.since(left) > DEAF {
+            self.heard_since = now;
+        }
         for answer in advanced.map_err(|_| Left::Reload)? {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
@@ -62,19 +132,17 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
         }
         self.observer.committed(begun.elapsed(), log_entries);
-        let now = self.ports.clock.now();
-        let facts = self.cell.take_facts();
-        self.observer.tell(facts, &self.cell, now);
+        self.observer.tell(facts, &received, &self.cell, now);
         for Delivered { job, class, .. } in births {
-            self.cell.insert(job, 1, class, now);
+            self.cell.insert_new(job, class, now);
         }
-        for id in &ids {
+        for id in &changed {
             self.cell.committed(id, now);
         }
         let fates = self.take_in(&admits, plans, &admitted.map_err(|_| Left::Reload)?, now)?;
-        self.answer_admits(admits, fates);
+        self.answer_admits(admits, fates, &mut effects);
         self.relay_wake.notify_one();
-        Ok(())
+        Ok(effects)
     }
 
     /// One plan for each submission that is in order, and the units of those that are tried, both in order.
@@ -148,7 +216,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             match fate {
                 Fate::NotOwner => return Err(Left::Replaced),
                 Fate::Admitted => {
-                    self.cell.insert(prepared.job.clone(), 1, prepared.class.clone(), now);
+                    self.cell.insert_new(prepared.job.clone(), prepared.class.clone(), now);
                     if let Some(input) = prepared.birth.input.as_ref().filter(|input| input.len() <= self.config.inline_bytes_max)
                     {
                         self.cell.keep_input(&prepared.job.id, input.clone());
@@ -162,7 +230,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     }
 
     /// Answers submissions; there is a fate for each that was in order, in the same order.
-    fn answer_admits(&mut self, admits: Vec<Admit>, fates: Vec<Fate>) {
+    fn answer_admits(&mut self, admits: Vec<Admit>, fates: Vec<Fate>, effects: &mut Effects) {
         let mut fates = fates.into_iter();
         for Admit { outcomes, origin, received } in admits {
             let answers: Vec<Verdict> = outcomes
@@ -188,11 +256,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 }
                 Origin::Asked { reply } => {
                     let answers = answers.into_iter().map(Verdict::certain).collect();
-                    self.replies.push((reply, AdmitReply { answers, problem: None }.encode_to_vec()));
+                    effects.replies.push((reply, AdmitReply { answers, problem: None }.encode_to_vec()));
                 }
                 Origin::Queue { deliveries } => {
                     let settled = deliveries.into_iter().zip(&answers).map(|(delivery, answer)| (delivery, answer.settlement()));
-                    self.settle.extend(settled);
+                    effects.settle.extend(settled);
                 }
                 // A task that has gone has nobody to tell either.
                 Origin::Task { done } => drop(done.send(answers)),

@@ -29,7 +29,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     pub(super) fn cancel(&mut self, items: &[CancelItem], reply: Option<String>, now: Timestamp) {
         let answers = items.iter().map(|item| CancelAnswer { answer: Some(self.cancel_one(item, now)) }).collect();
         if let Some(reply) = reply {
-            self.replies.push((reply, CancelReply { answers, problem: None }.encode_to_vec()));
+            self.effects.replies.push((reply, CancelReply { answers, problem: None }.encode_to_vec()));
         }
     }
 
@@ -80,7 +80,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
             page.jobs.push(record);
         }
-        self.replies.push((reply, page.encode_to_vec()));
+        self.effects.replies.push((reply, page.encode_to_vec()));
     }
 
     fn page(&self, request: &ListRequest) -> Vec<Shown> {

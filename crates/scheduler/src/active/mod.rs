@@ -1,7 +1,13 @@
 //! One term as the active scheduler: the event loop.
 //!
-//! Each turn takes what has arrived, lets the core decide, commits everything in one flush, and only then answers, settles and
-//! sends. What arrives during a flush waits for the next turn, so that flushes grow with the load and no timer is needed.
+//! Each turn takes what has arrived, lets the core decide, and commits everything in one flush; answers, settlements and messages
+//! leave once it has come back. Meanwhile the loop goes on: it tells what the flush before has made true, and takes in what arrives
+//! for the next one. One flush is under way at a time, so that flushes grow with the load and no timer is needed.
+//!
+//! ```text
+//!  store   │   flush 1   │   flush 2   │   flush 3   │
+//!  loop     take in for 2 │ tell 1, take in for 3 │ tell 2, take in for 4
+//! ```
 
 mod commit;
 mod desk;
@@ -24,7 +30,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Beginning, Cell, Settings};
+use crate::core::cell::{Beginning, Cell, Order, Settings};
 use crate::core::job::{Hold, Job};
 use crate::core::transition::{Command, Event};
 use crate::core::trust::Mode;
@@ -41,13 +47,15 @@ use crate::service::TermError;
 use crate::trust::Trust;
 use crate::{library, takeover, tasks, verify};
 
-/// The most inputs of one turn.
+use commit::{Flight, Landed};
+
+/// The most inputs of one flush.
 const INPUTS_MAX: usize = 512;
 /// The most placements of one turn.
 const PLACEMENTS_MAX: usize = 512;
 /// The longest sleep of the loop: workers fall silent without saying so.
 const TURN: Duration = Duration::from_millis(200);
-/// A turn that took longer than this was deaf: silence in it proves nothing.
+/// Whoever waited longer than this for a flush took in less than arrived: silence in it proves nothing.
 const DEAF: Duration = Duration::from_millis(500);
 
 /// How a term ended.
@@ -151,12 +159,12 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         connected,
         started,
         tasks,
+        teller: objections,
         parked: Vec::new(),
         admits: Vec::new(),
-        settle: Vec::new(),
-        replies: Vec::new(),
-        objections: Vec::new(),
-        teller: objections,
+        effects: Effects::default(),
+        taken: 0,
+        flight: None,
     };
     let (left, workers) = term.run().await;
     *known = workers;
@@ -185,28 +193,59 @@ struct Term<'a, B, R, C, J> {
     teller: Arc<Objections<B>>,
     /// What waits until all jobs are read.
     parked: Vec<Input>,
-    // What the present turn has gathered.
+    // What was taken in for the next flush.
     admits: Vec<Admit>,
+    effects: Effects,
+    taken: usize,
+    /// The flush that is under way.
+    flight: Option<Flight<'a>>,
+}
+
+/// What may be told once everything is durable that was taken in with it.
+#[derive(Default)]
+struct Effects {
     settle: Vec<(Delivery, Settlement)>,
     replies: Vec<(String, Vec<u8>)>,
     objections: Vec<Objection>,
+    orders: Vec<Order>,
 }
 
 impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     async fn run(mut self) -> (Left, Workers) {
         let left = loop {
-            if let Some(left) = self.turn().await {
+            if let Err(left) = self.turn().await {
                 break left;
             }
         };
+        if let Some(flight) = self.flight.take().filter(|_| left == Left::Reload) {
+            // What is read next must not change under us.
+            flight.over().await;
+        }
         (left, self.cell.workers().clone())
     }
 
-    async fn turn(&mut self) -> Option<Left> {
-        if let Err(left) = self.gather().await {
-            return Some(left);
-        }
+    async fn turn(&mut self) -> Result<(), Left> {
+        let landed = self.gather().await?;
+        let told = landed.map(|landed| self.land(landed)).transpose()?;
+        let is_stopping = *self.stopping.borrow();
         let now = self.ports.clock.now();
+        if !is_stopping {
+            self.decide(now);
+        }
+        // It leaves before the one that has landed is told: the store has work meanwhile.
+        let at_once = self.launch(now);
+        for effects in told.into_iter().chain(at_once) {
+            if !self.is_still_active().await {
+                return Err(Left::Replaced);
+            }
+            self.perform(effects).await;
+        }
+        self.observer.look(&self.cell, &self.config.settings.patience, now);
+        if is_stopping && self.flight.is_none() { Err(Left::Stopped) } else { Ok(()) }
+    }
+
+    /// What follows from the time, and who gets what.
+    fn decide(&mut self, now: Timestamp) {
         let heard_since = if self.connected { self.heard_since } else { now };
         self.cell.pass_time(heard_since, now);
         self.ask_undecided();
@@ -214,25 +253,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         self.fetch_wanted();
         self.fetch_replicas();
         self.submit_checks();
-        let outcome = self.commit(now).await;
-        let after = self.ports.clock.now();
-        if after.since(now) > DEAF {
-            self.heard_since = after;
-        }
-        if let Err(left) = outcome {
-            return Some(left);
-        }
-        if !self.is_still_active().await {
-            return Some(Left::Replaced);
-        }
-        self.perform(after).await;
-        self.observer.look(&self.cell, &self.config.settings.patience, after);
-        None
     }
 
-    /// Whether what this turn has found out may be told. A process that was stopped for a while and goes on still believes what
+    /// Whether what has become true may be told. A process that was stopped for a while and goes on still believes what
     /// it knew; what it commits is fenced by the epoch, but an answer from memory is not.
-    async fn is_still_active(&self) -> bool {
+    async fn is_still_active(&mut self) -> bool {
         loop {
             let now = self.ports.clock.now();
             if now.since(self.proven.at()) < self.config.lease_ttl {
@@ -246,31 +271,41 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         }
     }
 
-    /// Waits for something to do and takes what is there.
-    async fn gather(&mut self) -> Result<(), Left> {
-        let wait = self.rest();
-        let mut first = None;
-        if !wait.is_zero() {
-            tokio::select! {
-                biased;
-                _ = self.stopping.changed() => {}
-                input = self.arrived.recv() => first = input,
-                () = self.ports.clock.sleep(wait) => {}
-            }
-        }
-        if *self.stopping.borrow() {
-            return Err(Left::Stopped);
-        }
-        let now = self.ports.clock.now();
-        let mut taken = 0;
-        while let Some(input) = first.take().or_else(|| self.arrived.try_recv().ok()) {
-            self.handle(input, now)?;
-            taken += 1;
-            if taken >= INPUTS_MAX {
-                break;
-            }
-        }
+    /// Takes in what arrives until the flush that is under way has landed; where there is none, until there is something to do.
+    async fn gather(&mut self) -> Result<Option<Landed>, Left> {
         while self.tasks.try_join_next().is_some() {}
+        self.take_arrived(None)?;
+        while let Some(flight) = &mut self.flight {
+            let may_take = self.taken < INPUTS_MAX && !*self.stopping.borrow();
+            let input = tokio::select! {
+                biased;
+                outcome = &mut flight.outcome => return Ok(self.flight.take().map(|flight| flight.landed(outcome))),
+                input = self.arrived.recv(), if may_take => input,
+            };
+            self.take_arrived(input)?;
+        }
+        let wait = self.rest();
+        if wait.is_zero() || self.taken > 0 || *self.stopping.borrow() {
+            return Ok(None);
+        }
+        let input = tokio::select! {
+            biased;
+            _ = self.stopping.changed() => None,
+            input = self.arrived.recv() => input,
+            () = self.ports.clock.sleep(wait) => None,
+        };
+        self.take_arrived(input)?;
+        Ok(None)
+    }
+
+    /// Takes in what is there, as far as there is room for it in the next flush.
+    fn take_arrived(&mut self, mut first: Option<Input>) -> Result<(), Left> {
+        let now = self.ports.clock.now();
+        while self.taken < INPUTS_MAX && !*self.stopping.borrow() {
+            let Some(input) = first.take().or_else(|| self.arrived.try_recv().ok()) else { break };
+            self.handle(input, now)?;
+            self.taken += 1;
+        }
         Ok(())
     }
 
@@ -322,19 +357,19 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Listed { jobs, reply } => self.listed(jobs, reply),
             Input::Workers { reply } => {
                 let view = self.view_workers(now);
-                self.replies.push((reply, view.encode_to_vec()));
+                self.effects.replies.push((reply, view.encode_to_vec()));
             }
             Input::Pause { request, reply } => {
                 let answer = self.pause(request, now);
-                self.replies.push((reply, answer.encode_to_vec()));
+                self.effects.replies.push((reply, answer.encode_to_vec()));
             }
             Input::Drain { request, reply } => {
                 let answer = self.drain(request, now);
-                self.replies.push((reply, answer.encode_to_vec()));
+                self.effects.replies.push((reply, answer.encode_to_vec()));
             }
             Input::Explain { request, reply } => {
                 let answer = self.explain(&request, now);
-                self.replies.push((reply, answer.encode_to_vec()));
+                self.effects.replies.push((reply, answer.encode_to_vec()));
             }
             Input::Verdicts(verdicts) => {
                 for (job, verdict) in verdicts {
@@ -383,7 +418,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     fn objects(&mut self, objection: Option<Objection>) -> bool {
         let Some(objection) = objection else { return false };
         let refuses = objection.doubt.refuses;
-        self.objections.push(objection);
+        self.effects.objections.push(objection);
         refuses
     }
 
@@ -400,7 +435,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     fn reported(&mut self, mut reported: Reported, now: Timestamp) {
         let objection = reported.objection.take();
         if self.objects_about(&reported.job, &reported.report.worker_id, objection) {
-            self.settle.push((reported.delivery, Settlement::Term));
+            self.effects.settle.push((reported.delivery, Settlement::Term));
             return;
         }
         let Reported { job: id, report, delivery, checked, suspect, received, .. } = &mut reported;
@@ -417,7 +452,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 tracing::debug!(job_id = %id, worker_id = report.worker_id, %rejected, "a result changes nothing");
             }
         }
-        self.settle.push((delivery.clone(), Settlement::Ack));
+        self.effects.settle.push((delivery.clone(), Settlement::Ack));
     }
 
     fn ask_undecided(&mut self) {
@@ -443,25 +478,29 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     }
 
     /// Sends what has become true.
-    async fn perform(&mut self, now: Timestamp) {
-        let bus = &self.ports.bus;
-        for (reply, body) in self.replies.drain(..) {
+    async fn perform(&mut self, effects: Effects) {
+        let (bus, now) = (&self.ports.bus, self.ports.clock.now());
+        for (reply, body) in effects.replies {
             if let Err(error) = bus.publish(&reply, Headers::new(), body.into()).await {
                 tracing::debug!(%error, "an answer was not sent");
             }
         }
-        for Objection { subject, doubt, bytes } in self.objections.drain(..) {
+        for Objection { subject, doubt, bytes } in effects.objections {
             self.teller.tell(subject, &doubt.error, &bytes, now).await;
         }
-        for order in self.cell.take_orders() {
+        for order in effects.orders {
+            if !self.cell.is_due(&order) {
+                continue;
+            }
             let speaker = (bus, &self.config.voice);
-            let input = if order.command == Command::Dispatch { self.cell.take_input(&order.job) } else { None };
+            let is_dispatch = matches!(order.command, Command::Dispatch { .. });
+            let input = if is_dispatch { self.cell.take_input(&order.job) } else { None };
             let job = self.cell.job(&order.job);
             let bound = self.cell.tenant_of(&order.worker_id).is_some();
             let errand = Errand { order: &order, bound, input, output_bytes_max: self.config.inline_bytes_max };
             perform::send(speaker, &self.observer.instruments().traces, errand, job, &self.inbox, now).await;
         }
-        for (delivery, settlement) in self.settle.drain(..) {
+        for (delivery, settlement) in effects.settle {
             if let Err(error) = bus.settle(&delivery, settlement).await {
                 tracing::debug!(%error, "a delivery was not settled and comes again");
             }

@@ -193,8 +193,11 @@ pub struct Transition {
 /// What follows from the record as it is now. Commands are never queued: a command that was lost is made again from the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Send the present attempt to its worker.
-    Dispatch,
+    /// Send an attempt to its worker.
+    Dispatch {
+        /// The attempt.
+        attempt: u32,
+    },
     /// Tell whoever has an attempt to stop.
     Stop {
         /// The attempt.
@@ -320,7 +323,8 @@ fn allowed(mut next: Job, verdict: &Verdict, now: Timestamp) -> Transition {
 
 fn placed(job: &Job, hold: Hold, now: Timestamp) -> Result<Transition, Rejected> {
     let next = goes(job, State::Dispatched { hold }, now)?;
-    Ok(Transition { commands: vec![Command::Dispatch], ..changed(next, now) })
+    let dispatch = Command::Dispatch { attempt: next.attempt };
+    Ok(Transition { commands: vec![dispatch], ..changed(next, now) })
 }
 
 fn replicated(job: &Job, now: Timestamp) -> Result<Transition, Rejected> {

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod carried;
+mod flushes;
 mod replicas;
 mod rules;
 mod shelving;
@@ -22,7 +23,7 @@ use busbar_protocol::ports::{Unit, Write};
 use busbar_protocol::time::Timestamp;
 use busbar_rules::topics::TopicTable;
 use busbar_scheduler::core::bounds::Bounds;
-use busbar_scheduler::core::cell::{Beginning, Cell, Delivered, Settings};
+use busbar_scheduler::core::cell::{Beginning, Cell, Delivered, Order, Settings};
 use busbar_scheduler::core::flow::Refusal;
 use busbar_scheduler::core::job::{Job, ResultPlace, State};
 use busbar_scheduler::core::line::Class;
@@ -90,12 +91,13 @@ impl Scene {
         units.iter().for_each(|(_, unit)| self.write(unit));
         for Delivered { job, class, unit } in births {
             self.write(&unit);
-            self.cell.insert(job, 1, class, at(self.now));
+            self.cell.insert_new(job, class, at(self.now));
         }
         for (id, _) in units {
             self.cell.committed(&id, at(self.now));
         }
-        self.cell.take_orders().into_iter().map(|order| order.job.to_string()).collect()
+        let orders = self.cell.take_orders().into_iter();
+        orders.filter(|order| self.cell.is_due(order)).map(|order| order.job.to_string()).collect()
     }
 
     fn write(&mut self, unit: &Unit) {

@@ -29,7 +29,7 @@ fn shown(name: &str) -> String {
     shown.into_iter().find(|shown| real(shown) == name).unwrap_or_else(|| name.to_owned())
 }
 
-fn replicated(job: &mut Job) {
+pub(super) fn replicated(job: &mut Job) {
     job.plan.replication = Some(TWO);
 }
 

@@ -197,8 +197,8 @@ impl Cell {
             let never = || format!("worker {worker_id} never took the attempt");
             self.attempts_over(vec![attempt], Code::WorkerUnreachable, never, now);
         }
-        for ((id, _), worker_id) in silence.resend {
-            self.orders.push(Order { job: id, command: Command::Dispatch, worker_id });
+        for ((id, attempt), worker_id) in silence.resend {
+            self.orders.push(Order { job: id, command: Command::Dispatch { attempt }, worker_id });
         }
     }
 }

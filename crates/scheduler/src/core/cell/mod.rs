@@ -403,9 +403,9 @@ impl Cell {
     /// Sends an attempt again whose first sending is in doubt: our predecessor died about when it went out to a queue group, and
     /// word that nobody was there would have reached nobody.
     pub fn send_again(&mut self, id: &JobId) {
-        if self.job(id).and_then(Job::hold).is_some_and(|hold| hold.worker_id.is_empty()) {
-            self.orders.push(Order { job: id.clone(), command: Command::Dispatch, worker_id: String::new() });
-        }
+        let Some(job) = self.job(id).filter(|job| job.hold().is_some_and(|hold| hold.worker_id.is_empty())) else { return };
+        let command = Command::Dispatch { attempt: job.attempt };
+        self.orders.push(Order { job: id.clone(), command, worker_id: String::new() });
     }
 
     /// Applies an event to a live job.

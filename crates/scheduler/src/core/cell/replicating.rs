@@ -97,7 +97,7 @@ pub(super) struct Replica {
     pub(super) check: Check,
 }
 
-/// A replica that is on its way into the store: once its unit is committed, [`Cell::insert`] takes it in.
+/// A replica that is on its way into the store: once its unit is committed, [`Cell::insert_new`] takes it in.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// It.
@@ -300,7 +300,7 @@ impl Cell {
         !job.is_part() || self.group_of(job).is_some_and(|group| group.is_whole)
     }
 
-    fn group_of(&self, part: &Job) -> Option<&Group> {
+    pub(super) fn group_of(&self, part: &Job) -> Option<&Group> {
         self.replication.groups.get(&parent_of(part)?)
     }
 

@@ -1,5 +1,7 @@
 //! What must be committed, and what follows once it is durable.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use busbar_protocol::busbar::JobState;
@@ -9,15 +11,24 @@ use busbar_protocol::time::Timestamp;
 
 use super::super::commit::{self, Birth, Change, Demand};
 use super::super::job::Job;
+use super::super::line::Class;
 use super::super::transition::Command;
 use super::{Cell, Order};
 
 impl Cell {
-    /// The unit of a job that is not in the cell yet; once it is committed, [`Cell::insert`] takes the job in.
+    /// The unit of a job that is not in the cell yet; once it is committed, [`Cell::insert_new`] takes the job in.
     pub fn admission(&mut self, job: &Job, passed: &[JobState], birth: &Birth) -> (Unit, Vec<Demand>) {
         let id = self.next_commit();
         let change = Change { job, revision: 0, passed, epoch: self.epoch, id };
         commit::birth(&change, birth, &self.settings.retention)
+    }
+
+    /// Takes in a job whose first unit is durable.
+    pub fn insert_new(&mut self, job: Job, class: Arc<Class>, now: Timestamp) {
+        // What it is a part of may have ended while it was on its way into the store.
+        let orphaned = (job.is_part() && self.group_of(&job).is_none()).then(|| job.parent_job_id.clone());
+        self.insert(job, 1, class, now);
+        orphaned.iter().for_each(|parent| self.parent_has_ended(parent));
     }
 
     /// Keeps the input of a job that was just taken in, if it is in memory: its first dispatch takes it along.
@@ -48,9 +59,10 @@ impl Cell {
         units
     }
 
-    /// A job's last change is durable: if it has ended, it leaves; if it waits behind many others, it leaves memory.
+    /// What a job's unit said is durable: if it has ended, it leaves; if it waits behind many others, it leaves memory. What has
+    /// changed again meanwhile stays until that is durable, too.
     pub fn committed(&mut self, id: &JobId, now: Timestamp) {
-        let Some(entry) = self.jobs.get(id) else { return };
+        let Some(entry) = self.jobs.get(id).filter(|_| !self.dirty.contains(id)) else { return };
         if entry.job.end().is_none() {
             return self.shelve_if_too_much(id);
         }
@@ -69,14 +81,20 @@ impl Cell {
         }
     }
 
-    /// What must be sent, now that everything is durable. A command whose attempt is over by now is left out.
+    /// What must be sent once all that was taken from here up to now is durable.
     pub fn take_orders(&mut self) -> Vec<Order> {
-        let mut orders = std::mem::take(&mut self.orders);
-        orders.retain(|order| match order.command {
-            Command::Dispatch => self.job(&order.job).is_some_and(|job| job.hold().is_some()),
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Whether something is still to be sent: an attempt that is over by now, even if that is not durable yet, goes to nobody.
+    #[must_use]
+    pub fn is_due(&self, order: &Order) -> bool {
+        match order.command {
+            Command::Dispatch { attempt } => {
+                self.job(&order.job).is_some_and(|job| job.attempt == attempt && job.hold().is_some())
+            }
             Command::Stop { .. } => true,
-        });
-        orders
+        }
     }
 
     pub(super) fn next_commit(&mut self) -> CommitId {
