@@ -237,6 +237,8 @@ fn command(binary: PathBuf, durability: Durability, port: u16) -> MakeCommand {
             .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir", "./"])
             .args(["--appendonly", "yes", "--appendfsync", durability.appendfsync()])
             .args(["--maxmemory-policy", "noeviction", "--save", ""])
+            // Small and quickly growing, it would be written anew every few seconds under load; compressing it costs more than the disk.
+            .args(["--auto-aof-rewrite-min-size", "256mb", "--rdbcompression", "no"])
             .args(["--daemonize", "no"]);
         command
     })

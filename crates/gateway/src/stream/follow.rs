@@ -16,32 +16,34 @@ use crate::core::stream::owners::Whose;
 use crate::core::stream::ring::Entry;
 
 /// How many entries are read at once.
-const PAGE: u64 = 512;
+const PAGE: u16 = 512;
 /// How often the logs are looked at when nobody wakes us: a lost event costs this much.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows both logs until the shutdown, as long as somebody is connected.
 pub(super) async fn follow<B: Bus, R: Records>(hub: Arc<Hub<B, R>>) -> Result<(), Infallible> {
     let mut following = false;
+    let mut woken = &Log::ALL[..];
     loop {
-        following = hub.is_watched() && catch_up(&hub, following).await;
+        following = hub.is_watched() && catch_up(&hub, following, woken).await;
         hub.pace().await;
-        tokio::select! {
-            () = hub.wake.notified() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+        woken = tokio::select! {
+            () = hub.wake_jobs.notified() => &[Log::Jobs],
+            () = hub.wake_runs.notified() => &[Log::Runs],
+            () = tokio::time::sleep(LOOK_EVERY) => &Log::ALL,
             () = hub.shutdown.triggered() => return Ok(()),
         }
     }
 }
 
-/// Reads to the end of the logs. Returns whether the ring goes on from where it is now.
-async fn catch_up<B: Bus, R: Records>(hub: &Hub<B, R>, following: bool) -> bool {
+/// Reads to the end of the logs in which there may be something new. Returns whether the ring goes on from where it is now.
+async fn catch_up<B: Bus, R: Records>(hub: &Hub<B, R>, following: bool, woken: &[Log]) -> bool {
     let read = async {
         if !following {
             restart(hub).await?;
         }
-        for log in Log::ALL {
-            read_to_end(hub, log).await?;
+        for log in woken {
+            read_to_end(hub, *log).await?;
         }
         Ok::<(), StoreError>(())
     };
@@ -78,17 +80,20 @@ async fn read_to_end<B: Bus, R: Records>(hub: &Hub<B, R>, log: Log) -> Result<()
         }
         push(&mut hub.board(), log, &page)?;
         hub.tell();
+        if page.len() < usize::from(PAGE) {
+            return Ok(());
+        }
     }
 }
 
 /// What comes next in a log. `None` where some of it was trimmed.
 pub(super) async fn page<R: Records>(records: &R, log: Log, place: Position) -> Result<Option<Vec<LogEntry>>, StoreError> {
-    let mut page = records.log_after(log.key(), &place.to_string(), entries_to_read(place, PAGE)).await?;
+    let mut page = records.log_after(log.key(), &place.to_string(), entries_to_read(place, u64::from(PAGE))).await?;
     // Looked up afterwards: what is not trimmed now was not trimmed when the page was read.
     let first = records.log_after(log.key(), "0", 1).await?;
     let first = first.first().map(|entry| position(log, &entry.cursor)).transpose()?;
     let all = holds_all_after(place, first, page.len());
-    page.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
+    page.truncate(usize::from(PAGE));
     Ok(all.then_some(page))
 }
 

@@ -53,11 +53,12 @@ async fn hear<B: Bus, R: Records>(hub: &Hub<B, R>) -> Result<(), BusError> {
     let mut packets = subscribe(&hub.bus, &heard).await?.ready_chunks(CHUNK);
     hub.listening.send_replace(true);
     // What changed before anybody listened is read now.
-    hub.wake.notify_one();
+    hub.wake_all();
     let wake = async {
         while hub.is_watched() {
-            events.next().await.ok_or_else(ended)?;
-            hub.wake.notify_one();
+            let event = events.next().await.ok_or_else(ended)?;
+            let wake = if event.subject == subjects::RUN_EVENT { &hub.wake_runs } else { &hub.wake_jobs };
+            wake.notify_one();
         }
         Ok(())
     };

@@ -71,8 +71,10 @@ pub(crate) struct Hub<B, R> {
     board: Mutex<Board>,
     /// Rises whenever the board changes.
     changed: watch::Sender<u64>,
-    /// There may be something new in the logs.
-    wake: Notify,
+    /// There may be something new in the log of jobs.
+    wake_jobs: Notify,
+    /// There may be something new in the log of runs.
+    wake_runs: Notify,
     /// Somebody has come.
     came: Notify,
     /// Whether the bus is heard.
@@ -139,7 +141,8 @@ impl<B: Bus, R: Records> Hub<B, R> {
             records,
             board: Mutex::new(board),
             changed: watch::Sender::new(0),
-            wake: Notify::new(),
+            wake_jobs: Notify::new(),
+            wake_runs: Notify::new(),
             came: Notify::new(),
             listening: watch::Sender::new(false),
             seats: Arc::new(Semaphore::new(seats_max)),
@@ -158,6 +161,12 @@ impl<B: Bus, R: Records> Hub<B, R> {
         tasks.spawn("gateway stream clients", part(hub.clone()));
     }
 
+    /// There may be something new in both logs.
+    fn wake_all(&self) {
+        self.wake_jobs.notify_one();
+        self.wake_runs.notify_one();
+    }
+
     /// A seat for a client.
     pub(crate) fn seat(&self, way: Way) -> Result<Seat, Problem> {
         let permit = self.seats.clone().try_acquire_owned().map_err(|_| {
@@ -165,7 +174,7 @@ impl<B: Bus, R: Records> Hub<B, R> {
             Problem::new(Code::StreamFull, detail).retry_after_ms(FULL_RETRY_MS)
         })?;
         let seat = Seat::take(permit, self.clients.clone(), way);
-        self.wake.notify_one();
+        self.wake_all();
         self.came.notify_one();
         Ok(seat)
     }

@@ -27,8 +27,10 @@ const BATCH_BYTES: usize = 512 << 10;
 const IDLE: Duration = Duration::from_millis(500);
 /// How long it waits after a mishap.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The cursor is saved after so many entries, or when the log is caught up.
+/// The cursor is saved after so many entries, or so long after the first that it does not cover: not with each, since it takes a round
+/// trip and a commit, and what is told twice after a crash is told apart by its cursor.
 const SAVE_EVERY: usize = 4096;
+const SAVE_AFTER: Duration = Duration::from_millis(500);
 
 /// Why the relay pauses. It begins again where the saved cursor stands.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,14 @@ struct Position {
     unsaved: usize,
     /// The connection over which the first of them was told.
     generation: u64,
+    /// When that was.
+    since: Timestamp,
+}
+
+impl Position {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.unsaved >= SAVE_EVERY || (self.unsaved > 0 && now.since(self.since) >= SAVE_AFTER)
+    }
 }
 
 impl<B: Bus, R: Records, C: Clock, T: Teller> Relay<B, R, C, T> {
@@ -126,18 +136,17 @@ impl<B: Bus, R: Records, C: Clock, T: Teller> Relay<B, R, C, T> {
         loop {
             let (mark, now) = (self.progress.mark(), self.clock.now());
             let entries = self.records.log_after(self.of.log, &at.cursor, BATCH).await?;
-            if entries.is_empty() {
-                self.progress.caught_up(mark, now);
-                break;
-            }
             for some in batches(&entries) {
                 self.tell(at, some).await?;
             }
-            if at.unsaved >= SAVE_EVERY {
+            if at.is_due(now) {
                 self.save(at).await?;
             }
+            if (entries.len() as u64) < BATCH {
+                self.progress.caught_up(mark, now);
+                return Ok(());
+            }
         }
-        if at.unsaved > 0 { self.save(at).await } else { Ok(()) }
     }
 
     /// Where a predecessor, or we before a mishap, left off.
@@ -147,13 +156,14 @@ impl<B: Bus, R: Records, C: Clock, T: Teller> Relay<B, R, C, T> {
             None => ("0".to_owned(), 0),
             Some(stored) => (String::from_utf8_lossy(&stored.value).into_owned(), stored.revision),
         };
-        Ok(Position { cursor, revision, unsaved: 0, generation: 0 })
+        Ok(Position { cursor, revision, unsaved: 0, generation: 0, since: Timestamp::default() })
     }
 
     async fn tell(&self, at: &mut Position, entries: &[LogEntry]) -> Result<(), RelayError> {
         let Some(last) = entries.last() else { return Ok(()) };
         if at.unsaved == 0 {
             at.generation = self.generation();
+            at.since = self.clock.now();
         }
         self.teller.tell(&at.cursor, entries).await?;
         let now = self.clock.now();
