@@ -94,7 +94,7 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
             Figure::of("busbar", "admission", "jobs/s", &numbers(&filled["jobs_per_second"])),
             Figure::of("busbar", "dispatches again after kill -9", "s", &[dispatched.as_secs_f64()]),
             Figure::of("busbar", "has loaded everything after kill -9", "s", &[loaded.as_secs_f64()]),
-            Figure::of("busbar", "the same while nobody works", "s", &[loaded_at_rest.as_secs_f64()]),
+            Figure::of("busbar", "has loaded everything after kill -9, nobody works", "s", &[loaded_at_rest.as_secs_f64()]),
             Figure::of("busbar", "drain", "jobs/s", &numbers(&drain["summary"]["jobs_per_second"])),
         ],
         "memory": filled["memory"], "admission_jobs_per_second": filled["jobs_per_second"],
