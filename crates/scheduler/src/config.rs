@@ -44,7 +44,7 @@ impl SchedulerConfig {
             lease_ttl: Duration::from_secs(2),
             lease_poll: Duration::from_millis(250),
             live_jobs_max: 1_000_000,
-            load_page: 512,
+            load_page: 1_024,
             load_first: 4_096,
             inline_bytes_max: inline::BYTES_MAX,
             voice: Voice::default(),

@@ -223,11 +223,11 @@ fn whole(job_id: &str, stored: &Stored) -> Result<Option<Whole>, StoreError> {
 fn sketches() -> impl FnMut(&str, &Stored) -> Result<Option<Loaded>, StoreError> {
     let mut classes = PlainClasses::default();
     move |job_id, stored| match Sketch::read(stored.value.clone()) {
-        Some(sketch) => {
-            let class = classes.of(sketch.topic(), sketch.request());
+        Some((sketch, request)) => {
+            let class = classes.of(sketch.topic(), &request);
             Ok(Some((Read::Sketch(sketch), stored.revision, class)))
         }
-        None => Ok(whole(job_id, stored)?.map(|(job, revision, class)| (Read::Whole(job), revision, class))),
+        None => Ok(whole(job_id, stored)?.map(|(job, revision, class)| (Read::Whole(Box::new(job)), revision, class))),
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Plant {
     KeyRateRaised,
     /// A pause holds up something else than was named.
     PauseMistaken,
+    /// A pause of a run is written down and forgotten.
+    RunPauseForgotten,
     /// Jobs are sent although their time has not come.
     NotBeforeForgotten,
     /// Nobody knows which jobs belong to which.
@@ -134,6 +136,7 @@ impl Plant {
         Self::TenantRateRaised,
         Self::KeyRateRaised,
         Self::PauseMistaken,
+        Self::RunPauseForgotten,
         Self::NotBeforeForgotten,
         Self::ChildrenSpared,
         Self::CrashLimitRaised,
@@ -185,6 +188,7 @@ impl Plant {
             Self::TenantRateRaised => "tenant-rate-raised",
             Self::KeyRateRaised => "key-rate-raised",
             Self::PauseMistaken => "pause-mistaken",
+            Self::RunPauseForgotten => "run-pause-forgotten",
             Self::NotBeforeForgotten => "not-before-forgotten",
             Self::ChildrenSpared => "children-spared",
             Self::CrashLimitRaised => "crash-limit-raised",

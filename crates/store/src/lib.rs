@@ -7,6 +7,7 @@
 //!  commit ─► encode ─► group (advance) ─┤ with what gathered meanwhile  │ redis-server                  │
 //!  read ───────────► group (read)      ─┼─► lane ── one connection ───► │  function library busbar_v1:  │
 //!  lease, index, log, time             ─┘   each, reconnecting          │  each unit atomic, answered   │
+//!  read, very many ───► bulk ──────────────► lanes of their own ──────►  │                               │
 //!  payloads ─────────────────────────────► lane ─────────────────────►  └───────────────────────────────┘
 //! ```
 //!
@@ -20,6 +21,7 @@
 //! - Redis Cluster, replicas, servers older than 7.0, and servers that could lose work are refused at connect.
 
 mod bare;
+mod bulk;
 mod config;
 mod connect;
 mod decode;

@@ -10,13 +10,16 @@ use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
 
+use crate::bulk::Bulk;
 use crate::config::StoreConfig;
 use crate::group::{Group, Kind, Parcel};
 use crate::lane::{Lane, Repeat, fixed, owned};
 use crate::{connect, decode, encode, library};
 
-/// How many records one call reads; more are read in several calls.
+/// How many records one call reads. Who asks for more reads in bulk.
 const READS_MAX: usize = 512;
+/// So many entries of an index keep nobody waiting. Who asks for more asks in bulk.
+const ENTRIES_MAX: u64 = 4_096;
 /// How many payloads one call reads: they can be large, and a large answer keeps others waiting.
 const PAYLOADS_MAX: usize = 32;
 /// Scores beyond this are no scores of ours: such a bound means none.
@@ -42,6 +45,8 @@ struct Inner {
     admit: Group,
     advance: Group,
     reads: Group,
+    /// What is read in bulk.
+    bulk: Bulk,
     /// Payloads: each of them can be large, and they are kept apart, so that no record waits behind one.
     payload_reads: Group,
     payload_writes: Group,
@@ -71,6 +76,7 @@ impl Store {
             admit: Group::start(commits.clone(), function(library::ADMIT), timeout),
             advance: Group::start(commits, function(library::ADVANCE), timeout),
             reads: Group::start(single.clone(), read(READS_MAX), timeout),
+            bulk: Bulk::new(config.clone()),
             payload_reads: Group::start(payloads.clone(), read(PAYLOADS_MAX), timeout),
             payload_writes: Group::start(payloads.clone(), function(library::PUT_PAYLOADS), timeout),
             result_writes: Group::start(payloads.clone(), function(library::PUT_RESULTS), timeout),
@@ -116,14 +122,14 @@ impl Records for Store {
     }
 
     async fn read(&self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, StoreError> {
-        let mut records = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(READS_MAX) {
-            let frames = self.inner.reads.send(asked(keys)).await?;
-            for (key, frame) in keys.iter().zip(frames) {
-                records.push(decode::stored(key, frame)?);
-            }
+        if keys.is_empty() {
+            return Ok(vec![]);
         }
-        Ok(records)
+        if keys.len() > READS_MAX {
+            return self.inner.bulk.read(&keys).await;
+        }
+        let frames = self.inner.reads.send(asked(&keys)).await?;
+        keys.iter().zip(frames).map(|(key, frame)| decode::stored(key, frame)).collect()
     }
 
     async fn keys_with(&self, prefix: &str, cursor: u64) -> Result<(Vec<String>, u64), StoreError> {
@@ -143,7 +149,12 @@ impl Records for Store {
             args.extend([owned(low), owned(high), fixed("BYSCORE")]);
         }
         args.extend([fixed("LIMIT"), count(range.offset), count(range.limit), fixed("WITHSCORES")]);
-        decode::index_entries(self.inner.single.call("ZRANGE", args, Repeat::Harmless).await?)
+        let answer = if range.limit > ENTRIES_MAX {
+            self.inner.bulk.call("ZRANGE", args).await?
+        } else {
+            self.inner.single.call("ZRANGE", args, Repeat::Harmless).await?
+        };
+        decode::index_entries(answer)
     }
 
     async fn index_len(&self, index: &str) -> Result<u64, StoreError> {

@@ -1,7 +1,8 @@
-//! `bench queue`: a scheduler of its own with a very long queue, a standby, and a kill.
+//! `bench queue`: a scheduler of its own with a very long queue, standbys, and two kills.
 //!
 //! ```text
-//!  inputs ─► admissions, nobody works ─► a worker comes ─► kill -9, the standby dispatches, and has loaded everything ─► empty
+//!  inputs ─► admissions ─► kill -9 while nobody works, the standby has loaded everything
+//!         ─► a worker comes ─► kill -9, the next standby dispatches, and has loaded everything ─► empty
 //! ```
 //!
 //! Bytes a job are differences over all jobs: of `used_memory` in Redis, inputs excluded since they stand there before the first
@@ -55,6 +56,13 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
     let standby = apart.scheduler("standby", jobs_max)?;
     let filled = fill(args.jobs, &world, &apart::process_of(&status)?).await?;
 
+    say("the scheduler is killed while nobody works");
+    let killed = Instant::now();
+    tokio::task::spawn_blocking(move || drop(active)).await?;
+    let status = apart::until(&world, |now| now.epoch > status.epoch && !now.loading).await?;
+    let loaded_at_rest = killed.elapsed();
+    let (active, standby) = (standby, apart.scheduler("next", jobs_max)?);
+
     let within = Duration::from_secs(240 + args.jobs as u64 / 200);
     say(&format!("a worker with {} slots comes; the scheduler is killed", args.slots));
     world.follower.begin();
@@ -86,12 +94,14 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
             Figure::of("busbar", "admission", "jobs/s", &numbers(&filled["jobs_per_second"])),
             Figure::of("busbar", "dispatches again after kill -9", "s", &[dispatched.as_secs_f64()]),
             Figure::of("busbar", "has loaded everything after kill -9", "s", &[loaded.as_secs_f64()]),
+            Figure::of("busbar", "has loaded everything after kill -9, nobody works", "s", &[loaded_at_rest.as_secs_f64()]),
             Figure::of("busbar", "drain", "jobs/s", &numbers(&drain["summary"]["jobs_per_second"])),
         ],
         "memory": filled["memory"], "admission_jobs_per_second": filled["jobs_per_second"],
         "after_kill": {
             "seconds_until_dispatch": rounded(dispatched.as_secs_f64()),
             "seconds_until_loaded": rounded(loaded.as_secs_f64()),
+            "seconds_until_loaded_at_rest": rounded(loaded_at_rest.as_secs_f64()),
         },
         "drain": drain["summary"],
     });
@@ -175,6 +185,7 @@ fn table(machine: &Value, summary: &Value) -> String {
     line("scheduler, a queued job", &memory["scheduler_rss_bytes_per_job"], "bytes");
     line("dispatches again after kill -9", &kill["seconds_until_dispatch"], "s");
     line("has loaded everything after kill -9", &kill["seconds_until_loaded"], "s");
+    line("  the same while nobody works", &kill["seconds_until_loaded_at_rest"], "s");
     line("drain", &drain["jobs_per_second"], "jobs/s");
     line("  first tenth", &drain["first_tenth_jobs_per_second"], "jobs/s");
     line("  last tenth", &drain["last_tenth_jobs_per_second"], "jobs/s");

@@ -185,9 +185,7 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
         if !job.parent_job_id.is_empty() && self.cell.is_cancelled(&job.parent_job_id) {
             return Err(intake::parent_cancelled(&job.parent_job_id));
         }
-        if job.verifies > 0
-            && !JobId::parse(job.parent_job_id.clone()).is_ok_and(|parent| self.cell.has_check_out(&parent, job.verifies))
-        {
+        if job.verifies > 0 && !self.cell.awaits_check(job) {
             return Err(intake::parent_ended(&job.parent_job_id));
         }
         self.cell.admit(job, now).map_err(|refusal| admission::refused(&refusal))

@@ -3,7 +3,7 @@
 //! Whoever takes over a long queue reads a million records, and almost all of these jobs go to the shelf, where they are a line, a
 //! seat and a time. A record has some twenty texts and lists; of a sketch only three are made, and nothing else is copied.
 
-use busbar_protocol::busbar::{JobPlan, JobSketch, PlanSketch, job_sketch};
+use busbar_protocol::busbar::{JobPlan, JobSketch, PlanSketch, Replication, job_sketch};
 use busbar_protocol::cap::JobPriority;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::prost::Message as _;
@@ -12,15 +12,26 @@ use bytes::Bytes;
 
 use super::job::{Job, RECORD_VERSION, State};
 
-/// A job with what it waits by, and nothing else in it.
+/// A job with what it waits by, and nothing else in it. Thousands of them are on their way into the cell at once, so it is small.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sketch(Job);
+pub struct Sketch {
+    id: JobId,
+    tenant_id: String,
+    topic: String,
+    priority: JobPriority,
+    created: Timestamp,
+    updated: Timestamp,
+    schedule_to_start_ms: u64,
+    deadline_at_ms: u64,
+    replication: Option<Box<Replication>>,
+    state: job_sketch::State,
+}
 
 impl Sketch {
-    /// Reads the packed form of a job; nothing, if that job must be read whole: somebody has it, it has ended, others hang on it,
-    /// or this is not the form of a job.
+    /// Reads the packed form of a job, and the CAP request in it; nothing, if that job must be read whole: somebody has it, it has
+    /// ended, others hang on it, or this is not the form of a job.
     #[must_use]
-    pub fn read(record: Bytes) -> Option<Self> {
+    pub fn read(record: Bytes) -> Option<(Self, Bytes)> {
         let JobSketch {
             version,
             job_id,
@@ -40,39 +51,46 @@ impl Sketch {
         if version == 0 || version > RECORD_VERSION + 1 || !stands_alone {
             return None;
         }
-        Some(Self(Job {
+        let sketch = Self {
+            id: JobId::parse(text(&job_id)?).ok()?,
             tenant_id: text(&tenant_id)?,
-            request,
             topic: text(&topic)?,
             priority: JobPriority::try_from(priority).unwrap_or_default(),
             created: Timestamp::from_millis(created_ms),
             updated: Timestamp::from_millis(updated_ms),
-            plan: JobPlan { schedule_to_start_ms, deadline_at_ms, replication, ..JobPlan::default() },
-            ..Job::new(JobId::parse(text(&job_id)?).ok()?, waiting(state?))
-        }))
+            schedule_to_start_ms,
+            deadline_at_ms,
+            replication: replication.map(Box::new),
+            state: state?,
+        };
+        Some((sketch, request))
     }
 
     /// Its name.
     #[must_use]
     pub const fn id(&self) -> &JobId {
-        &self.0.id
-    }
-
-    /// The job: it has a name, a tenant, a topic, a priority, the times of its states and limits, and its request. The rest is empty.
-    pub(super) const fn job(&self) -> &Job {
-        &self.0
+        &self.id
     }
 
     /// Its topic.
     #[must_use]
     pub fn topic(&self) -> &str {
-        &self.0.topic
+        &self.topic
     }
 
-    /// The CAP request.
-    #[must_use]
-    pub const fn request(&self) -> &Bytes {
-        &self.0.request
+    /// The job: it has a name, a tenant, a topic, a priority, and the times of its states and limits. The rest is empty.
+    pub(super) fn into_job(self) -> Job {
+        let Self { schedule_to_start_ms, deadline_at_ms, replication, .. } = self;
+        let replication = replication.map(|replication| *replication);
+        Job {
+            tenant_id: self.tenant_id,
+            topic: self.topic,
+            priority: self.priority,
+            created: self.created,
+            updated: self.updated,
+            plan: JobPlan { schedule_to_start_ms, deadline_at_ms, replication, ..JobPlan::default() },
+            ..Job::new(self.id, waiting(self.state))
+        }
     }
 }
 
@@ -130,7 +148,7 @@ mod tests {
         }
     }
 
-    fn read(job: &Job) -> Option<Sketch> {
+    fn read(job: &Job) -> Option<(Sketch, Bytes)> {
         Sketch::read(job.encode())
     }
 
@@ -144,17 +162,23 @@ mod tests {
             State::Scheduled { since: AT, not_before: later },
         ] {
             let whole = job(state);
-            let sketch = read(&whole).expect("it waits");
-            let sketched = sketch.job();
+            let (sketch, request) = read(&whole).expect("it waits");
+            assert_eq!((sketch.id(), sketch.topic(), &request), (&whole.id, whole.topic.as_str(), &whole.request));
+            let sketched = sketch.into_job();
             assert_eq!(
-                (&sketched.id, &sketched.tenant_id, &sketched.topic, &sketched.request, sketched.priority),
-                (&whole.id, &whole.tenant_id, &whole.topic, &whole.request, whole.priority)
+                (&sketched.id, &sketched.tenant_id, &sketched.topic, sketched.priority),
+                (&whole.id, &whole.tenant_id, &whole.topic, whole.priority)
             );
             assert_eq!((&sketched.state, sketched.created, sketched.updated), (&whole.state, whole.created, whole.updated));
             for now in [AT, later.after_millis(1)] {
                 assert_eq!(sketched.wakes_at(now), whole.wakes_at(now));
             }
         }
+    }
+
+    #[test]
+    fn a_sketch_is_small() {
+        assert!(size_of::<Sketch>() <= 160, "{}", size_of::<Sketch>());
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn a_page_that_was_read_before_a_job_ended_does_not_bring_it_back() {
     assert_eq!(scene.turn(1), ["a"]);
     scene.succeeds("a");
     scene.turn(1);
-    scene.cell.load(jobs.map(|(job, revision, class)| (Read::Whole(job), revision, class)).to_vec(), at(scene.now));
+    scene.cell.load(jobs.map(|(job, revision, class)| (Read::Whole(Box::new(job)), revision, class)).to_vec(), at(scene.now));
     assert_eq!((scene.cell.len(), scene.cell.is_live(&id("a"))), (2, false));
     assert!(!scene.cell.can_judge(&scheduled("d", "counted", at(T0), |_| ())), "its tenant's jobs are not counted yet");
     assert!(scene.cell.can_judge(&scheduled("d", "acme", at(T0), |_| ())));
@@ -146,7 +146,9 @@ fn what_is_read_before_its_turn_is_there_for_whoever_asked_however_many_wait() {
     let [asked, other] = ["asked", "other"].map(|name| scheduled(name, "acme", at(T0), |_| ()));
     scene.cell.load_one(asked.clone(), 1, Arc::clone(&class), at(T0));
     assert!(scene.cell.job(&id("asked")).is_some());
-    scene.cell.load(vec![(Read::Whole(asked), 1, Arc::clone(&class)), (Read::Whole(other), 1, class)], at(T0));
+    scene
+        .cell
+        .load(vec![(Read::Whole(Box::new(asked)), 1, Arc::clone(&class)), (Read::Whole(Box::new(other)), 1, class)], at(T0));
     assert!(scene.cell.job(&id("asked")).is_some() && scene.is_shelved("other"));
 }
 
@@ -159,7 +161,7 @@ fn of_what_is_only_sketched_everything_is_read_before_it_goes() {
     for job in &jobs {
         scene.store.insert(job.id.clone(), (job.clone(), 1));
     }
-    let sketched = |job: &Job| (Read::Sketch(Sketch::read(job.encode()).expect("it waits")), 1, Arc::clone(&class));
+    let sketched = |job: &Job| (Read::Sketch(Sketch::read(job.encode()).expect("it waits").0), 1, Arc::clone(&class));
     // The page comes twice, as after a store that was away.
     scene.cell.load(jobs.iter().map(sketched).collect(), at(T0));
     scene.cell.load(jobs.iter().map(sketched).collect(), at(T0));

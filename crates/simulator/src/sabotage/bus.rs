@@ -91,6 +91,7 @@ impl<P: Bus> Bus for Sabotaged<P> {
                 heard.map(move |beat| messages::show_present(beat, &saboteur.memory().present)).boxed()
             }
             (Some(Plant::PauseMistaken), subjects::SCHEDULER_PAUSE) => heard.map(messages::mistake).boxed(),
+            (Some(Plant::RunPauseForgotten), subjects::SCHEDULER_PAUSE) => heard.map(messages::mistake_run).boxed(),
             (Some(Plant::NotBeforeForgotten), subjects::ADMIT) => heard.map(messages::hurry).boxed(),
             (Some(Plant::ChildrenSpared), subjects::ADMIT) => heard.map(messages::orphan).boxed(),
             (Some(Plant::CancelForgotten), subjects::SCHEDULER_CANCEL) => self.forget_cancels(heard),

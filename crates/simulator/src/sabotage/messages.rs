@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use busbar_protocol::busbar::{
-    AdmitItem, AdmitRequest, CancelAnswer, CancelReply, CancelRequest, JobState, PauseRequest, WorkerBeat, cancel_answer,
+    AdmitItem, AdmitRequest, CancelAnswer, CancelReply, CancelRequest, JobState, PauseRequest, PauseScope, WorkerBeat,
+    cancel_answer,
 };
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{BusPacket, DispatchIdentity, JobRequest};
@@ -63,11 +64,23 @@ pub(super) fn undo_redaction(mut headers: Headers, payload: &Bytes) -> Headers {
     headers
 }
 
+/// What the name of something else ends with.
+pub(super) const OTHER: &str = "-other";
+
 /// A pause of something else.
 pub(super) fn mistake(message: Message) -> Message {
+    mistake_if(message, |_| true)
+}
+
+/// A pause of another run.
+pub(super) fn mistake_run(message: Message) -> Message {
+    mistake_if(message, |scope| scope == PauseScope::Run)
+}
+
+fn mistake_if(message: Message, is_meant: impl Fn(PauseScope) -> bool) -> Message {
     let Ok(mut request) = PauseRequest::decode(message.payload.clone()) else { return message };
-    for what in request.set.iter_mut().filter_map(|pause| pause.what.as_mut()) {
-        what.name.push_str("-other");
+    for what in request.set.iter_mut().filter_map(|pause| pause.what.as_mut()).filter(|what| is_meant(what.scope())) {
+        what.name.push_str(OTHER);
     }
     Message { payload: request.encode_to_vec().into(), ..message }
 }

@@ -1,12 +1,13 @@
 //! Faults in what is committed: pure changes of units.
 
-use busbar_protocol::busbar::{DeadLetter, FlowLimits, LimitsDocument, Rate, TopicDocuments};
+use busbar_protocol::busbar::{DeadLetter, FlowLimits, HoldsDocument, LimitsDocument, PauseScope, Rate, TopicDocuments};
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::ports::{CommitId, Guard, Stored, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use bytes::Bytes;
 
+use super::messages::OTHER;
 use crate::plant::Plant;
 
 /// The unit as somebody would commit it who made this mistake.
@@ -50,9 +51,29 @@ pub(super) fn spoil(plant: Plant, mut unit: Unit) -> Unit {
         Plant::ResultNotCopied => {
             leave_out(&mut unit, |write| matches!(write, Write::Copy { from, .. } if from.starts_with("res:")));
         }
+        Plant::RunPauseForgotten => {
+            for write in &mut unit.writes {
+                if let Write::Put { key, value, .. } = write
+                    && key == keys::HOLDS
+                {
+                    *value = with_true_runs(value);
+                }
+            }
+        }
         _ => {}
     }
     unit
+}
+
+/// What is paused, with the runs that were meant.
+fn with_true_runs(value: &Bytes) -> Bytes {
+    let mut holds = HoldsDocument::decode(value.clone()).unwrap_or_default();
+    for what in holds.pauses.iter_mut().filter_map(|pause| pause.what.as_mut()) {
+        if what.scope() == PauseScope::Run {
+            what.name = what.name.trim_end_matches(OTHER).to_owned();
+        }
+    }
+    holds.encode_to_vec().into()
 }
 
 /// The same unit under a name that the store has never heard.

@@ -264,3 +264,24 @@ async fn with_prefix(store: &Store, prefix: &str) -> Vec<String> {
         cursor = next;
     }
 }
+
+#[tokio::test]
+async fn thousands_of_records_and_entries_are_read_at_once() {
+    const MANY: usize = 5_000;
+    let server = Server::start().await;
+    let key = |n: usize| format!("k{n:04}");
+    let write = |n: usize| unit([], [put(&key(n), 1, "v"), add("z", &key(n), i64::try_from(n).expect("small"))]);
+    // Every third one is not there.
+    let units: Vec<Unit> = (0..MANY).filter(|n| n % 3 > 0).map(write).collect();
+    let count = units.len();
+    for units in units.chunks(busbar_protocol::ports::UNITS_MAX) {
+        server.store.commit(CommitClass::Advance, units.to_vec()).await.expect("committed");
+    }
+    let records = server.store.read((0..MANY).map(key).collect()).await.expect("read");
+    let there: Vec<bool> = records.iter().map(Option::is_some).collect();
+    assert_eq!(there, (0..MANY).map(|n| n % 3 > 0).collect::<Vec<_>>());
+    let entries = members(&server, IndexRange { limit: 10_000, ..ALL }).await;
+    assert_eq!(entries.len(), count);
+    assert_eq!(entries.last(), Some(&(key(MANY - 1), i64::try_from(MANY - 1).expect("small"))));
+    assert_eq!(server.store.read(vec![]).await, Ok(vec![]));
+}

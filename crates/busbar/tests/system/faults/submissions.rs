@@ -6,6 +6,7 @@ use std::thread;
 use busbar_api::{JobState, SubmitReply};
 use busbar_protocol::busbar::{AdmitItem, IdempotencyPolicy, JobOptions};
 use busbar_protocol::cap::{JobMetadata, JobRequest};
+use busbar_protocol::{ids, keys};
 use serde_json::{Value, json};
 
 use super::{extra_executions, rest, rest_with_success};
@@ -27,6 +28,22 @@ fn a_hundred_submissions_with_one_key_are_one_job() {
     let second = at_once(&client, "key-2", true);
     let acknowledged = [first, second];
     rest_with_success(&client, &Truth::connect(&dev.endpoints.redis), &acknowledged);
+    assert_eq!(extra_executions(&file, &acknowledged), 0);
+}
+
+#[test]
+fn a_key_whose_time_is_over_is_free_again() {
+    let dev = Dev::start();
+    let (client, truth) = (dev.client(), Truth::connect(&dev.endpoints.redis));
+    let file = dev.temp().join("executions");
+    let _sleeper = Sleeper::start(&dev, "sleeper-1", 4, &file);
+    let first = at_once(&client, "key-1", true);
+    assert_eq!(client.wait(&first).state, JobState::Succeeded);
+    truth.expire(&keys::idempotency(ids::DEFAULT_TENANT, "key-1"));
+    let second = at_once(&client, "key-1", true);
+    assert_ne!(second, first);
+    let acknowledged = [first, second];
+    rest_with_success(&client, &truth, &acknowledged);
     assert_eq!(extra_executions(&file, &acknowledged), 0);
 }
 

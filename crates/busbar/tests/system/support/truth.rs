@@ -7,7 +7,7 @@ use busbar_protocol::busbar::{JobEvent, JobState};
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::pointers::Pointer;
-use busbar_protocol::ports::Records as _;
+use busbar_protocol::ports::{Answer, CommitClass, CommitId, Records as _, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_store::{Store, StoreConfig};
 use bytes::Bytes;
@@ -56,6 +56,14 @@ impl Truth {
     pub(crate) fn record(&self, key: &str) -> Option<Bytes> {
         let read = self.runtime.block_on(self.store.read(vec![key.to_owned()])).ok()?;
         read.into_iter().next().flatten().map(|stored| stored.value)
+    }
+
+    /// Takes a record away, as its time does that it may stay.
+    pub(crate) fn expire(&self, key: &str) {
+        let writes = vec![Write::Delete { key: key.to_owned() }];
+        let unit = Unit { id: CommitId::generate(), guards: Vec::new(), writes };
+        let answers = self.runtime.block_on(self.store.commit(CommitClass::Advance, vec![unit])).unwrap();
+        assert!(matches!(answers[..], [Answer::Applied { .. }]), "{answers:?}");
     }
 
     /// Where the log ends.

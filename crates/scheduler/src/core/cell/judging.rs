@@ -41,15 +41,21 @@ impl Cell {
             let audited = terms.trust.as_ref().is_some_and(|trust| self.replication.secret.audits(&id, trust.audit_share));
             let verdict = vote::judge(&terms, &voices, &credit, audited);
             let shown = vote::outcomes(&terms, &voices, &credit, &verdict);
-            match verdict {
-                Verdict::Wait => {}
-                Verdict::Ask { more } => self.make_replicas(&id, more, now),
-                verdict => {
-                    let settled = self.settle(&id, verdict, voices);
-                    self.replication.shown.extend((!shown.is_empty()).then(|| (id.clone(), shown)));
-                    let _ = self.apply(&id, &Event::Settled(settled), now);
+            let end = match verdict {
+                Verdict::Wait => continue,
+                Verdict::Ask { more } => {
+                    self.make_replicas(&id, more, now);
+                    continue;
                 }
-            }
+                Verdict::Accept { replica, .. } => self.accepted(&id, replica, voices),
+                Verdict::Fail { replica, code } => self.failed(&id, replica, code, voices),
+                Verdict::Split => {
+                    let why = (Code::QuorumNotReached.to_string(), split(&voices));
+                    settled(voices, Outcome::Failed, why, None)
+                }
+            };
+            self.replication.shown.extend((!shown.is_empty()).then(|| (id.clone(), shown)));
+            let _ = self.apply(&id, &Event::Settled(end), now);
         }
     }
 
@@ -63,30 +69,25 @@ impl Cell {
         group.words().map(voice).collect()
     }
 
-    /// How a job ends whose replicas have come to something.
-    fn settle(&self, id: &JobId, verdict: Verdict, voices: Vec<Voice>) -> Settled {
-        let end_of = |number| {
-            let group = self.replication.groups.get(id);
-            group.and_then(|group| group.replicas.get(&number)).and_then(|replica| replica.end.clone())
-        };
-        match verdict {
-            Verdict::Accept { replica, .. } => {
-                let end = end_of(replica);
-                let result = end.as_ref().and_then(|end| end.result.clone()).map(|place| self.own(id, place));
-                let agreed = voices.iter().find(|voice| voice.replica == replica).and_then(|voice| voice.word.digest()).copied();
-                let settled = settled(voices, Outcome::Succeeded, Default::default(), agreed);
-                let (worker_id, execution_ms) = end.map(|end| (end.worker_id, end.execution_ms)).unwrap_or_default();
-                Settled { result, worker_id, execution_ms, ..settled }
-            }
-            Verdict::Fail { replica, code } => {
-                let message = end_of(replica).map(|end| end.message).unwrap_or_default();
-                settled(voices, Outcome::Failed, (code, message), None)
-            }
-            Verdict::Split | Verdict::Wait | Verdict::Ask { .. } => {
-                let why = (Code::QuorumNotReached.to_string(), split(&voices));
-                settled(voices, Outcome::Failed, why, None)
-            }
-        }
+    /// How a job ends whose result is that of this replica.
+    fn accepted(&self, id: &JobId, replica: u32, voices: Vec<Voice>) -> Settled {
+        let end = self.end_of(id, replica);
+        let result = end.as_ref().and_then(|end| end.result.clone()).map(|place| self.own(id, place));
+        let agreed = voices.iter().find(|voice| voice.replica == replica).and_then(|voice| voice.word.digest()).copied();
+        let settled = settled(voices, Outcome::Succeeded, Default::default(), agreed);
+        let (worker_id, execution_ms) = end.map(|end| (end.worker_id, end.execution_ms)).unwrap_or_default();
+        Settled { result, worker_id, execution_ms, ..settled }
+    }
+
+    /// How a job ends that fails as this replica did.
+    fn failed(&self, id: &JobId, replica: u32, code: String, voices: Vec<Voice>) -> Settled {
+        let message = self.end_of(id, replica).map(|end| end.message).unwrap_or_default();
+        settled(voices, Outcome::Failed, (code, message), None)
+    }
+
+    /// How a replica of a job has ended.
+    fn end_of(&self, id: &JobId, replica: u32) -> Option<End> {
+        self.replication.groups.get(id)?.replicas.get(&replica)?.end.clone()
     }
 
     /// A replica's result under the name of the job itself.

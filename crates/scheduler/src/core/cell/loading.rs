@@ -18,7 +18,7 @@ use super::Cell;
 #[derive(Clone, Debug)]
 pub enum Read {
     /// All of it.
-    Whole(Job),
+    Whole(Box<Job>),
     /// By what it waits: it goes to the shelf.
     Sketch(Sketch),
 }
@@ -70,19 +70,19 @@ impl Cell {
         loading.ahead = loading.ahead.saturating_sub(jobs.len());
         for (read, revision, class) in jobs {
             match read {
-                Read::Whole(job) if self.may_be_unread(&job.id) => self.insert(job, revision, class, now),
-                Read::Sketch(sketch) if self.may_be_unread(sketch.id()) => self.insert_sketch(&sketch, revision, class, now),
+                Read::Whole(job) if self.may_be_unread(&job.id) => self.insert(*job, revision, class, now),
+                Read::Sketch(sketch) if self.may_be_unread(sketch.id()) => self.insert_sketch(sketch, revision, class, now),
                 Read::Whole(_) | Read::Sketch(_) => {}
             }
         }
     }
 
     /// Takes in a job that waits, of which no more was read than that: it is fetched like all on the shelf when it is needed.
-    fn insert_sketch(&mut self, sketch: &Sketch, revision: u64, class: Arc<Class>, now: Timestamp) {
-        let job = sketch.job();
-        let charge = self.charge_of(job);
-        let spot = self.count_in(job, &charge, class, now);
-        self.shelve(job, revision, spot, now);
+    fn insert_sketch(&mut self, sketch: Sketch, revision: u64, class: Arc<Class>, now: Timestamp) {
+        let job = sketch.into_job();
+        let charge = self.charge_of(&job);
+        let spot = self.count_in(&job, &charge, class, now);
+        self.shelve(&job, revision, spot, now);
     }
 
     /// A job was read before its turn, because something is to happen with it: it comes into memory.

@@ -4,7 +4,8 @@
 //! committed and sent. Nothing leaves before it is durable: the shell takes the units, commits them, and only then the commands.
 //! When a commit does not go through, the whole cell is thrown away and read again from the store.
 //!
-//! - here: what a job is to the cell, and how a change of it is followed everywhere;
+//! - here: what the cell keeps, and how a job comes into it;
+//! - `following`: how a change of a job is followed everywhere;
 //! - `placing`: who goes next, and what opens gates again;
 //! - `hearing`: what workers say and do not say;
 //! - `family`: jobs that end with their parents;
@@ -18,6 +19,7 @@
 
 mod explain;
 mod family;
+mod following;
 mod hearing;
 mod holding;
 mod judging;
@@ -39,17 +41,17 @@ use busbar_rules::topics::TopicTable;
 
 use super::bounds::Bounds;
 use super::commit::Retention;
-use super::fact::{self, Fact};
+use super::fact::Fact;
 use super::flow::{Charge, Flow, Refusal};
 use super::holds::Holds;
 use super::inputs::Inputs;
-use super::job::{Hold, Job, State};
+use super::job::{Job, State};
 use super::line::{Class, Line, Rank, Seat, Spot};
 use super::queue::{Queue, WholeRoom};
 use super::roll::Roll;
-use super::transition::{self, Command, Event, Limits, Rejected, Transition};
+use super::transition::{Command, Limits};
 use super::trust::Bindings;
-use super::workers::{AttemptKey, Patience, Workers};
+use super::workers::{Patience, Workers};
 
 use family::Family;
 use loading::Loading;
@@ -60,9 +62,6 @@ pub use loading::{Loaded, Read};
 pub use replicating::{Delivered, Owners, Siblings, Standing, UnreadGroup, replica_id, verification_id};
 pub use shelving::{Known, Misread};
 pub use verifying::Unchecked;
-
-/// A worker's first sign of work is written with the next change, or after this time.
-const RUNNING_WRITTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the silences of workers are looked at.
 const LISTEN_EVERY: Duration = Duration::from_millis(200);
@@ -391,10 +390,12 @@ impl Cell {
         } else {
             self.flow.hold_key(charge);
         }
-        self.flow.live(charge, (job.created, id.clone()), true);
-        // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
-        let superseded = self.flow.superseded(charge, self.topics.resolve(&job.topic));
-        self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
+        if charge.key.is_some() {
+            self.flow.live(charge, (job.created, id.clone()), true);
+            // That older ones must go follows from which jobs of the key are live, so it is found again after a takeover.
+            let superseded = self.flow.superseded(charge, self.topics.resolve(&job.topic));
+            self.superseded.extend(superseded.into_iter().map(|older| (older, id.clone())));
+        }
         *self.live.entry(job.state.tag()).or_default() += 1;
         self.join_family(job, now);
         Spot { line, seat: self.roll.free_seat(job.created) }
@@ -406,31 +407,6 @@ impl Cell {
         let Some(job) = self.job(id).filter(|job| job.hold().is_some_and(|hold| hold.worker_id.is_empty())) else { return };
         let command = Command::Dispatch { attempt: job.attempt };
         self.orders.push(Order { job: id.clone(), command, worker_id: String::new() });
-    }
-
-    /// Applies an event to a live job.
-    ///
-    /// # Errors
-    /// [`Rejected`] says why it does nothing.
-    pub fn apply(&mut self, id: &JobId, event: &Event, now: Timestamp) -> Result<(), Rejected> {
-        let entry = self.jobs.get_mut(id).ok_or(Rejected::Terminal)?;
-        if matches!(event, Event::Decided(_)) {
-            entry.asked = false;
-        }
-        let Transition { next, commands } = transition::decide(&entry.job, event, &self.settings.limits, now)?;
-        let before = std::mem::replace(&mut entry.job, next);
-        self.follow(id, &before, now);
-        let entry = &self.jobs[id];
-        if matches!(event, Event::Decided(_)) && before.request != entry.job.request {
-            // The kernel wants the worker to see another payload.
-            self.inputs.take(id);
-        }
-        let holder = entry.job.hold().or(before.hold()).map(|hold| hold.worker_id.clone()).unwrap_or_default();
-        self.orders.extend(commands.into_iter().map(|command| Order { job: id.clone(), command, worker_id: holder.clone() }));
-        self.follow_cancellation(id, &before, now);
-        self.follow_replication(id, &before, now);
-        self.reindex(id, now);
-        Ok(())
     }
 
     /// When [`Cell::pass_time`] has something to do at the latest, as far as that is known.
@@ -481,64 +457,6 @@ impl Cell {
         std::mem::take(&mut self.facts)
     }
 
-    /// Brings slots, counters and what must be written in step with a job that has just changed.
-    fn follow(&mut self, id: &JobId, before: &Job, now: Timestamp) {
-        let entry = self.jobs.get_mut(id).expect("the caller has just changed it");
-        self.facts.extend(fact::of_step(before, &entry.job));
-        let (old, new) = (before.state.tag(), entry.job.state.tag());
-        if old != new {
-            entry.passed.push(new);
-        }
-        let first_sign = old == JobState::Dispatched && new == JobState::Running;
-        let progress = old == JobState::Running && new == JobState::Running && before.cancel == entry.job.cancel;
-        if !first_sign && !progress {
-            self.dirty.insert(id.clone());
-        }
-        let hold = entry.job.hold().cloned();
-        let attempt = (id.clone(), entry.job.attempt);
-        let charge = entry.charge.clone();
-        let (waited, waits) = (before.waits(), entry.job.waits());
-        if old != new {
-            self.count_down(old);
-            *self.live.entry(new).or_default() += 1;
-        }
-        if waited != waits {
-            self.flow.wait(&charge, waits);
-        }
-        match (before.hold(), hold) {
-            (Some(hold), None) => self.leave_slot(before, &charge, &hold.worker_id),
-            (None, Some(hold)) => self.take_slot(&charge, attempt, &hold, now),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-    }
-
-    /// The attempt is out; that it counts is seen to by whoever let it start.
-    fn take_slot(&mut self, charge: &Charge, attempt: AttemptKey, hold: &Hold, now: Timestamp) {
-        if hold.worker_id.is_empty() {
-            self.queued_out.entry(Arc::clone(&charge.topic)).or_default().insert(attempt.0);
-        } else {
-            self.workers.take(hold, attempt, charge.clone(), now);
-        }
-    }
-
-    /// The attempt is over for its job. A worker may still be busy with it, and then says when it is not; of a queue group nobody
-    /// says anything.
-    fn leave_slot(&mut self, job: &Job, charge: &Charge, worker_id: &str) {
-        if !worker_id.is_empty() {
-            self.workers.abandon(worker_id, &(job.id.clone(), job.attempt));
-            return;
-        }
-        if let Some(out) = self.queued_out.get_mut(&charge.topic)
-            && out.remove(&job.id)
-        {
-            if out.is_empty() {
-                self.queued_out.remove(&charge.topic);
-            }
-            self.give_back(charge);
-            self.queue.room_came();
-        }
-    }
-
     fn charge_of(&mut self, job: &Job) -> Charge {
         let key = job.plan.concurrency_key.as_str();
         Charge { tenant: self.name(&job.tenant_id), topic: self.name(&job.topic), key: (!key.is_empty()).then(|| self.name(key)) }
@@ -561,64 +479,4 @@ impl Cell {
         self.lines.insert(Arc::clone(&line));
         line
     }
-
-    fn count_down(&mut self, state: JobState) {
-        if let Some(count) = self.live.get_mut(&state) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.live.remove(&state);
-            }
-        }
-    }
-
-    /// Puts a job where its state says: queue, list of the undecided, timers.
-    fn reindex(&mut self, id: &JobId, now: Timestamp) {
-        let Some(entry) = self.jobs.get(id) else { return };
-        let job = &entry.job;
-        let judged = is_judged(job, &self.snapshot);
-        let may_go = judged && self.knows_siblings(job) && self.holds.run_of(id).is_none();
-        let (ready, undecided) = match job.state {
-            State::Scheduled { not_before, .. } => (may_go && not_before <= now.max(job.updated), !judged && !entry.asked),
-            State::Pending { not_before } => (false, not_before <= now && !entry.asked),
-            State::ApprovalRequired { .. }
-            | State::Dispatched { .. }
-            | State::Running { .. }
-            | State::Replicated { .. }
-            | State::Ended(_) => (false, false),
-        };
-        if undecided {
-            self.undecided.insert(id.clone());
-        } else {
-            self.undecided.remove(id);
-        }
-        let unwritten = (!entry.passed.is_empty() && job.state.tag() == JobState::Running && !self.dirty.contains(id))
-            .then(|| job.updated.after(RUNNING_WRITTEN_AFTER));
-        let wakes = [job.wakes_at(now), unwritten].into_iter().flatten().min();
-        let Some(entry) = self.jobs.get_mut(id) else { return };
-        if wakes != entry.timer {
-            if let Some(old) = std::mem::replace(&mut entry.timer, wakes) {
-                self.timers.remove(&(old, entry.seat));
-            }
-            self.timers.extend(wakes.map(|at| (at, entry.seat)));
-        }
-        if ready { self.line_up(id) } else { self.leave_line(id, now) }
-    }
-
-    /// Writes a first sign of work that nothing else has written in the meantime.
-    fn write_running(&mut self, id: &JobId, now: Timestamp) {
-        let Some(entry) = self.jobs.get(id) else { return };
-        let due = now >= entry.job.updated.after(RUNNING_WRITTEN_AFTER);
-        if due && !entry.passed.is_empty() && entry.job.state.tag() == JobState::Running {
-            self.dirty.insert(id.clone());
-        }
-    }
-
-    fn is_judged(&self, job: &Job) -> bool {
-        is_judged(job, &self.snapshot)
-    }
-}
-
-/// Whether the last decision on a job was made under the policy in force.
-fn is_judged(job: &Job, snapshot: &str) -> bool {
-    job.decision.as_ref().is_some_and(|decision| decision.snapshot == snapshot)
 }

@@ -83,6 +83,12 @@ impl Cell {
         unchecked.into_iter().filter_map(parent).collect()
     }
 
+    /// Whether a job that checks the result of a replica is still waited for.
+    #[must_use]
+    pub fn awaits_check(&self, job: &Job) -> bool {
+        parent_of(job).is_some_and(|parent| self.has_check_out(&parent, job.verifies))
+    }
+
     /// Whether the result of a job's replica is waiting for a check.
     #[must_use]
     pub fn has_check_out(&self, parent: &JobId, replica: u32) -> bool {
