@@ -153,10 +153,12 @@ fn writes(change: &Change<'_>, birth: &Birth, special: Vec<Write>, retention: &R
     writes
 }
 
-/// The packed form, with the time until which a result in blobs is kept: one in Redis expires by itself.
+/// The packed form, with the time until which a result in blobs is kept: one in Redis expires by itself. That of a part may become the result
+/// of a job that is still live, however long that takes, and stays as long as the record.
 fn record(job: &Job, retention: &Retention) -> Bytes {
     let mut record = job.to_record();
     if let Some(job_record::State::Ended(ended)) = &mut record.state
+        && !job.is_part()
         && matches!(Pointer::parse(&ended.result_ptr), Ok(Pointer::Blob(_)))
     {
         ended.result_until_ms = ended.at_ms.saturating_add(millis(results(job, retention)));

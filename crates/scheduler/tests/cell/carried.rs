@@ -7,9 +7,9 @@ use bytes::Bytes;
 use busbar_protocol::busbar::{JobRecord, job_record};
 use busbar_protocol::keys;
 use busbar_protocol::pointers::{Pointer, Sha256Hex};
-use busbar_protocol::ports::Guard;
+use busbar_protocol::ports::{CommitId, Guard};
 use busbar_protocol::prost::Message as _;
-use busbar_scheduler::core::commit::{Birth, Demand};
+use busbar_scheduler::core::commit::{self, Birth, Change, Demand, Retention};
 use busbar_scheduler::core::job::Source;
 use busbar_scheduler::core::queue::WholeRoom;
 use busbar_scheduler::core::transition::Verdict;
@@ -75,6 +75,14 @@ fn the_end_says_how_long_a_result_in_blobs_is_kept() {
         let record = JobRecord::decode(&value[..]).expect("ours");
         let Some(job_record::State::Ended(ended)) = record.state else { panic!("not ended: {record:?}") };
         assert_eq!(ended.result_until_ms, kept_ms.map_or(0, |kept_ms| ended.at_ms + kept_ms), "{name}");
+
+        // Its job may still be live: a replica's result stays as long as its record.
+        let job = Job { replica: 1, ..Job::decode(value).expect("ours") };
+        let change = Change { job: &job, revision: 1, passed: &[], epoch: 1, id: CommitId::generate() };
+        let unit = commit::unit(&change, &Retention::default());
+        let Some(Write::Put { value, .. }) = unit.writes.first() else { panic!("no record: {unit:?}") };
+        let record = JobRecord::decode(&value[..]).expect("ours");
+        assert!(matches!(record.state, Some(job_record::State::Ended(ended)) if ended.result_until_ms == 0), "{name}");
     }
 }
 
