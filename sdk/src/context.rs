@@ -8,6 +8,8 @@ use tokio::sync::{Notify, watch};
 
 /// Logs of one attempt beyond this are left out.
 pub(crate) const LOG_BYTES_MAX: usize = 1 << 20;
+/// The last line of a log of which something was left out; it has its place within the bound.
+const LOG_CUT: &str = "[cut: what follows is left out, a log keeps its first 1048576 bytes]\n";
 /// Progress messages are cut to this.
 const PROGRESS_MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -118,7 +120,7 @@ impl Context {
         self.inner.report.set_alive();
     }
 
-    /// Adds a line to the log of the attempt, which keeps the first 1 MiB.
+    /// Adds a line to the log of the attempt, which keeps the first 1 MiB, and says so in its last line if there was more.
     pub fn log(&self, line: impl AsRef<str>) {
         self.inner.report.add_line(line.as_ref());
     }
@@ -259,7 +261,8 @@ struct Reported {
     kept_progress: Vec<Progress>,
     kept_alive: usize,
     log: Vec<u8>,
-    log_bytes_seen: usize,
+    log_bytes_kept: usize,
+    log_is_cut: bool,
 }
 
 impl Report {
@@ -292,15 +295,20 @@ impl Report {
 
     fn add_line(&self, line: &str) {
         let mut state = self.lock();
-        let room = LOG_BYTES_MAX.saturating_sub(state.log_bytes_seen);
-        if room == 0 {
+        if state.log_is_cut {
             return;
         }
-        let text = line.as_bytes();
-        let taken = &text[..text.len().min(room - 1)];
-        state.log.extend_from_slice(taken);
-        state.log.push(b'\n');
-        state.log_bytes_seen += taken.len() + 1;
+        let room = LOG_BYTES_MAX - LOG_CUT.len() - state.log_bytes_kept;
+        let taken = line.floor_char_boundary(line.len().min(room.saturating_sub(1)));
+        state.log_is_cut = line.len() >= room;
+        if taken > 0 || !state.log_is_cut {
+            state.log.extend_from_slice(&line.as_bytes()[..taken]);
+            state.log.push(b'\n');
+            state.log_bytes_kept += taken + 1;
+        }
+        if state.log_is_cut {
+            state.log.extend_from_slice(LOG_CUT.as_bytes());
+        }
         drop(state);
         self.wake.notify_one();
     }
@@ -378,9 +386,20 @@ mod tests {
         for _ in 0..3 {
             context.log("x".repeat(LOG_BYTES_MAX / 2));
         }
-        assert_eq!(context.report().take_log().len(), LOG_BYTES_MAX);
+        let log = context.report().take_log();
+        assert_eq!(log.len(), LOG_BYTES_MAX);
+        assert!(log.ends_with(format!("x\n{LOG_CUT}").as_bytes()), "it says that it is cut");
         context.log("no room");
         assert_eq!(context.report().waiting().1, 0);
+    }
+
+    #[test]
+    fn a_log_that_just_fits_is_not_cut_and_the_next_line_is_nothing_but_said() {
+        let (context, _) = Context::for_test();
+        context.log("x".repeat(LOG_BYTES_MAX - LOG_CUT.len() - 1));
+        assert!(context.report().take_log().ends_with(b"xx\n"));
+        context.log("");
+        assert_eq!(context.report().take_log(), LOG_CUT.as_bytes());
     }
 
     #[test]

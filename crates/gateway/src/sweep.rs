@@ -1,4 +1,4 @@
-//! Collects blobs that nobody names any more: results and inputs of jobs that are gone, artifacts that have expired, what was uploaded and never used.
+//! Collects blobs that nobody names any more: results whose time is over, what jobs named that are gone, modules of packs that were uninstalled, artifacts that have expired, what was uploaded and never used.
 //!
 //! ```text
 //!  blobs that nobody has stored for a day ─► minus all that a record names ─► still that old? ─► removed
@@ -10,6 +10,7 @@
 //! passing a name on, as a redrive does, is read before whatever it is passed on to.
 //!
 //! A name is whatever looks like one: any 64 hexadecimal digits in a record. That keeps a blob too long at worst, and no field of a later version is overlooked.
+//! Only a job's result, once the time is over until which its record says that it is kept, is not named by that any more.
 
 use std::collections::HashSet;
 use std::io;
@@ -21,7 +22,7 @@ use busbar_protocol::ports::{Records, StoreError};
 use busbar_protocol::{ids, keys};
 use busbar_service::Shutdown;
 
-use crate::core::names::names_in;
+use crate::core::names::{names_in, names_in_job};
 
 /// How often somebody looks. The lease is never renewed or given back: it lasts as long as the next look takes to come.
 const EVERY: Duration = Duration::from_secs(3_600);
@@ -84,12 +85,17 @@ async fn turn<R: Records>(records: &R, blobs: &Blobs, age: Duration, owner: &str
 /// [`SweepError`].
 pub async fn sweep<R: Records>(records: &R, blobs: &Blobs, age: Duration) -> Result<usize, SweepError> {
     let mut unnamed: HashSet<Sha256Hex> = blobs.older_than(age).await?.into_iter().collect();
+    let now = records.time().await?;
     // Packs give their modules to topics, and topics to jobs; the redrive of a letter makes a job. Where little names much, the many jobs need not be read.
     for prefix in [keys::PACKS, keys::TOPICS, keys::ARTIFACTS, keys::DEAD_LETTERS, keys::JOBS] {
         if unnamed.is_empty() {
             return Ok(0);
         }
-        retain_unnamed(records, prefix, &mut unnamed).await?;
+        retain_unnamed(records, prefix, &mut unnamed, |record| match prefix {
+            keys::JOBS => names_in_job(record, now),
+            _ => names_in(record).collect(),
+        })
+        .await?;
     }
     let mut removed = 0;
     for blob in &unnamed {
@@ -98,15 +104,20 @@ pub async fn sweep<R: Records>(records: &R, blobs: &Blobs, age: Duration) -> Res
     Ok(removed)
 }
 
-async fn retain_unnamed<R: Records>(records: &R, prefix: &str, unnamed: &mut HashSet<Sha256Hex>) -> Result<(), SweepError> {
+async fn retain_unnamed<R: Records>(
+    records: &R,
+    prefix: &str,
+    unnamed: &mut HashSet<Sha256Hex>,
+    names: impl Fn(&[u8]) -> Vec<Sha256Hex>,
+) -> Result<(), SweepError> {
     let mut cursor = 0;
     loop {
         let (found, next) = records.keys_with(prefix, cursor).await?;
         for page in found.chunks(PAGE) {
             for record in records.read(page.to_vec()).await?.into_iter().flatten() {
-                names_in(&record.value).for_each(|name| {
+                for name in names(&record.value) {
                     unnamed.remove(&name);
-                });
+                }
             }
         }
         if next == 0 {

@@ -145,7 +145,7 @@ pub(crate) struct Said {
 }
 
 /// At most so many of the first bytes. Where bytes are missing, the end says how many there are, and how many there were.
-fn cut(bytes: &Bytes, written: u64, bytes_max: usize) -> Bytes {
+pub(crate) fn cut(bytes: &Bytes, written: u64, bytes_max: usize) -> Bytes {
     let kept = bytes.len().min(bytes_max);
     if kept as u64 >= written {
         return bytes.clone();

@@ -21,6 +21,9 @@ pub struct Limits {
     pub wall_ms: u64,
     /// Bytes on standard output. Default 1 MiB.
     pub output_bytes: u64,
+    /// Whether standard output is text: then it is cut at `output_bytes`, says so at its end, and the result is one JSON string of it. Default
+    /// no: it is one JSON value, which cannot be cut, and more ends the guest.
+    pub text: bool,
     /// Bytes that may be written below `/tmp` in all, overwritten and deleted ones included; 0 means that there is no `/tmp`. Default 0.
     pub tmp_bytes: u64,
     /// Files and folders that may be made below `/tmp` in all, deleted ones included. Default 1,000.
@@ -55,6 +58,7 @@ impl Default for Limits {
             cpu_ms: 5 * 60_000,
             wall_ms: 10 * 60_000,
             output_bytes: MIB,
+            text: false,
             tmp_bytes: 0,
             tmp_files: 1_000,
             open_handles: 256,
@@ -75,6 +79,7 @@ impl Limits {
         cpu_ms: 86_400_000,
         wall_ms: 86_400_000,
         output_bytes: 64 * MIB,
+        text: false,
         tmp_bytes: 1024 * MIB,
         tmp_files: 100_000,
         open_handles: 4_096,
@@ -101,6 +106,7 @@ impl Limits {
             cpu_ms: self.cpu_ms.min(other.cpu_ms),
             wall_ms: self.wall_ms.min(other.wall_ms),
             output_bytes: self.output_bytes.min(other.output_bytes),
+            text: self.text || other.text,
             tmp_bytes: self.tmp_bytes.min(other.tmp_bytes),
             tmp_files: self.tmp_files.min(other.tmp_files),
             open_handles: self.open_handles.min(other.open_handles),
@@ -150,10 +156,10 @@ mod tests {
         for (one, other, both) in [(0, 0, 0), (0, 7, 7), (7, 0, 7), (7, 9, 7)] {
             assert_eq!(fuel(one).tightened(fuel(other)).fuel, both);
         }
-        let demanding = Limits::from_json(r#"{"repeatable":true,"imports":["files","clocks"]}"#).expect("valid");
+        let demanding = Limits::from_json(r#"{"repeatable":true,"text":true,"imports":["files","clocks"]}"#).expect("valid");
         let forbidding = Limits::from_json(r#"{"imports":["clocks","random"]}"#).expect("valid");
         for both in [demanding.tightened(forbidding), forbidding.tightened(demanding)] {
-            assert_eq!((both.repeatable, both.imports.to_string().as_str()), (true, "clocks"));
+            assert_eq!((both.repeatable, both.text, both.imports.to_string().as_str()), (true, true, "clocks"));
         }
     }
 }

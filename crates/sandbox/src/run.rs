@@ -13,12 +13,12 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, I32Exit, ResourceTableError, WasiCtxBuilder, WasiView};
 
 use crate::budget::Budget;
-use crate::failure::{Said, Stop};
+use crate::failure::{Said, Stop, cut};
 use crate::folder::{TaskFolder, Wanted};
 use crate::host::{GuestState, RANDOM_PIECE_BYTES, Signals, TmpQuota};
 use crate::modules::Build;
 use crate::repeatable::{CoarseClock, CountingClock, SeededRandom};
-use crate::stdio::{SharedEvents, Stderr, Stdout, Stream, lock};
+use crate::stdio::{Excess, SharedEvents, Stderr, Stdout, Stream, lock};
 use crate::{Failure, FailureKind, Imports, Limits, Module, Output, Sandbox, Task, Usage};
 
 /// One call into the host copies at most this much, and never more than the guest could hold itself.
@@ -276,8 +276,9 @@ fn end_of(error: &wasmtime::Error, otherwise: fn(String) -> End) -> End {
 impl Streams {
     fn new(events: Box<dyn crate::GuestEvents>, limits: &Limits) -> Self {
         let events: SharedEvents = Arc::new(Mutex::new(events));
+        let excess = if limits.text { Excess::IsLeftOut } else { Excess::Ends };
         Self {
-            stdout: Arc::new(Mutex::new(Stdout::new(limits.output_bytes))),
+            stdout: Arc::new(Mutex::new(Stdout::new(limits.output_bytes, excess))),
             stderr: Arc::new(Mutex::new(Stderr::new(Arc::clone(&events)))),
             events,
         }
@@ -290,6 +291,9 @@ impl Streams {
         let usage = Usage { output_bytes: collected.written(), ..usage };
         let stdout = Bytes::from(collected.finish());
         let (kind, mut description) = match end {
+            End::Exited(0) if limits.text => {
+                return Ok(Output { stdout: json_text(&cut(&stdout, usage.output_bytes, usize::MAX)), stderr_tail, usage });
+            }
             End::Exited(0) => match json_value(&stdout) {
                 Ok(stdout) => return Ok(Output { stdout, stderr_tail, usage }),
                 Err(error) => (FailureKind::OutputInvalid, format!("standard output is not one JSON value: {error}")),
@@ -314,9 +318,20 @@ fn json_value(bytes: &Bytes) -> Result<Bytes, serde_json::Error> {
     Ok(bytes.slice_ref(bytes.trim_ascii()))
 }
 
+/// One JSON string of a text. What is not UTF-8 in it, as half a character where it was cut, stands as U+FFFD.
+fn json_text(bytes: &Bytes) -> Bytes {
+    Value::from(String::from_utf8_lossy(bytes)).to_string().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_one_json_string() {
+        assert_eq!(json_text(&Bytes::from_static(b"two \"lines\"\n\xc3")), "\"two \\\"lines\\\"\\n\u{fffd}\"");
+        assert_eq!(json_text(&Bytes::new()), "\"\"");
+    }
 
     #[test]
     fn output_is_one_json_value() {

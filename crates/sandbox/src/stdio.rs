@@ -1,4 +1,4 @@
-//! Standard output and standard error of a guest: the first is bounded by killing, the second by forgetting.
+//! Standard output and standard error of a guest: the first is bounded by ending the guest, or by cutting where it is text; the second by forgetting.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -34,16 +34,26 @@ trait Sink: Send + 'static {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Stop>;
 }
 
+/// What becomes of a guest that writes more to standard output than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excess {
+    /// It is ended: half a JSON value is none.
+    Ends,
+    /// It goes on, and the rest is counted and left out.
+    IsLeftOut,
+}
+
 /// Collects standard output up to a bound.
 pub(crate) struct Stdout {
     bytes: Vec<u8>,
     bytes_max: u64,
     written: u64,
+    excess: Excess,
 }
 
 impl Stdout {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes: Vec::new(), bytes_max, written: 0 }
+    pub(crate) fn new(bytes_max: u64, excess: Excess) -> Self {
+        Self { bytes: Vec::new(), bytes_max, written: 0, excess }
     }
 
     /// How many bytes the guest has written, those above the bound included.
@@ -63,10 +73,10 @@ impl Sink for Stdout {
         self.written += bytes.len() as u64;
         let fitting = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
         self.bytes.extend_from_slice(&bytes[..fitting]);
-        if self.written > self.bytes_max {
-            return Err(Stop::Output { wanted: self.written });
+        match self.excess {
+            Excess::Ends if self.written > self.bytes_max => Err(Stop::Output { wanted: self.written }),
+            Excess::Ends | Excess::IsLeftOut => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -275,9 +285,18 @@ mod tests {
 
     #[test]
     fn standard_output_is_refused_at_its_bound() {
-        let mut stdout = Stdout::new(4);
+        let mut stdout = Stdout::new(4, Excess::Ends);
         assert_eq!(stdout.take(b"123"), Ok(()));
         assert_eq!(stdout.take(b"45"), Err(Stop::Output { wanted: 5 }));
         assert_eq!((stdout.written(), stdout.finish()), (5, b"1234".to_vec()));
+    }
+
+    #[test]
+    fn standard_output_that_may_be_cut_is_never_refused() {
+        let mut stdout = Stdout::new(4, Excess::IsLeftOut);
+        for written in [&b"123"[..], b"45", b"6789"] {
+            assert_eq!(stdout.take(written), Ok(()));
+        }
+        assert_eq!((stdout.written(), stdout.finish()), (9, b"1234".to_vec()));
     }
 }

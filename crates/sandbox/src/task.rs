@@ -105,10 +105,10 @@ pub struct Usage {
     pub fuel: u64,
 }
 
-/// A run that ended with exit code 0 and one JSON value.
+/// A run that ended with exit code 0 and one JSON value, or with text.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The JSON text on standard output, without white space around it.
+    /// The JSON text on standard output, without white space around it; of a guest that writes text, one JSON string of that.
     pub stdout: Bytes,
     /// The last 64 KiB of standard error.
     pub stderr_tail: Bytes,

@@ -135,6 +135,10 @@ struct Holding {
     told: Option<BTreeSet<String>>,
     /// It is being told.
     busy: bool,
+    /// Who is answered once it was told what it is being told now.
+    asked: Vec<(String, Vec<u8>)>,
+    /// Who is answered once it was told what is to be told next.
+    waiting: Vec<(String, Vec<u8>)>,
 }
 
 /// One term.
@@ -227,7 +231,10 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             Input::Submitted(ids) => ids.iter().for_each(|id| {
                 self.submitting.remove(id);
             }),
-            Input::Held => self.holding.busy = false,
+            Input::Held => {
+                self.holding.busy = false;
+                self.replies.append(&mut self.holding.asked);
+            }
             Input::Look => self.look(),
             Input::LeaseLost => return Err(Left::Replaced),
         }
@@ -299,7 +306,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         }
     }
 
-    /// Lets a run start nothing more for now, or go on.
+    /// Lets a run start nothing more for now, or go on. Whoever pauses is answered when the scheduler holds the run's jobs, or could not be told.
     fn hold(&mut self, request: RunHoldRequest, pause: bool, reply: String, now: Timestamp) {
         let ours = self.engine.run(&request.run_id);
         let permitted = ours.is_some_and(|run| request.tenant_id.is_empty() || request.tenant_id == run.head.tenant_id);
@@ -310,18 +317,20 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             return;
         }
         let event = if pause { Event::PauseAsked } else { Event::ResumeAsked };
-        let answer = match self.engine.apply(&run_id, &event, now) {
+        let (answer, replies) = match self.engine.apply(&run_id, &event, now) {
             Ok(()) | Err(Rejected::Unchanged) => {
                 tracing::info!(run = run_id, pause, requested_by, "a run is held or goes on");
                 let state = self.engine.run(&run_id).map_or(RunState::Running, |run| run.progress.state());
-                run_cancel_reply::Answer::State(state.into())
+                let replies = if pause { &mut self.holding.waiting } else { &mut self.replies };
+                (run_cancel_reply::Answer::State(state.into()), replies)
             }
             Err(Rejected::Ending) => {
-                run_cancel_reply::Answer::Rejected(problem(Code::RunTerminal, format!("run {run_id} is ending")))
+                let ending = problem(Code::RunTerminal, format!("run {run_id} is ending"));
+                (run_cancel_reply::Answer::Rejected(ending), &mut self.replies)
             }
-            Err(Rejected::Ended | Rejected::Stale) => run_cancel_reply::Answer::Rejected(terminal(&run_id)),
+            Err(Rejected::Ended | Rejected::Stale) => (run_cancel_reply::Answer::Rejected(terminal(&run_id)), &mut self.replies),
         };
-        self.replies.push((reply, RunCancelReply { answer: Some(answer) }.encode_to_vec()));
+        replies.push((reply, RunCancelReply { answer: Some(answer) }.encode_to_vec()));
     }
 
     fn status(&self) -> EngineStatus {
@@ -494,12 +503,12 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
 
     /// Answers and commands, now that everything is durable.
     async fn perform(&mut self) {
-        for (reply, body) in std::mem::take(&mut self.replies) {
-            send(&self.ports.bus, &reply, body.into()).await;
-        }
         let orders = self.engine.take_orders();
         self.command(orders);
         self.hold_paused();
+        for (reply, body) in std::mem::take(&mut self.replies) {
+            send(&self.ports.bus, &reply, body.into()).await;
+        }
     }
 
     /// Tells the scheduler which runs are paused, if that is something new to it: of those it sends no jobs.
@@ -508,10 +517,13 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             return;
         }
         let paused = self.engine.paused();
-        if self.holding.told.as_ref() != Some(&paused) {
-            self.tasks.spawn(perform::hold(self.ports.clone(), paused.clone(), self.inputs.clone()));
-            self.holding = Holding { told: Some(paused), busy: true };
+        let asked = std::mem::take(&mut self.holding.waiting);
+        if self.holding.told.as_ref() == Some(&paused) {
+            self.replies.extend(asked);
+            return;
         }
+        self.tasks.spawn(perform::hold(self.ports.clone(), paused.clone(), self.inputs.clone()));
+        self.holding = Holding { told: Some(paused), busy: true, asked, waiting: Vec::new() };
     }
 
     fn command(&mut self, orders: Vec<Order>) {

@@ -24,6 +24,8 @@ use crate::service::Ports;
 
 /// How long the scheduler may take to answer one message.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same where somebody waits for a run to be paused: it is asked twice, once more if another pause is on its way, and the gateway waits for 5 s.
+const HOLD_PATIENCE: Duration = Duration::from_secs(1);
 /// Pauses between tries: the scheduler is away, or has no room.
 const PAUSE: Duration = Duration::from_millis(200);
 /// After so many tries the jobs are left to the look at everything that is out.
@@ -194,7 +196,8 @@ async fn hold_only<B: Bus>(bus: &B, paused: &BTreeSet<String>) -> Option<()> {
 
 /// Changes pauses, and tells which runs are paused then.
 async fn ask_pauses<B: Bus>(bus: &B, request: PauseRequest) -> Option<BTreeSet<String>> {
-    let asked = bus.request(subjects::SCHEDULER_PAUSE, Headers::new(), request.encode_to_vec().into(), PATIENCE).await.ok()?;
+    let asked =
+        bus.request(subjects::SCHEDULER_PAUSE, Headers::new(), request.encode_to_vec().into(), HOLD_PATIENCE).await.ok()?;
     let reply = PauseReply::decode(asked.payload).ok().filter(|reply| reply.problem.is_none())?;
     let of_runs = reply.pauses.into_iter().filter_map(|pause| pause.what).filter(|what| what.scope() == PauseScope::Run);
     Some(of_runs.map(|what| what.name).collect())

@@ -1,6 +1,9 @@
-//! Which blobs a record names: whatever in it looks like a SHA-256 in hexadecimal digits.
+//! Which blobs a record names: whatever in it looks like a SHA-256 in hexadecimal digits, but for results whose time is over.
 
-use busbar_protocol::pointers::Sha256Hex;
+use busbar_protocol::busbar::{Ended, JobRecord, job_record};
+use busbar_protocol::pointers::{Pointer, Sha256Hex};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::time::Timestamp;
 
 const DIGITS: usize = 64;
 
@@ -10,12 +13,31 @@ pub(crate) fn names_in(bytes: &[u8]) -> impl Iterator<Item = Sha256Hex> {
     rows.flat_map(|row| row.windows(DIGITS)).filter_map(|digits| Sha256Hex::parse(std::str::from_utf8(digits).ok()?).ok())
 }
 
+/// What the record of a job names at this time.
+pub(crate) fn names_in_job(record: &[u8], now: Timestamp) -> Vec<Sha256Hex> {
+    let mut names: Vec<Sha256Hex> = names_in(record).collect();
+    // Where the record names it twice, it is something else besides.
+    if let Some(at) = expired_result(record, now).and_then(|result| names.iter().position(|name| *name == result)) {
+        names.remove(at);
+    }
+    names
+}
+
+/// The result of a job, if it is a blob that was to be kept until before now.
+fn expired_result(record: &[u8], now: Timestamp) -> Option<Sha256Hex> {
+    let Some(job_record::State::Ended(Ended { result_ptr, result_until_ms, .. })) = JobRecord::decode(record).ok()?.state else {
+        return None;
+    };
+    match Pointer::parse(&result_ptr) {
+        Ok(Pointer::Blob(result)) => (1..now.millis()).contains(&result_until_ms).then_some(result),
+        Ok(Pointer::Redis(_)) | Err(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use busbar_protocol::busbar::{ArtifactRecord, Ended, JobPlan, JobRecord, job_record};
+    use busbar_protocol::busbar::{ArtifactRecord, JobPlan};
     use busbar_protocol::cap::{JobRequest, ResourceRef};
-    use busbar_protocol::pointers::Pointer;
-    use busbar_protocol::prost::Message as _;
 
     use super::*;
 
@@ -40,6 +62,22 @@ mod tests {
         assert!([input, result, module].iter().all(|digest| found.contains(&digest.to_string())), "{found:?}");
         let artifact = ArtifactRecord { sha256: upload.to_string(), ..ArtifactRecord::default() };
         assert_eq!(named(&artifact.encode_to_vec()), [upload.to_string()]);
+    }
+
+    #[test]
+    fn a_result_is_named_until_its_time_is_over() {
+        let [result, module] = [b"a", b"b"].map(|content| Sha256Hex::of(content));
+        let named_at = |now, result_until_ms, module: &Sha256Hex| {
+            let ended = Ended { result_ptr: Pointer::Blob(result.clone()).to_string(), result_until_ms, ..Ended::default() };
+            let plan = JobPlan { module: format!("sha256:{module}"), ..JobPlan::default() };
+            let state = Some(job_record::State::Ended(ended));
+            let record = JobRecord { plan: Some(plan), state, ..JobRecord::default() }.encode_to_vec();
+            names_in_job(&record, Timestamp::from_millis(now)).contains(&result)
+        };
+        assert_eq!([4, 5, 6].map(|now| named_at(now, 5, &module)), [true, true, false]);
+        assert!(named_at(6, 0, &module), "an earlier scheduler did not say until when");
+        assert!(named_at(6, 5, &result), "it is named for something else, too");
+        assert_eq!(names_in_job(result.as_str().as_bytes(), Timestamp::from_millis(6)), [result], "a record that we cannot read");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! From what a pack's record says to a pack at rest. Every step may be done again.
 
-use std::collections::BTreeSet;
-
 use busbar_api::Problem;
 use busbar_blobs::BlobError;
 use busbar_protocol::busbar::{ConfigChanged, PackPartKind, PackRelease};
@@ -147,14 +145,11 @@ impl<B: Bus, R: Records> World<B, R> {
         let settled = found.pack.clone().settle();
         if let Committed::Yes = self.put(held, &settled, Some(found.revision), Some(topics.replaced_by(with))).await? {
             self.announce().await;
-            // No job names an archive: that of the release before is of no more use.
-            let archive = replaced.map(|replaced| replaced.archive.clone()).filter(|archive| *archive != release.archive);
-            self.drop_blobs(held, archive.into_iter().collect(), None).await?;
         }
         Ok(())
     }
 
-    /// Takes a pack away. Its blobs go before its record, which is all that names them.
+    /// Takes a pack away. Its blobs are collected later, unless somebody else names them.
     async fn remove(&self, held: &Held<R>, found: &Found) -> Result<(), Stuck> {
         let Installed { pack_id, release, .. } = &found.pack;
         for workflow in names(release, PackPartKind::Workflow) {
@@ -165,7 +160,6 @@ impl<B: Bus, R: Records> World<B, R> {
             held.confirm().await?;
             self.remove_policy(pack_id).await?;
         }
-        self.drop_blobs(held, found.pack.blobs(), Some(pack_id)).await?;
         let key = keys::pack(pack_id);
         let guards = vec![held.guard(), Guard::Revision { key: key.clone(), revision: found.revision }];
         let index = Write::IndexRemove { index: keys::INDEX_PACKS.to_owned(), member: pack_id.clone() };
@@ -216,25 +210,6 @@ impl<B: Bus, R: Records> World<B, R> {
             Some(Answer::GuardFailed { guard: 0 }) | None => Err(Stuck::Lost),
             Some(Answer::Conflict { .. } | Answer::GuardFailed { .. }) => Ok(Committed::Changed),
         }
-    }
-
-    /// Removes blobs that no pack names besides the one that is `going`. What cannot be removed harms nobody.
-    async fn drop_blobs(&self, held: &Held<R>, mut blobs: BTreeSet<String>, going: Option<&str>) -> Result<(), Stuck> {
-        if blobs.is_empty() {
-            return Ok(());
-        }
-        let packs = records::all(&self.records).await?;
-        for pack in packs.iter().filter(|pack| Some(pack.pack_id.as_str()) != going) {
-            let named = pack.blobs();
-            blobs.retain(|blob| !named.contains(blob));
-        }
-        held.confirm().await?;
-        for blob in blobs.iter().filter_map(|blob| Sha256Hex::parse(blob).ok()) {
-            if let Err(error) = self.blobs.delete(&blob).await {
-                tracing::warn!(%error, %blob, "a blob of a pack stays");
-            }
-        }
-        Ok(())
     }
 
     /// Says that the topics changed. Lost word costs a moment: the scheduler looks by itself as well.

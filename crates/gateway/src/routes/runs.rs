@@ -332,7 +332,7 @@ fn state_after(reply: busbar::RunCancelReply) -> Result<RunState, Problem> {
 
 /// Pause a run.
 ///
-/// Answered after the commit. A paused run starts nothing more, until it is resumed; jobs that are out go on to their ends, and
+/// Answered when the scheduler holds its jobs: from then on none of them begins, until the run is resumed. Jobs that workers have go on to their ends, and
 /// their results are taken. Its time limit goes on. Pausing it again changes nothing. Needs the role admin, operator or submitter.
 #[utoipa::path(
     post,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use busbar_blobs::Blobs;
 use busbar_gateway::{GatewayConfig, Role, sweep};
-use busbar_protocol::busbar::{Ended, JobRecord, job_record};
+use busbar_protocol::busbar::{Ended, JobRecord, JobState, job_record};
 use busbar_protocol::keys;
 use busbar_protocol::pointers::{Pointer, Sha256Hex};
 use busbar_protocol::ports::{CommitClass, CommitId, Records, Unit, Write};
@@ -65,11 +65,14 @@ async fn upload(fixture: &Fixture, content: &str) -> (String, Sha256Hex) {
 }
 
 /// The job's record names the blob as its result.
-fn done(job_id: &str, result: &Sha256Hex) -> Write {
-    let ended = Ended { result_ptr: Pointer::Blob(result.clone()).to_string(), ..Ended::default() };
+fn done(job_id: &str, result: &Sha256Hex, result_until_ms: u64) -> Write {
+    let result_ptr = Pointer::Blob(result.clone()).to_string();
+    let ended = Ended { state: JobState::Succeeded.into(), result_ptr, result_until_ms, ..Ended::default() };
     let state = Some(job_record::State::Ended(ended));
-    let value = JobRecord { job_id: job_id.to_owned(), state, ..JobRecord::default() }.encode_to_vec().into();
-    Write::Put { key: keys::job(job_id), revision: 1, value, expire: None }
+    let (job_id, tenant_id) = (job_id.to_owned(), "acme".to_owned());
+    let key = keys::job(&job_id);
+    let value = JobRecord { job_id, tenant_id, state, ..JobRecord::default() }.encode_to_vec().into();
+    Write::Put { key, revision: 1, value, expire: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +82,7 @@ async fn a_blob_goes_when_the_last_that_names_it_has_gone() {
     let (first, digest) = upload(&fixture, "named three times").await;
     let (second, same) = upload(&fixture, "named three times").await;
     assert_eq!(digest, same);
-    write(&fixture, done("j", &digest)).await;
+    write(&fixture, done("j", &digest, 0)).await;
     for name in [keys::artifact(&first), keys::job("j"), keys::artifact(&second)] {
         age(&blobs, &digest).await;
         assert_eq!(sweep(&fixture.store, &blobs, DAY).await.expect("swept"), 0, "{name} still names it");
@@ -88,6 +91,27 @@ async fn a_blob_goes_when_the_last_that_names_it_has_gone() {
     assert_eq!(sweep(&fixture.store, &blobs, 3 * DAY).await.expect("swept"), 0, "it may be about to be named");
     assert_eq!(sweep(&fixture.store, &blobs, DAY).await.expect("swept"), 1);
     assert_eq!(blobs.size_bytes(&digest).await.expect("looked"), None);
+    fixture.end().await;
+}
+
+/// A large result goes when a small one would have expired, though the job can still be looked at; whoever wants it is told the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_result_goes_before_its_job() {
+    let fixture = Fixture::start().await;
+    let blobs = fixture.blobs();
+    let now = fixture.store.time().await.expect("a time").millis();
+    let mut kept = Vec::new();
+    for (job_id, result_until_ms) in [("over", now - 1), ("kept", now + 3_600_000)] {
+        let digest = blobs.put_bytes(job_id.into()).await.expect("stored").sha256;
+        age(&blobs, &digest).await;
+        write(&fixture, done(job_id, &digest, result_until_ms)).await;
+        kept.push(digest);
+    }
+    assert_eq!(sweep(&fixture.store, &blobs, DAY).await.expect("swept"), 1);
+    let result = async |job_id: &str| fixture.get(&format!("/api/v1/jobs/{job_id}/result")).await;
+    result("over").await.refused(410, "payload_missing");
+    assert_eq!(result("kept").await.text(), "kept");
+    assert_eq!(fixture.get("/api/v1/jobs/over").await.status, 200);
     fixture.end().await;
 }
 

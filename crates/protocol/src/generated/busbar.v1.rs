@@ -237,6 +237,9 @@ pub struct Ended {
     /// What it says of the result that it was to check; only for jobs that check one.
     #[prost(enumeration = "Judgement", tag = "12")]
     pub judgement: i32,
+    /// Until when the result is kept; only for results in blobs, since others expire by themselves. 0: as long as this record.
+    #[prost(uint64, tag = "13")]
+    pub result_until_ms: u64,
 }
 /// What one replica of a job said.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1745,7 +1748,7 @@ pub struct PackRecord {
     /// The change could not be carried out and is being taken back.
     #[prost(bool, tag = "6")]
     pub undoing: bool,
-    /// Blobs (SHA-256, hex) of earlier releases, which jobs admitted then may still name: they go with the pack.
+    /// Blobs (SHA-256, hex) of earlier releases, which jobs admitted then may still name: they stay as long as the pack.
     #[prost(string, repeated, tag = "7")]
     pub retired_blobs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -239,6 +239,8 @@ struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     output_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tmp_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tmp_files: Option<u64>,

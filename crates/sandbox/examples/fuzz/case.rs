@@ -65,6 +65,7 @@ fn limits(dice: &mut Dice) -> Limits {
         random_bytes: *dice.pick(&[0, 1_000, 1 << 20]),
         fuel: *dice.pick(&[0, 0, 1_000, 200_000]),
         repeatable: dice.once_in(2),
+        text: dice.once_in(4),
         imports,
     }
 }

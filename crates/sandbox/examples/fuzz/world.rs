@@ -112,7 +112,7 @@ fn within(usage: &Usage, limits: &Limits) -> Outcome<()> {
         ("tmp_bytes", usage.tmp_bytes, limits.tmp_bytes),
         ("tmp_files", usage.tmp_files, limits.tmp_files),
         ("random_bytes", usage.random_bytes, limits.random_bytes),
-        ("output_bytes", usage.output_bytes, limits.output_bytes + WRITE_BYTES),
+        ("output_bytes", if limits.text { 0 } else { usage.output_bytes }, limits.output_bytes + WRITE_BYTES),
         ("fuel", usage.fuel, if limits.fuel == 0 { 0 } else { limits.fuel }),
     ];
     for (name, used, most) in pairs {

@@ -158,6 +158,44 @@ fn a_flood_of_output_is_ended() {
 }
 
 #[test]
+fn a_flood_of_text_is_cut_and_the_guest_goes_on() {
+    // It says a hundred times 64 KiB, and exits; or it exits with 3 if one of them is refused.
+    let wasm = guest(
+        r#"(memory (export "memory") 2) (data (i32.const 1000) "text \22\c3\a4\22\0a")
+           (func (export "_start") (local $left i32)
+             (local.set $left (i32.const 100))
+             (loop $again
+               (if (call $say (i32.const 1) (i32.const 1000) (i32.const 65536)) (then (call $proc_exit (i32.const 3))))
+               (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+               (br_if $again (local.get $left))))"#,
+    );
+    let text = |output_bytes| {
+        let output = run(&wasm, |limits| *limits = Limits { text: true, output_bytes, ..*limits }).expect("it is not ended");
+        assert_eq!(output.usage.output_bytes, 6_553_600, "what was left out is counted");
+        serde_json::from_slice::<String>(&output.stdout).expect("one JSON string")
+    };
+    assert_eq!(text(9), "text \"ä\"\n[cut: the first 9 of 6553600 bytes]");
+    assert_eq!(text(7), "text \"\u{fffd}\n[cut: the first 7 of 6553600 bytes]", "a character was cut");
+    let cut = text(Limits::default().output_bytes);
+    assert!(cut.ends_with("\n[cut: the first 1048576 of 6553600 bytes]"), "{:?}", &cut[cut.len() - 100..]);
+    assert!(!text(6_553_600).contains("[cut"), "all of it has room");
+}
+
+#[test]
+fn a_guest_whose_output_is_text_still_ends_as_it_says() {
+    let failure = failure(
+        &start("(drop (call $say (i32.const 1) (i32.const 16) (i32.const 99))) (call $proc_exit (i32.const 3))"),
+        |limits| {
+            *limits = Limits { text: true, output_bytes: 5, ..*limits };
+        },
+    );
+    assert_eq!(
+        (failure.kind.code().as_str(), &failure.stdout[..]),
+        ("guest_exit", &b"\0\0\0\0\0\n[cut: the first 5 of 99 bytes]"[..])
+    );
+}
+
+#[test]
 fn a_flood_of_log_costs_processor_time_and_nothing_else() {
     let wasm = start("(loop $again (drop (call $say (i32.const 2) (i32.const 0) (i32.const 65536))) (br $again))");
     let failure = failure(&wasm, |limits| limits.cpu_ms = 50);

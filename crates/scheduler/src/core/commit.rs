@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use busbar_protocol::busbar::{DeadLetter, IdempotencyRecord, JobEvent, JobState};
+use busbar_protocol::busbar::{DeadLetter, IdempotencyRecord, JobEvent, JobState, job_record};
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::pointers::Pointer;
@@ -137,7 +137,8 @@ pub(crate) fn owner(epoch: u64) -> Guard {
 fn writes(change: &Change<'_>, birth: &Birth, special: Vec<Write>, retention: &Retention) -> Vec<Write> {
     let job = change.job;
     let expire = job.end().map(|_| if birth.refused { retention.refused } else { retention.jobs });
-    let put = Write::Put { key: keys::job(job.id.as_str()), revision: change.revision + 1, value: job.encode(), expire };
+    let put =
+        Write::Put { key: keys::job(job.id.as_str()), revision: change.revision + 1, value: record(job, retention), expire };
     let mut writes = vec![put];
     writes.extend(special);
     match job.end() {
@@ -150,6 +151,24 @@ fn writes(change: &Change<'_>, birth: &Birth, special: Vec<Write>, retention: &R
         writes.push(Write::Append { log: keys::LOG_JOBS.to_owned(), value, keep: retention.log_entries });
     }
     writes
+}
+
+/// The packed form, with the time until which a result in blobs is kept: one in Redis expires by itself. That of a part may become the result
+/// of a job that is still live, however long that takes, and stays as long as the record.
+fn record(job: &Job, retention: &Retention) -> Bytes {
+    let mut record = job.to_record();
+    if let Some(job_record::State::Ended(ended)) = &mut record.state
+        && !job.is_part()
+        && matches!(Pointer::parse(&ended.result_ptr), Ok(Pointer::Blob(_)))
+    {
+        ended.result_until_ms = ended.at_ms.saturating_add(millis(results(job, retention)));
+    }
+    record.encode_to_vec().into()
+}
+
+/// How long a job's result is kept.
+fn results(job: &Job, retention: &Retention) -> Duration {
+    if job.plan.result_ttl_ms > 0 { Duration::from_millis(job.plan.result_ttl_ms) } else { retention.results }
 }
 
 /// What only the first commit of a job does: its key is taken, its input is written or stays, it is listed as live.
@@ -219,7 +238,7 @@ fn finish(job: &Job, end: &End, change: &Change<'_>, birth: &Birth, writes: &mut
         writes.push(Write::IndexTrim { index: finished.clone(), below: i64::try_from(oldest).unwrap_or(i64::MAX) });
     }
     writes.push(Write::IndexAdd { index: finished, member: member.clone(), score: score(job) });
-    let results = if job.plan.result_ttl_ms > 0 { Duration::from_millis(job.plan.result_ttl_ms) } else { retention.results };
+    let results = results(job, retention);
     // A dead letter can be tried again as long as it is kept, so its input stays as long.
     let input = if leaves_letter(job, end) { results.max(retention.dead_letters) } else { results };
     writes.push(Write::Expire { key: keys::context(&member), after: input });

@@ -159,6 +159,8 @@ impl State {
                 decided_here: end.decided_here,
                 compared_sha256: end.result.as_ref().map(|r| r.compared.clone()).unwrap_or_default(),
                 judgement: end.result.as_ref().map_or(busbar::Judgement::Unspecified, |r| r.judgement).into(),
+                // The commit knows how long results are kept.
+                result_until_ms: 0,
             }),
         }
     }

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use busbar_protocol::busbar::{JobRecord, job_record};
 use busbar_protocol::keys;
-use busbar_protocol::ports::Guard;
-use busbar_scheduler::core::commit::{Birth, Demand};
+use busbar_protocol::pointers::{Pointer, Sha256Hex};
+use busbar_protocol::ports::{CommitId, Guard};
+use busbar_protocol::prost::Message as _;
+use busbar_scheduler::core::commit::{self, Birth, Change, Demand, Retention};
 use busbar_scheduler::core::job::Source;
 use busbar_scheduler::core::queue::WholeRoom;
 use busbar_scheduler::core::transition::Verdict;
@@ -54,6 +57,33 @@ fn the_end_writes_an_output_that_came_along() {
     let after = Duration::from_secs(5);
     let put = Write::PutPayload { key: keys::attempt_result("a", 1), value: "7".into(), expire: Some(after) };
     assert_eq!(of_payload(&unit), [&Write::Expire { key: keys::context("a"), after }, &put]);
+}
+
+/// A result in Redis expires by itself; of one in blobs the record tells until when it is kept.
+#[test]
+fn the_end_says_how_long_a_result_in_blobs_is_kept() {
+    let mut scene = Scene::new(LimitsDocument::default());
+    let blob = Pointer::Blob(Sha256Hex::of(b"7")).to_string();
+    for (name, result_ttl_ms, pointer, kept_ms) in
+        [("a", 5_000, &*blob, Some(5_000)), ("b", 0, &*blob, Some(24 * 3_600_000)), ("c", 5_000, "redis://res:c:1", None)]
+    {
+        scene.job(name, "acme", |job| job.plan.result_ttl_ms = result_ttl_ms);
+        assert_eq!(scene.turn(1), [name]);
+        scene.succeeds_with(name, ResultPlace { pointer: pointer.to_owned(), ..ResultPlace::default() });
+        let (_, unit) = scene.cell.take_units().pop().expect("its end");
+        let Some(Write::Put { value, .. }) = unit.writes.first() else { panic!("no record: {unit:?}") };
+        let record = JobRecord::decode(&value[..]).expect("ours");
+        let Some(job_record::State::Ended(ended)) = record.state else { panic!("not ended: {record:?}") };
+        assert_eq!(ended.result_until_ms, kept_ms.map_or(0, |kept_ms| ended.at_ms + kept_ms), "{name}");
+
+        // Its job may still be live: a replica's result stays as long as its record.
+        let job = Job { replica: 1, ..Job::decode(value).expect("ours") };
+        let change = Change { job: &job, revision: 1, passed: &[], epoch: 1, id: CommitId::generate() };
+        let unit = commit::unit(&change, &Retention::default());
+        let Some(Write::Put { value, .. }) = unit.writes.first() else { panic!("no record: {unit:?}") };
+        let record = JobRecord::decode(&value[..]).expect("ours");
+        assert!(matches!(record.state, Some(job_record::State::Ended(ended)) if ended.result_until_ms == 0), "{name}");
+    }
 }
 
 #[test]

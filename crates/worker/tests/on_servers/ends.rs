@@ -73,6 +73,17 @@ async fn every_limit_ends_a_guest_and_leaves_its_neighbours_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn text_is_cut_where_json_would_end_the_guest() {
+    let mut rig = Rig::start().await;
+    let _worker = rig.worker().await;
+    let twice = guest(&"(call $say (i32.const 1) (i32.const 100) (i32.const 5))".repeat(2), "text\\n");
+    let text = json!({ "text": true, "output_bytes": 6 });
+    let results = rig.run(&[Job::guest("text", &rig.module(twice).await, Value::Null).limited(text)]).await;
+    assert_eq!(end(&results[0]), SUCCEEDED, "{}", results[0].error_message);
+    assert_eq!(rig.output_of(&results[0]).await, json!("text\nt\n[cut: the first 6 of 10 bytes]"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_module_must_be_what_its_digest_says() {
     let mut rig = Rig::start().await;
     let _worker = rig.worker().await;

@@ -2,11 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use busbar_protocol::busbar::{
-    DefineReply, DefineRequest, RunEventBatch, RunState, StartReply, Started, StepState, run_cancel_reply, start_reply,
+    DefineReply, DefineRequest, PauseReply, PauseRequest, RunCancelReply, RunEventBatch, RunHoldRequest, RunState, StartReply,
+    Started, StepState, run_cancel_reply, start_reply,
 };
-use busbar_protocol::keys;
-use busbar_protocol::subjects;
+use busbar_protocol::ports::{Bus as _, Headers};
+use busbar_protocol::prost::Message as _;
+use busbar_protocol::{keys, subjects};
+use futures::StreamExt as _;
 use serde_json::json;
 
 use crate::rig::{Rig, document, heard, map_reduce, until, within};
@@ -119,4 +126,37 @@ async fn a_job_that_is_refused_or_gives_a_blob_fails_its_step_with_a_code() {
         assert_eq!((ended.state(), ended.ending.unwrap().error_code.as_str()), (RunState::Failed, "step_failed"), "{topic}");
         assert_eq!(rig.step(&run, "one").await.unwrap().error_code, code, "{topic}");
     }
+}
+
+/// Whoever has paused a run and was answered sees none of its jobs begin any more: the scheduler, however slow, holds them by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_answered_when_the_scheduler_holds_the_run() {
+    let rig = Rig::start().await;
+    let mut questions = rig.bus.subscribe(subjects::SCHEDULER_PAUSE, None).await.unwrap();
+    let (bus, holds) = (rig.bus.clone(), Arc::new(AtomicBool::new(false)));
+    let seen = Arc::clone(&holds);
+    let scheduler = tokio::spawn(async move {
+        while let Some(message) = questions.next().await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let pauses = PauseRequest::decode(message.payload).unwrap().set;
+            seen.fetch_or(!pauses.is_empty(), Ordering::SeqCst);
+            let reply = PauseReply { pauses, ..PauseReply::default() }.encode_to_vec();
+            bus.publish(&message.reply.unwrap(), Headers::new(), reply.into()).await.unwrap();
+        }
+    });
+    let _engine = rig.engine("a").await;
+    rig.desk.hold("job.double");
+    rig.define(&map_reduce()).await;
+    let run_id = rig.start_run("doubled", &json!({"numbers": [1, 2]})).await;
+    let request = RunHoldRequest { run_id, tenant_id: "default".to_owned(), ..RunHoldRequest::default() };
+    let paused = async || rig.ask::<RunCancelReply>(subjects::ENGINE_PAUSE, &request).await.answer;
+    let state = |state: RunState| Some(run_cancel_reply::Answer::State(state.into()));
+    assert_eq!(paused().await, state(RunState::Paused));
+    assert!(holds.load(Ordering::SeqCst), "the scheduler holds it");
+
+    // One that is not there makes nobody wait for ever.
+    let resumed: RunCancelReply = rig.ask(subjects::ENGINE_RESUME, &request).await;
+    assert_eq!(resumed.answer, state(RunState::Running));
+    scheduler.abort();
+    assert_eq!(paused().await, state(RunState::Paused));
 }

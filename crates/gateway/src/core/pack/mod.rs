@@ -28,7 +28,7 @@ pub(crate) use topics::{with_topics, without_topics};
 
 /// The version of [`PackRecord`] that is written.
 const RECORD_VERSION: u32 = 1;
-/// How many modules of earlier releases are remembered; those beyond outlive the pack in the store.
+/// How many modules of earlier releases are remembered; those beyond stay only as long as jobs name them.
 const RETIRED_MAX: usize = 256;
 
 /// A pack in the cell.
@@ -38,7 +38,7 @@ pub(crate) struct Installed {
     /// What is installed; while applying, what is to be.
     pub(crate) release: PackRelease,
     pub(crate) phase: Phase,
-    /// Modules of earlier releases, which live jobs may still name.
+    /// Modules of earlier releases, which live jobs may still name, or jobs that are being admitted right now.
     pub(crate) retired: Vec<String>,
 }
 
@@ -95,16 +95,6 @@ impl Installed {
             }
         };
         Some(Self { pack_id: self.pack_id.clone(), release, phase, retired: self.retired.clone() })
-    }
-
-    /// All blobs that are there because of this pack.
-    pub(crate) fn blobs(&self) -> BTreeSet<String> {
-        let mut all = blobs(&self.release);
-        if let Phase::Applying { replaced: Some(replaced), .. } = &self.phase {
-            all.extend(blobs(replaced));
-        }
-        all.extend(self.retired.iter().cloned());
-        all
     }
 
     /// In a word, for people.
@@ -181,10 +171,6 @@ fn modules(release: &PackRelease) -> BTreeSet<String> {
     release.parts.iter().filter(|part| part.kind() == PackPartKind::Module).map(|part| part.sha256.clone()).collect()
 }
 
-fn blobs(release: &PackRelease) -> BTreeSet<String> {
-    modules(release).into_iter().chain([release.archive.clone()]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,7 +219,6 @@ mod tests {
     fn modules_of_earlier_releases_are_remembered_until_they_are_used_again() {
         let upgraded = phases().remove(2).settle();
         assert_eq!(upgraded.retired, ["x"]);
-        assert_eq!(Vec::from_iter(upgraded.blobs()), ["archive-2", "x", "y", "z"]);
         let back = Installed::begin("a", Some(upgraded), release("1", &["x", "y"])).settle();
         assert_eq!(back.retired, ["z"]);
     }

@@ -32,6 +32,7 @@ async fn two_gateways_install_at_once() {
 
     let removals = names.iter().chain(&["demo"]).enumerate().map(|(n, id)| gateways[n % 2].uninstall(id));
     assert!(join_all(removals).await.iter().all(|reply| reply.status == 200));
+    rig.sweep().await;
     assert!(rig.topics().await.is_empty() && rig.blob_files().is_empty());
     for gateway in gateways {
         gateway.end().await;

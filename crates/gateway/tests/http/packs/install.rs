@@ -51,6 +51,7 @@ async fn a_pack_comes_goes_and_comes_again_without_a_trace() {
         assert_eq!((gone.status, &gone.json()["outcome"]), (200, &json!("uninstalled")), "{}", gone.text());
         assert_eq!(plan(&gone.json()), all.map(|part| format!("remove {part}")));
         assert_eq!(rig.dump().await, before);
+        rig.sweep().await;
         assert_eq!((rig.blob_files(), rig.around.held().clone()), (blobs.clone(), around.clone()));
         gateway.uninstall("demo").await.refused(404, "pack_not_found");
     }
@@ -99,11 +100,13 @@ async fn an_upgrade_drops_what_is_no_longer_there() {
     let held = rig.around.held().clone();
     assert_eq!((held.bundles.len(), held.workflows.len()), (0, 1));
     // Both modules and the new archive: jobs that were admitted before name the old module.
+    rig.sweep().await;
     assert_eq!(rig.blob_files().len(), 3);
 
     assert_eq!(gateway.install(&demo("1.0.0"), "?upgrade=true").await.json()["outcome"], "upgraded");
     assert_eq!(rig.around.held().bundles.len(), 1);
     assert_eq!(gateway.uninstall("demo").await.status, 200);
+    rig.sweep().await;
     assert_eq!((rig.dump().await, rig.blob_files()), (nothing, Vec::<String>::new()));
     gateway.end().await;
 }
@@ -128,7 +131,25 @@ async fn what_several_packs_bring_stays_until_the_last_goes() {
     let digest = Sha256Hex::of(&[b"\0asm\x01\0\0\0", &module[..]].concat());
     for (id, size) in [("one", Some(12)), ("two", None)] {
         assert_eq!(gateway.uninstall(id).await.status, 200);
+        rig.sweep().await;
         assert_eq!(rig.blobs.size_bytes(&digest).await.expect("a disk"), size);
     }
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_artifact_with_the_bytes_of_a_module_outlives_the_pack() {
+    let rig = Rig::start().await;
+    let gateway = rig.gateway().await;
+    let wasm = b"\0asm\x01\0\0\x001.0.0";
+    assert_eq!(gateway.install(&demo("1.0.0"), "").await.status, 201);
+    let uploaded = gateway.ask("POST", "/api/v1/artifacts", wasm).await.json();
+    assert_eq!(uploaded["sha256"], Sha256Hex::of(wasm).to_string());
+    assert_eq!(gateway.uninstall("demo").await.status, 200);
+    rig.sweep().await;
+    let path = format!("/api/v1/artifacts/{}", uploaded["artifact_id"].as_str().expect("an id"));
+    let read = gateway.ask("GET", &path, b"").await;
+    assert_eq!((read.status, &read.body[..]), (200, &wasm[..]));
+    assert_eq!(rig.blob_files().len(), 1, "the archive has gone");
     gateway.end().await;
 }

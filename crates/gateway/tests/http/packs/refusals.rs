@@ -89,6 +89,7 @@ async fn what_turns_out_to_be_impossible_is_taken_back() {
     rig.around.held().false_friend = Some("demo.two".to_owned());
     let told = gateway.install(&demo("1.0.0"), "").await.refused(422, "workflow_invalid");
     assert_eq!(told, "changed my mind");
+    rig.sweep().await;
     assert_eq!((rig.dump().await, rig.blob_files()), nothing);
     assert!(rig.around.held().workflows.is_empty());
 
@@ -103,6 +104,7 @@ async fn what_turns_out_to_be_impossible_is_taken_back() {
     // What differs is the module of the release that did not come to be, which is remembered until the pack goes.
     assert_eq!(rig.dump().await.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     assert_eq!(gateway.uninstall("demo").await.status, 200);
+    rig.sweep().await;
     assert_eq!((rig.dump().await, rig.blob_files()), nothing);
     gateway.end().await;
 }

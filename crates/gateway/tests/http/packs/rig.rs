@@ -1,11 +1,13 @@
 //! Servers, stand-ins, gateways that may be mortal, and packs to install.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
 
 use busbar_blobs::Blobs;
 use busbar_bus::{BusConfig, NatsBus};
-use busbar_gateway::{Gateway, GatewayConfig, Kit, Role};
+use busbar_gateway::{Gateway, GatewayConfig, Kit, Role, sweep};
 use busbar_protocol::busbar::{TopicDocument, TopicDocuments};
 use busbar_protocol::ports::{Bus, Records};
 use busbar_protocol::prost::Message as _;
@@ -95,6 +97,15 @@ impl Rig {
     pub(super) async fn dump(&self) -> BTreeMap<String, String> {
         let url = self.stack.redis.url();
         tokio::task::spawn_blocking(move || dump(&url)).await.expect("no panic")
+    }
+
+    /// Collects what nobody names, as if all blobs had lain there for two days.
+    pub(super) async fn sweep(&self) {
+        const DAY: Duration = Duration::from_secs(24 * 3_600);
+        for blob in self.blob_files() {
+            File::open(blob).and_then(|file| file.set_modified(SystemTime::now() - 2 * DAY)).expect("aged");
+        }
+        sweep(&self.store, &self.blobs, DAY).await.expect("swept");
     }
 
     /// The files of all blobs.
