@@ -59,7 +59,7 @@ struct Load {
     /// When the results arrived from which it follows.
     received: BTreeMap<JobId, Instant>,
     effects: Effects,
-    left: Timestamp,
+    launched: Timestamp,
     begun: Instant,
 }
 
@@ -108,7 +108,7 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
         if let Some(over) = (&mut outcome).now_or_never() {
             outcome = std::future::ready(over).boxed();
         }
-        let load = Load { admits, plans, births, changed, log_entries, facts, received, effects, left: now, begun };
+        let load = Load { admits, plans, births, changed, log_entries, facts, received, effects, launched: now, begun };
         self.flight = Some(Flight { outcome, load });
         None
     }
@@ -116,9 +116,9 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
     /// A flush has come back: what it said is durable. Returns what may be told now.
     pub(super) fn land(&mut self, landed: Landed) -> Result<Effects, Left> {
         let Landed { outcome: (admitted, advanced), load } = landed;
-        let Load { admits, plans, births, changed, log_entries, facts, received, mut effects, left, begun } = load;
+        let Load { admits, plans, births, changed, log_entries, facts, received, mut effects, launched, begun } = load;
         let now = self.ports.clock.now();
-        if now.since(left) > DEAF {
+        if now.since(launched) > DEAF {
             self.heard_since = now;
         }
         for answer in advanced.map_err(|_| Left::Reload)? {
