@@ -25,6 +25,8 @@ pub struct SchedulerConfig {
     pub load_first: usize,
     /// Up to how many bytes inputs go with dispatches and outputs may come with results; 0 means that none do.
     pub inline_bytes_max: usize,
+    /// How much a flush must carry to leave behind another one: where there is little to do, one that is larger costs less.
+    pub follows_from: usize,
     /// How it speaks on CAP's subjects.
     pub voice: Voice,
     /// Whether CAP workers must have a session of the trust handshake.
@@ -47,6 +49,7 @@ impl SchedulerConfig {
             load_page: 1_024,
             load_first: 4_096,
             inline_bytes_max: inline::BYTES_MAX,
+            follows_from: 64,
             voice: Voice::default(),
             worker_trust: Mode::Off,
             signatures: Mode::Off,

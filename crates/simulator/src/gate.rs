@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use busbar_protocol::ports::{
@@ -33,6 +34,8 @@ struct Inner {
     /// Wakes in the order of arrival; a watch channel would wake in an order that no seed fixes.
     thawed: Notify,
     crashed: Notify,
+    /// Held by the commit that is at the gate: they pass in the order in which they came.
+    committing: tokio::sync::Mutex<()>,
     points: Arc<Mutex<CrashPoints>>,
 }
 
@@ -48,7 +51,8 @@ impl Gate {
     pub fn new(chaos: Chaos, role: &'static str, points: Arc<Mutex<CrashPoints>>) -> Self {
         let (crash_per_mille, frozen) = (AtomicU32::new(0), AtomicBool::new(false));
         let (thawed, crashed) = (Notify::new(), Notify::new());
-        Self { inner: Arc::new(Inner { chaos, role, crash_per_mille, frozen, thawed, crashed, points }) }
+        let committing = tokio::sync::Mutex::default();
+        Self { inner: Arc::new(Inner { chaos, role, crash_per_mille, frozen, thawed, crashed, committing, points }) }
     }
 
     /// How often an effect is a crash.
@@ -153,7 +157,17 @@ impl<P: Bus> Bus for Gated<P> {
 
 impl<P: Records> Records for Gated<P> {
     async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
-        self.gate.through("store.commit", self.port.commit(class, units)).await
+        let turn = self.gate.inner.committing.lock().await;
+        self.gate.pass("store.commit", "before").await;
+        let mut commit = Box::pin(self.port.commit(class, units));
+        let at_once = (&mut commit).now_or_never();
+        drop(turn);
+        let outcome = match at_once {
+            Some(outcome) => outcome,
+            None => commit.await,
+        };
+        self.gate.pass("store.commit", "after").await;
+        outcome
     }
 
     async fn read(&self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, StoreError> {

@@ -1,7 +1,8 @@
 //! The store as a model: the same port over maps in memory, with faults that a seed decides.
 //!
-//! Commits of a class are applied in the order in which they were asked for, as the real client does it, whatever delays they
-//! draw; one whose caller is gone may still be applied later, as one that was under way when its sender crashed.
+//! Commits are applied in the order in which they were asked for, as the real client does it, whatever delays they draw; one that
+//! is lost takes those behind it along, as a connection does that breaks; one whose caller is gone may still be applied later, as one
+//! that was under way when its sender crashed.
 
 mod faults;
 mod state;
@@ -28,10 +29,11 @@ use crate::watch::{Watch, Watched};
 /// How long a call takes at least while the store is away, so that whoever repeats it lets time pass.
 const OUTAGE_MS_MIN: u64 = 10;
 
-/// A store in memory. Clones are the same store.
+/// A store in memory. Clones are the same store, over the same connection.
 #[derive(Clone, Debug)]
 pub struct ModelStore {
     inner: Arc<Mutex<Inner>>,
+    connection: u64,
     chaos: Chaos,
     start: Timestamp,
     since: Instant,
@@ -43,21 +45,17 @@ struct Inner {
     state: State,
     faults: StoreFaults,
     outage: bool,
-    admit: Queue,
-    advance: Queue,
-    commits: u64,
-}
-
-/// Commits that were asked for and are not applied yet.
-#[derive(Debug, Default)]
-struct Queue {
+    connections: u64,
     asked: u64,
+    /// Commits that were asked for and are not applied yet.
     waiting: VecDeque<Waiting>,
+    commits: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    ticket: u64,
+    pending: Pending,
+    class: CommitClass,
     units: Vec<Unit>,
     reply: oneshot::Sender<Result<Vec<Answer>, StoreError>>,
 }
@@ -66,7 +64,15 @@ impl ModelStore {
     /// An empty store without faults, whose time starts here and goes with tokio's clock. Needs a tokio runtime.
     #[must_use]
     pub fn new(chaos: Chaos, start: Timestamp) -> Self {
-        Self { inner: Arc::default(), chaos, start, since: Instant::now(), watched: Watched::default() }
+        Self { inner: Arc::default(), connection: 0, chaos, start, since: Instant::now(), watched: Watched::default() }
+    }
+
+    /// The same store over a connection of its own.
+    #[must_use]
+    pub fn connect(&self) -> Self {
+        let mut inner = self.lock();
+        inner.connections += 1;
+        Self { connection: inner.connections, ..self.clone() }
     }
 
     /// Lets somebody watch from now on.
@@ -191,27 +197,34 @@ impl ModelStore {
     fn ask(&self, class: CommitClass, units: Vec<Unit>) -> (Pending, oneshot::Receiver<Result<Vec<Answer>, StoreError>>) {
         let (reply, answer) = oneshot::channel();
         let mut inner = self.lock();
-        let queue = inner.queue(class);
-        queue.asked += 1;
-        let ticket = queue.asked;
-        queue.waiting.push_back(Waiting { ticket, units, reply });
-        (Pending { class, ticket }, answer)
+        inner.asked += 1;
+        let pending = Pending { connection: self.connection, ticket: inner.asked };
+        inner.waiting.push_back(Waiting { pending, class, units, reply });
+        (pending, answer)
     }
 
-    /// Applies everything that was asked for up to this commit, in order.
-    fn apply_up_to(&self, pending: &Pending) {
+    /// Applies everything that was asked for over its connection up to this commit, in order, and what those who are gone have left on its way.
+    fn apply_up_to(&self, pending: Pending) {
         let now = self.now_ms();
         let mut inner = self.lock();
-        while let Some(next) = inner.queue(pending.class).waiting.pop_front_if(|next| next.ticket <= pending.ticket) {
-            let result = inner.apply(pending.class, now, &next.units, &self.watched);
+        let goes = |next: &Waiting| {
+            let asked = next.pending;
+            (asked.connection == pending.connection || next.reply.is_closed()) && asked.ticket <= pending.ticket
+        };
+        for next in inner.take_waiting(goes) {
+            let result = inner.apply(next.class, now, &next.units, &self.watched);
             self.watched.tell(|watcher| watcher.flushed());
             // Its caller may be gone.
             let _ = next.reply.send(result);
         }
     }
 
-    fn withdraw(&self, pending: &Pending) {
-        self.lock().queue(pending.class).waiting.retain(|waiting| waiting.ticket != pending.ticket);
+    /// Its connection breaks: this commit does not arrive, nor does what was asked for after it.
+    fn lose_from(&self, pending: Pending) {
+        let behind = |next: &Waiting| next.pending.connection == pending.connection && next.pending.ticket >= pending.ticket;
+        for behind in self.lock().take_waiting(behind) {
+            let _ = behind.reply.send(Err(unavailable("the connection broke")));
+        }
     }
 
     async fn read_only<T>(&self, act: impl FnOnce(&mut State, u64) -> Result<T, StoreError> + Send) -> Result<T, StoreError> {
@@ -230,18 +243,18 @@ impl ModelStore {
     }
 }
 
-/// A commit in its queue.
+/// A commit on its way.
+#[derive(Clone, Copy, Debug)]
 struct Pending {
-    class: CommitClass,
+    connection: u64,
     ticket: u64,
 }
 
 impl Inner {
-    fn queue(&mut self, class: CommitClass) -> &mut Queue {
-        match class {
-            CommitClass::Admit => &mut self.admit,
-            CommitClass::Advance => &mut self.advance,
-        }
+    fn take_waiting(&mut self, which: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let (taken, left) = std::mem::take(&mut self.waiting).into_iter().partition(which);
+        self.waiting = left;
+        Vec::from(taken)
     }
 
     fn apply(&mut self, class: CommitClass, now: u64, units: &[Unit], watched: &Watched) -> Result<Vec<Answer>, StoreError> {
@@ -289,11 +302,11 @@ impl Records for ModelStore {
         }
         let (pending, answer) = self.ask(class, units);
         if let Err(error) = self.travel().await {
-            self.withdraw(&pending);
             // A later commit may have taken it along: then it was applied, and its answer is lost all the same.
+            self.lose_from(pending);
             return Err(error);
         }
-        self.apply_up_to(&pending);
+        self.apply_up_to(pending);
         let result = answer.await.unwrap_or_else(|_| Err(unavailable("the store is closed")));
         self.arrive(result)?
     }
@@ -369,7 +382,7 @@ impl Records for ModelStore {
 
 #[cfg(test)]
 mod tests {
-    use busbar_protocol::ports::{CommitId, Guard, Write};
+    use busbar_protocol::ports::{CommitId, Commits, Guard, SystemClock, Write};
 
     use super::*;
 
@@ -459,5 +472,49 @@ mod tests {
         let taken = store.lease("lock:s", "b", short).await.expect("answered");
         assert_eq!((taken.held, taken.epoch), (true, 2));
         assert_eq!(store.payloads(vec!["p".into(), "q".into()]).await, Ok(vec![None, Some(Bytes::new())]));
+    }
+
+    /// A record of its own, and its number in the log.
+    fn logged(number: u8) -> Unit {
+        let (key, value) = (format!("k:{number}"), Bytes::copy_from_slice(&[number]));
+        let put = Write::Put { key: key.clone(), revision: 1, value: value.clone(), expire: None };
+        let append = Write::Append { log: "l".to_owned(), value, keep: 1_000 };
+        Unit { id: CommitId([number; 16]), guards: vec![Guard::Absent { key }], writes: vec![put, append] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commits_keep_their_order_whatever_is_lost() {
+        for seed in 1..=200 {
+            let store = ModelStore::new(Chaos::new(seed), Timestamp::from_millis(1_000_000));
+            let faults = StoreFaults {
+                unavailable_before_per_mille: 200,
+                unavailable_after_per_mille: 200,
+                delay_ms_max: 30,
+                ..StoreFaults::default()
+            };
+            store.set_faults(faults);
+            let clock = SystemClock::start();
+            let mut commits = Commits::new(&store, &clock);
+            for first in (0_u8..40).step_by(4) {
+                let unit = |number: u8| vec![logged(first + number)];
+                commits.add([
+                    (CommitClass::Advance, unit(0)),
+                    (CommitClass::Admit, [unit(1), unit(2)].concat()),
+                    (CommitClass::Advance, unit(3)),
+                ]);
+                if first % 8 == 0 {
+                    continue;
+                }
+                // Two at a time are under way.
+                let answers = commits.next().await.expect("one is under way").map(|part| part.expect("committed").len());
+                assert_eq!(answers, [1, 2, 1]);
+            }
+            while let Some(parts) = commits.next().await {
+                let fine = |answer: &Option<Answer>| matches!(answer, Some(Answer::Applied { .. } | Answer::Already));
+                assert!(parts.iter().flatten().flatten().all(fine), "seed {seed}: {parts:?}");
+            }
+            let order: Vec<u8> = store.logged("l").iter().map(|entry| entry.value[0]).collect();
+            assert_eq!(order, (0..40).collect::<Vec<u8>>(), "seed {seed}");
+        }
     }
 }

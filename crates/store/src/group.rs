@@ -1,13 +1,15 @@
 //! Calls of many callers in one call to Redis, without a timer.
 //!
-//! A task per kind of call takes what has gathered, sends it, waits for the answer, deals it out and starts again. While it
-//! waits, callers queue up: the busier it is, the larger the groups.
+//! A task per kind of call takes what has gathered, sends it, and starts again; answers are dealt out as they come. While as many calls
+//! are under way as may be, callers queue up: the busier it is, the larger the groups. Calls leave in the order in which they were asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::ports::StoreError;
 use fred::types::{Resp3Frame as Frame, Value};
+use futures::future::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::decode;
@@ -22,14 +24,18 @@ const BYTES_MAX: usize = 2 << 20;
 pub(crate) struct Kind {
     /// The command.
     pub(crate) command: &'static str,
-    /// Its first arguments.
-    pub(crate) prefix: Vec<Value>,
+    /// Its first arguments, one choice of them after the other.
+    pub(crate) prefixes: Vec<Vec<Value>>,
     /// How many parts a call may carry. A part is what gets one element of the answer.
     pub(crate) parts_max: usize,
+    /// How many calls may be under way.
+    pub(crate) calls_max: usize,
 }
 
 /// What one caller brings. It is answered with one frame for each part.
 pub(crate) struct Parcel {
+    /// Which of the first arguments its call has.
+    pub(crate) prefix: usize,
     /// Arguments.
     pub(crate) args: Vec<Value>,
     /// How many parts they are.
@@ -91,25 +97,37 @@ fn unavailable(detail: &str) -> StoreError {
 
 async fn run(lane: Arc<Lane>, kind: Kind, mut queue: mpsc::Receiver<Waiting>) {
     let mut left_over = None;
+    let mut calls = FuturesUnordered::new();
     loop {
-        let first = match left_over.take() {
-            Some(waiting) => waiting,
-            None => match queue.recv().await {
-                Some(waiting) => waiting,
-                None => return,
-            },
+        let first = tokio::select! {
+            biased;
+            Some(()) = calls.next() => continue,
+            first = next(&mut left_over, &mut queue), if calls.len() < kind.calls_max => first,
         };
-        let group = gather(first, &kind, &mut queue, &mut left_over);
-        flush(&lane, &kind, group).await;
+        let Some(first) = first else { break };
+        let mut call = Box::pin(flush(&lane, &kind, gather(first, &kind, &mut queue, &mut left_over)));
+        // It is on its way before the next one is made.
+        if (&mut call).now_or_never().is_none() {
+            calls.push(call);
+        }
+    }
+    calls.collect::<()>().await;
+}
+
+async fn next(left_over: &mut Option<Waiting>, queue: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
+    match left_over.take() {
+        Some(waiting) => Some(waiting),
+        None => queue.recv().await,
     }
 }
 
 /// The first parcel and what else is there and fits. The first that does not fit is left over, so that order is kept.
 fn gather(first: Waiting, kind: &Kind, queue: &mut mpsc::Receiver<Waiting>, left_over: &mut Option<Waiting>) -> Vec<Waiting> {
-    let (mut parts, mut bytes) = (first.parcel.parts, first.parcel.bytes);
+    let (mut parts, mut bytes, prefix) = (first.parcel.parts, first.parcel.bytes, first.parcel.prefix);
     let mut group = vec![first];
     while let Ok(next) = queue.try_recv() {
-        if parts + next.parcel.parts > kind.parts_max || bytes + next.parcel.bytes > BYTES_MAX {
+        let fits = parts + next.parcel.parts <= kind.parts_max && bytes + next.parcel.bytes <= BYTES_MAX;
+        if !fits || next.parcel.prefix != prefix {
             *left_over = Some(next);
             break;
         }
@@ -123,11 +141,9 @@ fn gather(first: Waiting, kind: &Kind, queue: &mut mpsc::Receiver<Waiting>, left
 async fn flush(lane: &Lane, kind: &Kind, mut group: Vec<Waiting>) {
     // Whoever has given up is told nothing, so nothing is done for them.
     group.retain(|waiting| !waiting.reply.is_closed());
-    if group.is_empty() {
-        return;
-    }
+    let Some(first) = group.first() else { return };
+    let mut args = kind.prefixes.get(first.parcel.prefix).cloned().unwrap_or_default();
     let once = group.iter().any(|waiting| waiting.parcel.repeat == Repeat::Never);
-    let mut args = kind.prefix.clone();
     for waiting in &mut group {
         args.append(&mut waiting.parcel.args);
     }
@@ -165,11 +181,11 @@ mod tests {
 
     fn waiting(parts: usize, bytes: usize) -> (Waiting, oneshot::Receiver<Result<Vec<Frame>, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        (Waiting { parcel: Parcel { args: vec![], parts, bytes, repeat: Repeat::Harmless }, reply }, answer)
+        (Waiting { parcel: Parcel { prefix: 0, args: vec![], parts, bytes, repeat: Repeat::Harmless }, reply }, answer)
     }
 
     fn kind() -> Kind {
-        Kind { command: "FCALL", prefix: vec![], parts_max: 256 }
+        Kind { command: "FCALL", prefixes: vec![], parts_max: 256, calls_max: 1 }
     }
 
     fn gathered(sizes: &[(usize, usize)]) -> (usize, bool) {

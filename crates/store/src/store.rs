@@ -22,6 +22,8 @@ const READS_MAX: usize = 512;
 const ENTRIES_MAX: u64 = 4_096;
 /// How many payloads one call reads: they can be large, and a large answer keeps others waiting.
 const PAYLOADS_MAX: usize = 32;
+/// So many calls with units may be under way, so that the server has the next one when it is done with one.
+const COMMITS_MAX: usize = 4;
 /// Scores beyond this are no scores of ours: such a bound means none.
 const SCORE_MAX: i64 = 1 << 53;
 
@@ -42,8 +44,8 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    admit: Group,
-    advance: Group,
+    /// Units, in the order in which they were asked for.
+    commits: Group,
     reads: Group,
     /// What is read in bulk.
     bulk: Bulk,
@@ -70,16 +72,18 @@ impl Store {
         let commits = Arc::new(connect::connect(&config, "commits").await?);
         let payloads = Arc::new(connect::connect(&config, "payloads").await?);
         let timeout = config.call_timeout;
-        let function = |name| Kind { command: "FCALL", prefix: vec![fixed(name), fixed("0")], parts_max: UNITS_MAX };
-        let read = |parts_max| Kind { command: "MGET", prefix: vec![], parts_max };
+        let function = |names: &[&'static str], calls_max| {
+            let prefixes = names.iter().map(|name| vec![fixed(name), fixed("0")]).collect();
+            Kind { command: "FCALL", prefixes, parts_max: UNITS_MAX, calls_max }
+        };
+        let read = |parts_max| Kind { command: "MGET", prefixes: vec![], parts_max, calls_max: 1 };
         let inner = Inner {
-            admit: Group::start(commits.clone(), function(library::ADMIT), timeout),
-            advance: Group::start(commits, function(library::ADVANCE), timeout),
+            commits: Group::start(commits, function(&[library::ADMIT, library::ADVANCE], COMMITS_MAX), timeout),
             reads: Group::start(single.clone(), read(READS_MAX), timeout),
             bulk: Bulk::new(config.clone()),
             payload_reads: Group::start(payloads.clone(), read(PAYLOADS_MAX), timeout),
-            payload_writes: Group::start(payloads.clone(), function(library::PUT_PAYLOADS), timeout),
-            result_writes: Group::start(payloads.clone(), function(library::PUT_RESULTS), timeout),
+            payload_writes: Group::start(payloads.clone(), function(&[library::PUT_PAYLOADS], 1), timeout),
+            result_writes: Group::start(payloads.clone(), function(&[library::PUT_RESULTS], 1), timeout),
             single,
             payloads,
         };
@@ -113,12 +117,12 @@ impl Records for Store {
             return Ok(vec![]);
         }
         let repeat = if encoded.repeatable { Repeat::Harmless } else { Repeat::Never };
-        let parcel = Parcel { args: encoded.args, parts: encoded.units, bytes: encoded.bytes, repeat };
-        let group = match class {
-            CommitClass::Admit => &self.inner.admit,
-            CommitClass::Advance => &self.inner.advance,
+        let prefix = match class {
+            CommitClass::Admit => 0,
+            CommitClass::Advance => 1,
         };
-        decode::answers(group.send(parcel).await?)
+        let parcel = Parcel { prefix, args: encoded.args, parts: encoded.units, bytes: encoded.bytes, repeat };
+        decode::answers(self.inner.commits.send(parcel).await?)
     }
 
     async fn read(&self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, StoreError> {
@@ -221,13 +225,13 @@ impl Records for Store {
 
 fn asked(keys: &[String]) -> Parcel {
     let bytes = keys.iter().map(String::len).sum();
-    Parcel { args: keys.iter().map(owned).collect(), parts: keys.len(), bytes, repeat: Repeat::Harmless }
+    Parcel { prefix: 0, args: keys.iter().map(owned).collect(), parts: keys.len(), bytes, repeat: Repeat::Harmless }
 }
 
 fn written(key: &str, value: Bytes, expire: Option<Duration>) -> Parcel {
     let expire = expire.map(|after| encode::expire_ms(after).to_string()).unwrap_or_default();
     let bytes = key.len() + value.len();
-    Parcel { args: vec![owned(key), Value::Bytes(value), owned(expire)], parts: 1, bytes, repeat: Repeat::Harmless }
+    Parcel { prefix: 0, args: vec![owned(key), Value::Bytes(value), owned(expire)], parts: 1, bytes, repeat: Repeat::Harmless }
 }
 
 fn lower_bound(min: i64) -> String {

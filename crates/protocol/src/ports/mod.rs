@@ -18,7 +18,7 @@ pub use bus::{
     Bus, BusError, Connection, Delivery, Headers, INCARNATION, Message, PullConsumer, Settlement, Subscription, TRACEPARENT,
 };
 pub use clock::{Clock, SystemClock};
-pub use commit::{COMMIT_RETRY, commit_all};
+pub use commit::{Answers, COMMIT_RETRY, Commits, commit_all};
 pub use judge::{Judge, JudgeError, Question};
 pub use records::{
     Answer, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,

@@ -303,7 +303,8 @@ pub enum StoreError {
 
 /// Reads and commits.
 pub trait Records: Clone + Send + Sync + 'static {
-    /// Commits units; the answers come in the same order. At most 256 units a call.
+    /// Commits units; the answers come in the same order. At most 256 units a call. Calls are carried out in the order in which they
+    /// were asked for first, whatever their class; one that is lost on its way takes those behind it along.
     ///
     /// # Errors
     /// [`StoreError`]; after [`StoreError::Unavailable`] any of the units may have been applied.

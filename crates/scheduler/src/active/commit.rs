@@ -1,26 +1,23 @@
 //! The flush of what was taken in and decided, and what those are told whose submissions were in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
-
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 
 use busbar_protocol::busbar::{AdmitReply, Problem};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
-use busbar_protocol::ports::{Answer, Bus, Clock, CommitClass, Judge, Records, StoreError, Unit, Write, commit_all};
+use busbar_protocol::ports::{Answer, Answers, Bus, Clock, CommitClass, Commits, Judge, Records, StoreError, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
-use super::{DEAF, Effects, Left, Term};
+use super::{DEAF, Effects, Left, PLACEMENTS_MAX, Term};
 use crate::admission::{self, Fate, Verdict};
 use crate::core::cell::Delivered;
 use crate::core::commit::Demand;
 use crate::core::fact::Fact;
 use crate::input::{Admit, Origin};
 use crate::intake::{self, Prepared};
-use crate::{Ports, tasks};
+use crate::tasks;
 
 /// What is to become of a submission that is in order.
 enum Plan {
@@ -28,18 +25,24 @@ enum Plan {
     Unit {
         /// What the guards of the unit mean.
         demands: Vec<Demand>,
+        /// It has a worker already.
+        ahead: bool,
     },
     /// It is refused before that.
     Refused(Fate),
 }
 
-/// What the store said of new jobs, and of everything else.
-type Outcome = (Result<Vec<Option<Answer>>, StoreError>, Result<Vec<Option<Answer>>, StoreError>);
+/// What the store said of changes, of those who are born by them, and of submissions.
+type Outcome = [Result<Answers, StoreError>; 3];
 
-/// A flush that is under way.
-pub(super) struct Flight<'a> {
-    pub(super) outcome: BoxFuture<'a, Outcome>,
-    load: Load,
+/// So many flushes may be under way, so that the store has the next one when it is done with one.
+const FLIGHTS_MAX: usize = 2;
+/// The flushes that are under way, in the order in which they left. They land in the same order.
+pub(super) struct Flights<'a, R, C> {
+    commits: Commits<'a, R, C, 3>,
+    loads: VecDeque<Load>,
+    /// What comes next waits until one has landed.
+    held: bool,
 }
 
 /// A flush that has come back.
@@ -59,69 +62,127 @@ struct Load {
     /// When the results arrived from which it follows.
     received: BTreeMap<JobId, Instant>,
     effects: Effects,
+    /// It changes what no job keeps apart, so that nothing follows it before it has landed.
+    is_alone: bool,
     launched: Timestamp,
     begun: Instant,
 }
 
-impl Flight<'_> {
-    pub(super) fn landed(self, outcome: Outcome) -> Landed {
-        Landed { outcome, load: self.load }
+impl<'a, R: Records, C: Clock> Flights<'a, R, C> {
+    pub(super) fn new(records: &'a R, clock: &'a C) -> Self {
+        Self { commits: Commits::new(records, clock), loads: VecDeque::new(), held: false }
     }
 
-    /// Waits until the store has done with it, whatever it says.
-    pub(super) async fn over(self) {
-        drop(self.outcome.await);
+    pub(super) fn is_empty(&self) -> bool {
+        self.loads.is_empty()
+    }
+
+    /// The first of them, as soon as it has landed; `None` where none is under way.
+    pub(super) async fn next(&mut self) -> Option<Landed> {
+        let outcome = self.commits.next().await?;
+        self.held = false;
+        self.loads.pop_front().map(|load| Landed { outcome, load })
+    }
+
+    /// Waits until the store has done with all of them, whatever it says.
+    pub(super) async fn over(mut self) {
+        while self.commits.next().await.is_some() {}
+    }
+
+    /// What may be told once everything is durable that is under way; it comes back where nothing is.
+    fn tell_with_last(&mut self, effects: Effects) -> Option<Effects> {
+        let Some(last) = self.loads.back_mut() else { return Some(effects) };
+        last.effects.append(effects);
+        None
+    }
+
+    /// Whether a submission is under way: what the next one may do follows from what becomes of it.
+    fn admits(&self) -> bool {
+        self.loads.iter().any(|load| !load.plans.is_empty())
+    }
+
+    /// Whether one more may leave behind those that are there.
+    fn may_be_followed(&self) -> bool {
+        !self.held && self.loads.len() < FLIGHTS_MAX
+    }
+
+    fn add(&mut self, parts: [Vec<Unit>; 3], load: Load) {
+        let [changes, born, submitted] = parts;
+        // Who is part of something comes after it, and new jobs after what has freed their slots.
+        self.commits.add([(CommitClass::Advance, changes), (CommitClass::Advance, born), (CommitClass::Admit, submitted)]);
+        self.held |= load.is_alone;
+        self.loads.push_back(load);
     }
 }
 
-impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
-    /// Sends what was decided to the store, new jobs and changes of old ones at once. Where nothing is to be committed, returns what may
-    /// be told now: the flush before has landed, so that nothing is undone which this could be made of.
+impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
+    /// Sends what was decided to the store, new jobs and changes of old ones at once, if it may leave now. Where nothing is to be committed,
+    /// returns what may be told now.
     pub(super) fn launch(&mut self, now: Timestamp) -> Option<Effects> {
-        self.taken = 0;
-        let mut admits = std::mem::take(&mut self.admits);
+        if !self.flights.is_empty() {
+            if !self.may_follow() {
+                return None;
+            }
+            if self.cell.has_changed_again() {
+                self.flights.held = true;
+                return None;
+            }
+        }
+        let mut admits = if self.flights.admits() { Vec::new() } else { std::mem::take(&mut self.admits) };
+        self.taken = self.admits.len();
         let (plans, units) = self.plan_admissions(&mut admits, now);
         let births = self.cell.take_births();
         let (changed, mut advances): (Vec<JobId>, Vec<Unit>) = self.cell.take_units().into_iter().unzip();
-        advances.extend(self.cell.take_holds_unit());
-        advances.extend(self.cell.take_credits_unit(now));
-        advances.extend(births.iter().map(|birth| birth.unit.clone()));
+        let documents = [self.cell.take_holds_unit(), self.cell.take_credits_unit(now)];
+        let is_alone = !births.is_empty() || documents.iter().any(Option::is_some);
+        advances.extend(documents.into_iter().flatten());
+        let born: Vec<Unit> = births.iter().map(|birth| birth.unit.clone()).collect();
         let mut effects = std::mem::take(&mut self.effects);
         effects.orders = self.cell.take_orders();
-        if units.is_empty() && advances.is_empty() {
+        if units.is_empty() && advances.is_empty() && born.is_empty() {
             let fates = plans.into_iter().filter_map(|plan| if let Plan::Refused(fate) = plan { Some(fate) } else { None });
             self.answer_admits(admits, fates.collect(), &mut effects);
-            return Some(effects);
+            return self.flights.tell_with_last(effects);
         }
         let is_logged = |unit: &&Unit| matches!(unit.writes.last(), Some(Write::Append { .. }));
-        let log_entries = units.iter().chain(&advances).filter(is_logged).count();
+        let log_entries = units.iter().chain(&advances).chain(&born).filter(is_logged).count();
         let (facts, received) = (self.cell.take_facts(), self.observer.take_received());
-        let (ports, begun): (&'a Ports<B, R, C, J>, _) = (self.ports, Instant::now());
-        let mut outcome = async move {
-            tokio::join!(
-                commit_all(&ports.records, &ports.clock, CommitClass::Admit, units),
-                commit_all(&ports.records, &ports.clock, CommitClass::Advance, advances)
-            )
-        }
-        .boxed();
-        // It is on its way from now on, whatever the loop does meanwhile.
-        if let Some(over) = (&mut outcome).now_or_never() {
-            outcome = std::future::ready(over).boxed();
-        }
-        let load = Load { admits, plans, births, changed, log_entries, facts, received, effects, launched: now, begun };
-        self.flight = Some(Flight { outcome, load });
+        let load = Load {
+            admits,
+            plans,
+            births,
+            changed,
+            log_entries,
+            facts,
+            received,
+            effects,
+            is_alone,
+            launched: now,
+            begun: Instant::now(),
+        };
+        self.flights.add([advances, born, units], load);
         None
+    }
+
+    /// Whether a flush may leave behind the one that is under way, and has enough to carry.
+    pub(super) fn may_follow(&self) -> bool {
+        let submitted = || self.admits.iter().map(|admit| admit.outcomes.len()).sum::<usize>();
+        let carries = || self.cell.changes() + if self.flights.admits() { 0 } else { submitted() };
+        self.flights.may_be_followed() && carries() >= self.config.follows_from
     }
 
     /// A flush has come back: what it said is durable. Returns what may be told now.
     pub(super) fn land(&mut self, landed: Landed) -> Result<Effects, Left> {
-        let Landed { outcome: (admitted, advanced), load } = landed;
-        let Load { admits, plans, births, changed, log_entries, facts, received, mut effects, launched, begun } = load;
+        let Landed { outcome: [advanced, born, admitted], load } = landed;
+        let Load { admits, plans, births, changed, log_entries, facts, received, mut effects, is_alone: _, launched, begun } =
+            load;
         let now = self.ports.clock.now();
         if now.since(launched) > DEAF {
             self.heard_since = now;
         }
-        for answer in advanced.map_err(|_| Left::Reload)? {
+        let (mut advanced, mut born) = (advanced.map_err(|_| Left::Reload)?, born.map_err(|_| Left::Reload)?);
+        advanced.append(&mut born);
+        for answer in advanced {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
                 // The only guard that can fail while we are who we believe to be is the epoch's.
@@ -132,6 +193,7 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
             }
         }
         self.observer.committed(begun.elapsed(), log_entries);
+        let fates = self.take_in(&admits, plans, &admitted.map_err(|_| Left::Reload)?, now)?;
         self.observer.tell(facts, &received, &self.cell, now);
         for Delivered { job, class, .. } in births {
             self.cell.insert_new(job, class, now);
@@ -139,18 +201,22 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
         for id in &changed {
             self.cell.committed(id, now);
         }
-        let fates = self.take_in(&admits, plans, &admitted.map_err(|_| Left::Reload)?, now)?;
         self.answer_admits(admits, fates, &mut effects);
         self.relay_wake.notify_one();
         Ok(effects)
     }
 
-    /// One plan for each submission that is in order, and the units of those that are tried, both in order.
+    /// One plan for each submission that is in order, and the units of those that are tried, both in order. Those for which there is a
+    /// worker at once go to it with their first commit.
     fn plan_admissions(&mut self, admits: &mut [Admit], now: Timestamp) -> (Vec<Plan>, Vec<Unit>) {
+        if admits.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
         let mut plans = Vec::new();
-        let mut units = Vec::new();
         let mut room = self.config.live_jobs_max.saturating_sub(self.cell.len());
-        for Admit { outcomes, .. } in admits {
+        let mut free = self.cell.free_slots(now);
+        let mut here = BTreeSet::new();
+        for Admit { outcomes, .. } in &mut *admits {
             for prepared in outcomes.iter_mut().flatten() {
                 // What is live already is a repetition, and its unit will say so: it costs its tenant nothing.
                 let repeats = self.cell.is_live(&prepared.job.id);
@@ -160,15 +226,29 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
                     // On the bare bus nobody is there to be told, so it is told as a job that has ended, if not taken later.
                     Err(problem) if prepared.job.from_bus && problem.retry_after_ms == 0 => intake::refuse(prepared, &problem),
                     Err(problem) => {
+                        self.refusals.remember(&prepared.job.id, &problem, now);
                         plans.push(Plan::Refused(Fate::Refused(problem)));
                         continue;
                     }
                 }
                 room = room.saturating_sub(usize::from(!prepared.birth.refused));
-                let (unit, demands) = self.cell.admission(&prepared.job, &prepared.passed, &prepared.birth);
-                units.push(unit);
-                plans.push(Plan::Unit { demands });
+                // Of one that comes twice at once, the store takes the first.
+                let is_first = here.insert(prepared.job.id.clone());
+                let ahead = free > 0 && is_first && self.cell.insert_ahead(&prepared.job, prepared.class.clone(), now);
+                free -= usize::from(ahead);
+                plans.push(Plan::Unit { demands: Vec::new(), ahead });
             }
+        }
+        self.cell.place(PLACEMENTS_MAX, now);
+        let mut units = Vec::new();
+        for (prepared, plan) in admits.iter().flat_map(|admit| &admit.outcomes).flatten().zip(&mut plans) {
+            let Plan::Unit { demands, ahead } = plan else { continue };
+            let Prepared { job, passed, birth, .. } = prepared;
+            let with_worker = if *ahead { self.cell.birth_ahead(&job.id, passed, birth, now) } else { None };
+            *ahead = with_worker.is_some();
+            let (unit, meaning) = with_worker.unwrap_or_else(|| self.cell.admission(job, passed, birth));
+            *demands = meaning;
+            units.push(unit);
         }
         (plans, units)
     }
@@ -176,6 +256,9 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
     /// Whether a submission may become a job, as far as memory knows.
     fn judge(&mut self, prepared: &Prepared, room: usize, now: Timestamp) -> Result<(), Problem> {
         let job = &prepared.job;
+        if let Some(problem) = self.refusals.of(&job.id, now) {
+            return Err(problem);
+        }
         if room == 0 {
             return Err(intake::problem(Code::BacklogFull, "the cell holds as many live jobs as it may"));
         }
@@ -203,23 +286,28 @@ impl<'a, B: Bus, R: Records, C: Clock, J: Judge> Term<'a, B, R, C, J> {
         let mut fates = Vec::with_capacity(plans.len());
         let submissions = admits.iter().flat_map(|admit| &admit.outcomes).flatten();
         for (prepared, plan) in submissions.zip(plans) {
-            let demands = match plan {
+            let (demands, ahead) = match plan {
                 Plan::Refused(fate) => {
                     fates.push(fate);
                     continue;
                 }
-                Plan::Unit { demands } => demands,
+                Plan::Unit { demands, ahead } => (demands, ahead),
             };
             let fate = admission::fate(answers.next().and_then(Option::as_ref), &demands);
             match fate {
                 Fate::NotOwner => return Err(Left::Replaced),
                 Fate::Admitted => {
-                    self.cell.insert_new(prepared.job.clone(), prepared.class.clone(), now);
+                    if ahead {
+                        self.cell.born(&prepared.job.id);
+                    } else {
+                        self.cell.insert_new(prepared.job.clone(), prepared.class.clone(), now);
+                    }
                     if let Some(input) = prepared.birth.input.as_ref().filter(|input| input.len() <= self.config.inline_bytes_max)
                     {
                         self.cell.keep_input(&prepared.job.id, input.clone());
                     }
                 }
+                _ if ahead => self.cell.withdraw(&prepared.job.id, now),
                 _ => {}
             }
             fates.push(fate);

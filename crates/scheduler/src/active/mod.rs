@@ -2,7 +2,8 @@
 //!
 //! Each turn takes what has arrived, lets the core decide, and commits everything in one flush; answers, settlements and messages
 //! leave once it has come back. Meanwhile the loop goes on: it tells what the flush before has made true, and takes in what arrives
-//! for the next one. One flush is under way at a time, so that flushes grow with the load and no timer is needed.
+//! for the next one. Flushes grow with the load, so that no timer is needed: another one leaves when the store has done with the one
+//! before, or behind it when there is much to carry and nothing of it concerns what is under way.
 //!
 //! ```text
 //!  store   │   flush 1   │   flush 2   │   flush 3   │
@@ -12,6 +13,7 @@
 mod commit;
 mod desk;
 mod reading;
+mod refusals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +49,8 @@ use crate::service::TermError;
 use crate::trust::Trust;
 use crate::{library, takeover, tasks, verify};
 
-use commit::{Flight, Landed};
+use commit::{Flights, Landed};
+use refusals::Refusals;
 
 /// The most inputs of one flush.
 const INPUTS_MAX: usize = 512;
@@ -161,10 +164,11 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         tasks,
         teller: objections,
         parked: Vec::new(),
+        refusals: Refusals::default(),
         admits: Vec::new(),
         effects: Effects::default(),
         taken: 0,
-        flight: None,
+        flights: Flights::new(&ports.records, &ports.clock),
     };
     let (left, workers) = term.run().await;
     *known = workers;
@@ -193,12 +197,12 @@ struct Term<'a, B, R, C, J> {
     teller: Arc<Objections<B>>,
     /// What waits until all jobs are read.
     parked: Vec<Input>,
+    refusals: Refusals,
     // What was taken in for the next flush.
     admits: Vec<Admit>,
     effects: Effects,
     taken: usize,
-    /// The flush that is under way.
-    flight: Option<Flight<'a>>,
+    flights: Flights<'a, R, C>,
 }
 
 /// What may be told once everything is durable that was taken in with it.
@@ -210,6 +214,15 @@ struct Effects {
     orders: Vec<Order>,
 }
 
+impl Effects {
+    fn append(&mut self, mut later: Self) {
+        self.settle.append(&mut later.settle);
+        self.replies.append(&mut later.replies);
+        self.objections.append(&mut later.objections);
+        self.orders.append(&mut later.orders);
+    }
+}
+
 impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     async fn run(mut self) -> (Left, Workers) {
         let left = loop {
@@ -217,9 +230,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 break left;
             }
         };
-        if let Some(flight) = self.flight.take().filter(|_| left == Left::Reload) {
+        if left == Left::Reload {
             // What is read next must not change under us.
-            flight.over().await;
+            self.flights.over().await;
         }
         (left, self.cell.workers().clone())
     }
@@ -241,7 +254,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             self.perform(effects).await;
         }
         self.observer.look(&self.cell, &self.config.settings.patience, now);
-        if is_stopping && self.flight.is_none() { Err(Left::Stopped) } else { Ok(()) }
+        if is_stopping && self.flights.is_empty() { Err(Left::Stopped) } else { Ok(()) }
     }
 
     /// What follows from the time, and who gets what.
@@ -271,21 +284,25 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         }
     }
 
-    /// Takes in what arrives until the flush that is under way has landed; where there is none, until there is something to do.
+    /// Takes in what arrives until a flush that is under way has landed, or another one may follow it; where there is none, until there is
+    /// something to do.
     async fn gather(&mut self) -> Result<Option<Landed>, Left> {
         while self.tasks.try_join_next().is_some() {}
         self.take_arrived(None)?;
-        while let Some(flight) = &mut self.flight {
+        while !self.flights.is_empty() {
+            if self.may_follow() {
+                return Ok(None);
+            }
             let may_take = self.taken < INPUTS_MAX && !*self.stopping.borrow();
             let input = tokio::select! {
                 biased;
-                outcome = &mut flight.outcome => return Ok(self.flight.take().map(|flight| flight.landed(outcome))),
+                landed = self.flights.next() => return Ok(landed),
                 input = self.arrived.recv(), if may_take => input,
             };
             self.take_arrived(input)?;
         }
         let wait = self.rest();
-        if wait.is_zero() || self.taken > 0 || *self.stopping.borrow() {
+        if wait.is_zero() || self.taken > 0 || !self.admits.is_empty() || *self.stopping.borrow() {
             return Ok(None);
         }
         let input = tokio::select! {

@@ -31,6 +31,22 @@ fn a_job_that_ends_while_its_dispatch_is_written_stays_until_its_end_is() {
 }
 
 #[test]
+fn what_changes_again_while_it_is_written_holds_up_the_next_flush() {
+    let mut scene = Scene::new(LimitsDocument::default());
+    scene.job("a", "acme", |_| {});
+    scene.job("b", "acme", |_| {});
+    scene.cell.place(1, at(scene.now));
+    let first = scene.cell.take_units();
+    assert_eq!((first.len(), scene.cell.changes()), (1, 0));
+    scene.cell.place(1, at(scene.now));
+    assert_eq!((scene.cell.changes(), scene.cell.has_changed_again()), (1, false), "another job may follow");
+    scene.succeeds("a");
+    assert_eq!((scene.cell.changes(), scene.cell.has_changed_again()), (2, true));
+    scene.cell.committed(&id("a"), at(scene.now));
+    assert!(!scene.cell.has_changed_again());
+}
+
+#[test]
 fn an_attempt_that_was_lost_while_it_was_written_is_not_sent_as_the_next_one() {
     let mut scene = Scene::new(LimitsDocument::default());
     scene.job("a", "acme", |_| {});

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+mod ahead;
 mod carried;
 mod flushes;
 mod replicas;

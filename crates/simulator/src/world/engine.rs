@@ -27,7 +27,7 @@ async fn live(world: World, name: String, gate: Gate, clock: ProcessClock) {
     let saboteur = Saboteur::new(world.plant.filter(|plant| plant.is_of_engine()));
     let ports = Ports {
         bus: Sabotaged::new(Gated::new(world.bus.client(&name), gate.clone()), saboteur.clone()),
-        records: Sabotaged::new(Gated::new(world.store.clone(), gate), saboteur),
+        records: Sabotaged::new(Gated::new(world.store.connect(), gate), saboteur),
         clock,
     };
     if let Err(error) = run(EngineConfig::new(name), ports, Telemetry::default(), std::future::pending()).await {

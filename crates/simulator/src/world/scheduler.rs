@@ -30,11 +30,12 @@ async fn live(world: World, name: String, gate: Gate, clock: ProcessClock) {
     let saboteur = Saboteur::new(world.plant.filter(|plant| !plant.is_of_engine()));
     let ports = Ports {
         bus: Sabotaged::new(Gated::new(world.bus.client(&name), gate.clone()), saboteur.clone()),
-        records: Sabotaged::new(Gated::new(world.store.clone(), gate), saboteur),
+        records: Sabotaged::new(Gated::new(world.store.connect(), gate), saboteur),
         clock,
         judge: ModelJudge { world: world.clone() },
     };
     let mut config = SchedulerConfig::new(name);
+    config.follows_from = 2;
     if world.cramped {
         config.settings.whole = WholeRoom { cell: 3, lane: 2 };
         (config.load_page, config.load_first) = (3, 1);

@@ -85,7 +85,7 @@ impl Cell {
 
     /// The attempt is over for its job. A worker may still be busy with it, and then says when it is not; of a queue group nobody
     /// says anything.
-    fn leave_slot(&mut self, job: &Job, charge: &Charge, worker_id: &str) {
+    pub(super) fn leave_slot(&mut self, job: &Job, charge: &Charge, worker_id: &str) {
         if !worker_id.is_empty() {
             self.workers.abandon(worker_id, &(job.id.clone(), job.attempt));
             return;

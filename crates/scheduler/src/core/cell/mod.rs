@@ -6,6 +6,7 @@
 //!
 //! - here: what the cell keeps, and how a job comes into it;
 //! - `following`: how a change of a job is followed everywhere;
+//! - `ahead`: new jobs that have a worker before they are durable;
 //! - `placing`: who goes next, and what opens gates again;
 //! - `hearing`: what workers say and do not say;
 //! - `family`: jobs that end with their parents;
@@ -17,6 +18,7 @@
 //! - `loading`: after a takeover, jobs that are still being read;
 //! - `explain`: why a job is where it is.
 
+mod ahead;
 mod explain;
 mod family;
 mod following;
@@ -121,6 +123,10 @@ struct Entry {
     passed: Vec<JobState>,
     /// A decision was asked for and has not come.
     asked: bool,
+    /// A unit of it is on its way into the store.
+    under_way: bool,
+    /// It does not stand in the store yet, and may not be taken there.
+    unborn: bool,
 }
 
 impl Entry {
@@ -302,10 +308,10 @@ impl Cell {
         self.queue.waiting()
     }
 
-    /// A live job that is in memory: every one that a worker has, and the first of those that wait.
+    /// A live job that is in memory and stands in the store: every one that a worker has, and the first of those that wait.
     #[must_use]
     pub fn job(&self, id: &JobId) -> Option<&Job> {
-        self.jobs.get(id).map(|entry| &entry.job)
+        self.jobs.get(id).filter(|entry| !entry.unborn).map(|entry| &entry.job)
     }
 
     /// New topic documents are in force.
@@ -371,7 +377,18 @@ impl Cell {
             return self.shelve(&job, revision, Spot { line, seat }, now);
         }
         self.roll.add(seat, id.clone());
-        let entry = Entry { job, revision, line, seat, charge, timer: None, passed: Vec::new(), asked: false };
+        let entry = Entry {
+            job,
+            revision,
+            line,
+            seat,
+            charge,
+            timer: None,
+            passed: Vec::new(),
+            asked: false,
+            under_way: false,
+            unborn: false,
+        };
         self.jobs.insert(id.clone(), entry);
         self.join_group(&id, now);
         self.reindex(&id, now);

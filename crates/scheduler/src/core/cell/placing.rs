@@ -15,7 +15,7 @@ use super::super::queue::Turn;
 use super::super::roll::Listed;
 use super::super::timeline::Gate;
 use super::super::transition::Event;
-use super::Cell;
+use super::{Cell, Entry};
 
 /// How long a topic rests whose queue group had nobody.
 pub(super) const REST: Duration = Duration::from_secs(2);
@@ -59,7 +59,7 @@ impl Cell {
 
     /// A job goes where room was found for it.
     fn go(&mut self, id: &JobId, charge: &Charge, placement: Placement, now: Timestamp) {
-        let Some(job) = self.job(id) else { return };
+        let Some(Entry { job, .. }) = self.jobs.get(id) else { return };
         if job.is_replicated() {
             if !self.replicate(id, now) {
                 self.flow.release_key(charge);

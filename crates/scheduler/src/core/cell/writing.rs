@@ -54,14 +54,30 @@ impl Cell {
             let change = Change { job: &entry.job, revision: entry.revision, passed: &passed, epoch: self.epoch, id: commit_id };
             let unit = commit::unit(&change, &self.settings.retention);
             entry.revision += 1;
+            entry.under_way = true;
             units.push((id, unit));
         }
         units
     }
 
+    /// How many jobs have changed since their units were taken.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Whether a job has changed again while its unit is under way: that cannot be committed before the unit is durable.
+    #[must_use]
+    pub fn has_changed_again(&self) -> bool {
+        self.dirty.iter().any(|id| self.jobs.get(id).is_some_and(|entry| entry.under_way))
+    }
+
     /// What a job's unit said is durable: if it has ended, it leaves; if it waits behind many others, it leaves memory. What has
     /// changed again meanwhile stays until that is durable, too.
     pub fn committed(&mut self, id: &JobId, now: Timestamp) {
+        if let Some(entry) = self.jobs.get_mut(id) {
+            entry.under_way = false;
+        }
         let Some(entry) = self.jobs.get(id).filter(|_| !self.dirty.contains(id)) else { return };
         if entry.job.end().is_none() {
             return self.shelve_if_too_much(id);

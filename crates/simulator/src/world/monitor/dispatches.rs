@@ -38,7 +38,8 @@ impl Seen {
         let rises = job.attempt.checked_sub(attempt);
         match rises {
             Some(0) => {}
-            Some(1) if before.is_some() => self.dispatched(at, id, before, job),
+            // The first may go out with the first commit.
+            Some(1) => self.dispatched(at, id, before, job),
             _ => self.breaks(format!("{id} went from attempt {attempt} to {}", job.attempt)),
         }
         if let Some(hold) = job.hold() {
@@ -112,9 +113,12 @@ impl Seen {
         starts.push(since);
         starts.sort_unstable();
         let given = |length: Duration| length.as_millis() * u128::from(rate.count) / u128::from(rate.per_ms) + u128::from(burst);
-        let too_fast = starts.iter().rev().enumerate().find(|(before, first)| *before as u128 >= given(since.since(**first)));
-        if let Some((before, first)) = too_fast {
-            let what = format!("{} attempts of {} have started within {:?}", before + 1, account.name, since.since(*first));
+        // One flush may carry what was placed at different times, in no order.
+        let ends = starts.iter().enumerate().filter(|(_, end)| **end >= since);
+        let too_fast = ends.flat_map(|(last, end)| (0..=last).map(move |first| (last + 1 - first, first, *end)));
+        let too_fast = too_fast.map(|(count, first, end)| (count, end.since(starts[first])));
+        if let Some((count, length)) = too_fast.into_iter().find(|(count, length)| *count as u128 > given(*length)) {
+            let what = format!("{count} attempts of {} have started within {length:?}", account.name);
             self.breaks(what);
         }
     }
