@@ -240,7 +240,9 @@ fn told(view: &RunView, pace: &Pace, seen: &Seen) -> String {
     if seen.primes > 0 {
         words.push(counted(seen.primes, "prime"));
     }
-    words.push(counted(seen.claims.len() as u64, "claim"));
+    if !seen.claims.is_empty() {
+        words.push(counted(seen.claims.len() as u64, "claim"));
+    }
     words.join(", ")
 }
 
