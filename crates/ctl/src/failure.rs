@@ -24,6 +24,9 @@ pub(crate) enum Failure {
     /// The arguments do not go together.
     #[error("{0}")]
     Usage(String),
+    /// Something that was waited for ended, and not well.
+    #[error("{told}")]
+    Ended { told: String, code: String },
     /// It was done, and did not go well.
     #[error("{0}")]
     Failed(String),
@@ -37,12 +40,27 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(problem) => hint_of(&problem.code),
+            Self::Ended { code, .. } => hint_of(code),
             Self::Unreachable { .. } => Some("check that the stack is running: `busbar dev` starts one".to_owned()),
             Self::NoStack { .. } => Some(
                 "start one with `busbar dev`, or name one with --data-dir, BUSBAR_ENDPOINTS, or --url and --api-key".to_owned(),
             ),
             Self::Unreadable { .. } => Some("check that the URL is that of a Busbar gateway of about this version".to_owned()),
             Self::Usage(_) | Self::Failed(_) | Self::Output(_) => None,
+        }
+    }
+
+    /// Whether trying again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(problem) => problem.status >= 500,
+            Self::Unreadable { .. }
+            | Self::NoStack { .. }
+            | Self::Usage(_)
+            | Self::Ended { .. }
+            | Self::Failed(_)
+            | Self::Output(_) => false,
         }
     }
 
@@ -57,13 +75,13 @@ impl Failure {
 /// Something that was waited for ended, and not well.
 pub(crate) fn ended_badly(what: &str, state: impl std::fmt::Display, code: &str, message: &str) -> Failure {
     let mut told = format!("{what} ended as {state}");
-    for part in [code, message, hint_of(code).as_deref().unwrap_or("")] {
+    for part in [code, message] {
         if !part.is_empty() {
             told.push_str(": ");
             told.push_str(part);
         }
     }
-    Failure::Failed(told)
+    Failure::Ended { told, code: code.to_owned() }
 }
 
 /// What the page of a code says that one should do.

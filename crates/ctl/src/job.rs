@@ -436,7 +436,8 @@ mod tests {
         let view = r#"{"id":"j","state":"FAILED","topic":"t","attempts":3,"worker_id":null,"created_at":"","updated_at":"",
             "result_ptr":null,"result":null,"error_code":"limit_cpu","error_message":"5 s"}"#;
         let view: JobView = serde_json::from_str(view).expect("a view");
-        let told = succeeded(&view).expect_err("failed").to_string();
-        assert!(told.starts_with("the job j ended as FAILED: limit_cpu: 5 s: "), "{told}");
+        let failure = succeeded(&view).expect_err("failed");
+        assert_eq!(failure.to_string(), "the job j ended as FAILED: limit_cpu: 5 s");
+        assert!(failure.hint().is_some(), "what the page of the code says");
     }
 }

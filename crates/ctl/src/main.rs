@@ -136,7 +136,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dlq(command) => dlq::run(command, &stack()?, &output),
         Command::Pack(command) => pack::run(&command, stack, &output),
         Command::Wordcount(args) => wordcount::run(&args, &stack()?, &output),
-        Command::Hunt(command) => hunt::run(&command, &stack()?, &output),
+        Command::Hunt(command) => hunt::run(&command, stack, &output),
         Command::Status => status::run(&stack()?, &output),
         Command::Top(args) => top::run(&args, &stack()?, &output),
         Command::Bench(args) => bench::run(&args, &stack()?, &output),

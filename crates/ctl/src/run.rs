@@ -351,8 +351,9 @@ mod tests {
 
     #[test]
     fn a_run_that_did_not_succeed_is_a_failure_with_its_reason() {
-        let told = succeeded(&view("FAILED", "FAILED", 0)).expect_err("failed").to_string();
-        assert!(told.starts_with("the run r ended as FAILED: step_failed: it failed: "), "{told}");
+        let failure = succeeded(&view("FAILED", "FAILED", 0)).expect_err("failed");
+        assert_eq!(failure.to_string(), "the run r ended as FAILED: step_failed: it failed");
+        assert!(failure.hint().is_some(), "what the page of the code says");
         assert!(succeeded(&view("SUCCEEDED", "SUCCEEDED", 3)).is_ok());
     }
 

@@ -7,7 +7,7 @@ use busbar_api::{RunChange, RunState, RunView, StartReply, StreamFilter, StreamI
 use serde::de::DeserializeOwned;
 
 use crate::client::{Client, encode};
-use crate::failure::Failure;
+use crate::failure::{Failure, ended_badly};
 use crate::progress::Progress;
 use crate::stream::Stream;
 
@@ -131,8 +131,8 @@ fn ended(client: &Client, run_id: &str) -> Result<RunView, Failure> {
     if run.state == RunState::Succeeded {
         return Ok(run);
     }
-    let why = run.error.as_ref().map(|error| format!(" with {}: {}", error.code, error.message)).unwrap_or_default();
-    Err(Failure::Failed(format!("the run {run_id} of {} is {}{why}", run.workflow_id, run.state)))
+    let (code, message) = run.error.as_ref().map_or(("", ""), |error| (&error.code, &error.message));
+    Err(ended_badly(&format!("the run {run_id} of {}", run.workflow_id), run.state, code, message))
 }
 
 /// What a run gave back, also where its view does not carry it.

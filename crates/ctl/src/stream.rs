@@ -24,7 +24,7 @@ const FRAME_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The gateway gives a sign of life every 15 s: after so long without one the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// After so long without a connection we give up.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A stream that outlives its connections. What it has given out once it does not give out again, but for snapshots.
@@ -120,7 +120,7 @@ impl<'a> Stream<'a> {
         cut.pause = (cut.pause * 2).clamp(Duration::from_millis(100), PAUSE_MAX);
         let given_up = cut.since.elapsed() > PATIENCE;
         match self.connect() {
-            Err(failure) if given_up || !may_pass(&failure) => Err(failure),
+            Err(failure) if given_up || !failure.may_pass() => Err(failure),
             Err(_) | Ok(()) => Ok(()),
         }
     }
@@ -134,15 +134,6 @@ impl<'a> Stream<'a> {
         thread::spawn(move || read(reader, &sender));
         self.connection = Some(Connection { frames, heard: Instant::now() });
         Ok(())
-    }
-}
-
-/// Whether trying again may help.
-fn may_pass(failure: &Failure) -> bool {
-    match failure {
-        Failure::Unreachable { .. } => true,
-        Failure::Refused(problem) => problem.status >= 500,
-        _ => false,
     }
 }
 

@@ -21,6 +21,7 @@ use busbar_protocol::pointers::Sha256Hex;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use wasmtime::Engine;
@@ -82,6 +83,25 @@ pub(crate) struct Entry<'a> {
     pub(crate) engine: &'a [u8; 32],
 }
 
+/// An entry as it stands in its file. It is never taken apart: machine code is large, and what was checked is what is loaded.
+#[derive(Debug)]
+pub(crate) struct Signed(Vec<u8>);
+
+impl Signed {
+    /// The machine code.
+    pub(crate) fn code(&self) -> &[u8] {
+        &self.0[self.tag_end()..]
+    }
+
+    fn tag(&self) -> &[u8] {
+        &self.0[..self.tag_end()]
+    }
+
+    fn tag_end(&self) -> usize {
+        TAG_BYTES.min(self.0.len())
+    }
+}
+
 /// Equal for engines whose machine code is interchangeable: the same wasmtime, settings and processor features.
 pub(crate) fn fingerprint(engine: &Engine) -> [u8; 32] {
     struct Collected(Sha256);
@@ -118,16 +138,15 @@ impl CompiledModules {
     }
 
     /// The machine code, if it is there and was put there by us. Whatever else is there is removed.
-    pub(crate) fn read(&self, entry: &Entry<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, entry: &Entry<'_>) -> Option<Signed> {
         let path = self.path(entry);
-        let mut signed = read_own_file(&path)?;
-        let code = signed.split_off(TAG_BYTES.min(signed.len()));
-        if self.mac(entry, &code).verify_slice(&signed).is_err() {
+        let signed = Signed(read_own_file(&path)?);
+        if self.mac(entry, signed.code()).verify_slice(signed.tag()).is_err() {
             tracing::warn!(module = %entry.digest, path = %path.display(), "a compiled module was refused: this worker has not signed it");
             self.remove(entry);
             return None;
         }
-        Some(code)
+        Some(signed)
     }
 
     /// Removes an entry.
@@ -250,11 +269,15 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// A regular file's bytes; no link is followed out of the folder.
 fn read_own_file(path: &Path) -> Option<Vec<u8>> {
-    if !fs::symlink_metadata(path).ok()?.is_file() {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() {
         return None;
     }
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
+    // In one piece: what is cut off or added meanwhile is not what was signed.
+    let mut bytes = vec![0; usize::try_from(metadata.len()).ok()?];
+    file.read_exact(&mut bytes).ok()?;
     Some(bytes)
 }
 
@@ -285,10 +308,10 @@ mod tests {
         let (one, other) = (Sha256Hex::of(b"1"), Sha256Hex::of(b"2"));
         open(temp.path()).keep(&entry(&one, Build::Plain), b"code");
         let again = open(temp.path());
-        assert_eq!(again.read(&entry(&one, Build::Plain)).as_deref(), Some(&b"code"[..]));
-        assert_eq!(again.read(&entry(&other, Build::Plain)), None);
+        assert_eq!(again.read(&entry(&one, Build::Plain)).expect("kept").code(), b"code");
+        assert!(again.read(&entry(&other, Build::Plain)).is_none());
         fs::rename(again.path(&entry(&one, Build::Plain)), again.path(&entry(&other, Build::Plain))).expect("renamed");
-        assert_eq!(again.read(&entry(&other, Build::Plain)), None, "the name is signed, too");
+        assert!(again.read(&entry(&other, Build::Plain)).is_none(), "the name is signed, too");
         assert!(!again.path(&entry(&other, Build::Plain)).exists(), "what was refused is gone");
     }
 
@@ -304,11 +327,11 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, bad).expect("written");
-            assert_eq!(cache.read(&entry), None, "byte {at}");
+            assert!(cache.read(&entry).is_none(), "byte {at}");
         }
         for len in 0..good.len() {
             fs::write(&path, &good[..len]).expect("written");
-            assert_eq!(cache.read(&entry), None, "{len} bytes");
+            assert!(cache.read(&entry).is_none(), "{len} bytes");
         }
     }
 
@@ -323,7 +346,7 @@ mod tests {
         }
         let copied = open(copy.path());
         assert_eq!(copied.key, open(temp.path()).key);
-        assert_eq!(copied.read(&entry(&digest, Build::Plain)), None);
+        assert!(copied.read(&entry(&digest, Build::Plain)).is_none());
     }
 
     #[test]
@@ -332,7 +355,7 @@ mod tests {
         let digest = Sha256Hex::of(b"1");
         open(temp.path()).keep(&entry(&digest, Build::Plain), b"code");
         fs::set_permissions(temp.path().join(KEY_FILE), fs::Permissions::from_mode(0o644)).expect("set");
-        assert_eq!(open(temp.path()).read(&entry(&digest, Build::Plain)), None, "a new key was made");
+        assert!(open(temp.path()).read(&entry(&digest, Build::Plain)).is_none(), "a new key was made");
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o770)).expect("set");
         assert!(matches!(CompiledModules::open(temp.path(), 1_000), Err(CacheError::NotOurs { .. })));
     }
@@ -347,7 +370,7 @@ mod tests {
         fs::copy(cache.path(&entry), &moved).expect("copied");
         fs::remove_file(cache.path(&entry)).expect("removed");
         std::os::unix::fs::symlink(&moved, cache.path(&entry)).expect("linked");
-        assert_eq!(cache.read(&entry), None);
+        assert!(cache.read(&entry).is_none());
     }
 
     #[test]
@@ -367,7 +390,7 @@ mod tests {
         assert_eq!(found, [false, true, true]);
         let large = Sha256Hex::of(b"4");
         cache.keep(&entry(&large, Build::Plain), &[0; 101]);
-        assert_eq!(cache.read(&entry(&large, Build::Plain)), None);
+        assert!(cache.read(&entry(&large, Build::Plain)).is_none());
         assert!(cache.read(&entries[1]).is_some());
     }
 

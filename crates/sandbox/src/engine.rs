@@ -20,11 +20,14 @@ use crate::ticker::Ticker;
 const MIB: usize = 1024 * 1024;
 /// Stack of a run above that of WebAssembly, for the calls into the host.
 const HOST_STACK_BYTES: usize = MIB;
+/// A module without anything in it.
+const NOTHING: &[u8] = b"\0asm\x01\0\0\0";
 /// How many tables a module may have, and how much of what wasmtime itself keeps for an instance: more than compilers ever make.
 const TABLES_MAX: u32 = 8;
 const INSTANCE_BYTES_MAX: usize = 16 * MIB;
-/// So much of the memory of a run that is over is wiped in place, for the next one; the rest goes back to the system.
-const KEPT_BYTES: usize = 128 * 1024;
+/// So much of the memory of a run that is over is wiped in place, for the next one; the rest goes back to the system. More would bring in pages that
+/// nobody has touched: compilers put the lower end of the guest's stack there.
+const KEPT_BYTES: usize = 16 * 1024;
 
 /// How a sandbox is set up. Everything has a default but the folder.
 #[derive(Clone, Debug)]
@@ -165,6 +168,8 @@ impl Target {
             Ok(engine) => engine,
             Err(_) => Engine::new(engine_config.allocation_strategy(InstanceAllocationStrategy::OnDemand))?,
         };
+        // Whether this machine can run what the engine compiles is looked up once: now, and not for the first guest.
+        wasmtime::Module::from_binary(&engine, NOTHING)?;
         let linker = host::linker(&engine)?;
         let fingerprint = compiled::fingerprint(&engine);
         Ok(Self { engine, linker, fingerprint })
@@ -183,6 +188,10 @@ fn engine_config(sandbox: &SandboxConfig, build: Build) -> Config {
         .consume_fuel(build == Build::Metered)
         .max_wasm_stack(sandbox.stack_bytes)
         .async_stack_size(sandbox.stack_bytes + HOST_STACK_BYTES)
+        // Nobody reads them, and loading them costs: tables for the system's unwinder, places in the WebAssembly, backtraces.
+        .native_unwind_info(false)
+        .generate_address_map(false)
+        .wasm_backtrace_max_frames(None)
         .wasm_multi_memory(false)
         .wasm_memory64(false)
         .wasm_custom_page_sizes(false)

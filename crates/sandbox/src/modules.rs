@@ -164,14 +164,14 @@ impl Sandbox {
         let cache = self.compiled.as_ref()?;
         let target = self.target(build);
         let entry = Entry { digest, build, engine: &target.fingerprint };
-        let code = cache.read(&entry)?;
+        let signed = cache.read(&entry)?;
         #[expect(unsafe_code, reason = "machine code is loaded; `read` returns only what this user's own sandbox has signed")]
         // SAFETY: the bytes are those that `wasmtime::Module::serialize` gave this user on this machine: `CompiledModules` checks
         // an HMAC over them whose key nobody else can read.
-        let loaded = unsafe { wasmtime::Module::deserialize(&target.engine, &code) };
+        let loaded = unsafe { wasmtime::Module::deserialize(&target.engine, signed.code()) };
         let made = loaded.map_err(|error| format!("{error:#}")).and_then(|module| {
             let value = self.checked(digest, build, &module).map_err(|error| error.to_string())?;
-            Ok(Made { value, bytes: code.len() })
+            Ok(Made { value, bytes: signed.code().len() })
         });
         made.inspect_err(|error| {
             tracing::warn!(module = %digest, error, "a compiled module does not fit any more, and is made again");

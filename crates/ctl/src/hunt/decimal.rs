@@ -36,11 +36,18 @@ pub(super) fn distance(from: &str, to: &str) -> Option<u64> {
     digits.iter().rev().try_fold(0_u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(*digit)))
 }
 
+/// The longest number that the pack takes: every number of 4,096 bits fits.
+const DIGITS_MAX: usize = 1_234;
+
 /// Whether a text is a number without sign and leading zeros.
 pub(super) fn parse(text: &str) -> Result<String, String> {
     let text: String = text.chars().filter(|c| *c != '_' && *c != ',').collect();
     let good = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if good { Ok(text) } else { Err("a decimal number without sign and leading zeros is wanted".to_owned()) }
+    match text.len() {
+        _ if !good => Err("a decimal number without sign and leading zeros is wanted".to_owned()),
+        digits if digits > DIGITS_MAX => Err(format!("it has {digits} digits, and at most {DIGITS_MAX} are taken")),
+        _ => Ok(text),
+    }
 }
 
 fn digit_of(value: u64) -> u8 {
@@ -77,6 +84,9 @@ mod tests {
     #[test]
     fn numbers_are_read() {
         assert_eq!(parse("1_000,000").as_deref(), Ok("1000000"));
+        let longest = "9".repeat(DIGITS_MAX);
+        assert_eq!(parse(&longest).as_ref(), Ok(&longest));
+        assert_eq!(parse(&(longest + "9")).expect_err("long"), "it has 1235 digits, and at most 1234 are taken");
         assert!(["", "-1", "01", "1e9", "x"].into_iter().all(|text| parse(text).is_err()));
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use busbar_api::{RunState, RunView, StepState, StepView, StreamFilter, StreamItem};
+use busbar_api::{RunChange, RunState, RunView, StepChange, StepState, StepView, StreamFilter, StreamItem};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use super::decimal;
 use crate::client::{Client, encode};
 use crate::failure::Failure;
 use crate::render::{counted, grouped};
-use crate::stream::Stream;
+use crate::stream::{PATIENCE, Stream};
 
 /// How often the run is looked at, and how often a line is written where there is no terminal.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -74,41 +75,94 @@ impl Range {
     }
 }
 
-/// Follows a run to its end.
+/// Follows a run to its end, and says with which client it came there: a cell that comes back at another place, as `busbar dev` may, is found
+/// by asking `stack` again.
 ///
 /// # Errors
 /// When nothing can be heard of it any more.
-pub(super) fn follow(client: &Client, run_id: &str) -> Result<RunView, Failure> {
-    let range: Range = client.get(&format!("{}/input", path(run_id)))?;
-    let filter =
-        StreamFilter { run: vec![run_id.to_owned()], kind: ["run", "step"].map(str::to_owned).into(), ..StreamFilter::default() };
-    let mut stream = Stream::open(client, filter)?;
-    let mut seen = Seen::default();
-    let mut board = Board::new();
-    let mut looked = None::<Instant>;
-    let mut first = None;
+pub(super) fn follow(stack: &impl Fn() -> Result<Client, Failure>, run_id: &str) -> Result<(Client, RunView), Failure> {
+    let mut client = stack()?;
+    let range = client.get(&format!("{}/input", path(run_id)))?;
+    let (seen, board) = (Seen::default(), Board::new());
+    let mut watch = Watch { run_id, range, seen, board, first: None, state: None, answered: Instant::now() };
     loop {
-        if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
-            let view: RunView = client.get(&path(run_id))?;
-            if view.state.is_terminal() {
-                board.end();
-                return Ok(view);
-            }
-            looked = Some(Instant::now());
-            let (done, since) = *first.get_or_insert_with(|| (pace(&range, &view).done, Instant::now()));
-            let pace = pace(&range, &view).since(done, since.elapsed());
-            board.show(&told(&view, &pace, &seen));
+        match watch.follow(&client, stack)? {
+            Followed::Ended(view) => return Ok((client, *view)),
+            Followed::Moved(moved) => client = moved,
         }
-        let frame = stream.next(TICK)?;
-        if let Some(StreamItem::Run(change)) = frame.map(|frame| frame.item()).transpose().map_err(std::io::Error::from)? {
-            let done =
-                |step: &&busbar_api::StepChange| step.step == SEARCH && step.item.is_some() && step.state == StepState::Succeeded;
-            for job_id in change.changes.iter().filter(done).filter_map(|step| step.job_id.as_deref()) {
-                take(client, job_id, &mut seen, &board);
+    }
+}
+
+/// A run that is watched.
+struct Watch<'a> {
+    run_id: &'a str,
+    range: Range,
+    seen: Seen,
+    board: Board,
+    /// How far it was when it was first looked at, and when that was.
+    first: Option<(u64, Instant)>,
+    /// The state that was shown last; none while nobody answers.
+    state: Option<RunState>,
+    answered: Instant,
+}
+
+/// How far following came.
+enum Followed {
+    Ended(Box<RunView>),
+    /// Somebody else answers.
+    Moved(Client),
+}
+
+impl Watch<'_> {
+    fn follow(&mut self, client: &Client, stack: &impl Fn() -> Result<Client, Failure>) -> Result<Followed, Failure> {
+        let kind = ["run", "step"].map(str::to_owned).into();
+        let filter = StreamFilter { run: vec![self.run_id.to_owned()], kind, ..StreamFilter::default() };
+        let mut stream = Stream::open(client, filter)?;
+        let mut looked = None::<Instant>;
+        loop {
+            if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+                looked = Some(Instant::now());
+                if let Some(followed) = self.look(client, stack)? {
+                    return Ok(followed);
+                }
             }
-            if change.state.is_terminal() {
-                looked = None;
+            let frame = stream.next(TICK)?;
+            if let Some(StreamItem::Run(change)) = frame.map(|frame| frame.item()).transpose().map_err(std::io::Error::from)? {
+                self.hear(client, &change);
+                if change.state.is_terminal() {
+                    looked = None;
+                }
             }
+        }
+    }
+
+    /// Looks at the run, and shows it.
+    fn look(&mut self, client: &Client, stack: &impl Fn() -> Result<Client, Failure>) -> Result<Option<Followed>, Failure> {
+        match client.get::<RunView>(&path(self.run_id)) {
+            Ok(view) if view.state.is_terminal() => return Ok(Some(Followed::Ended(Box::new(view)))),
+            Ok(view) => {
+                self.answered = Instant::now();
+                let pace = pace(&self.range, &view);
+                let (done, since) = *self.first.get_or_insert((pace.done, self.answered));
+                let is_news = self.state.replace(view.state) != Some(view.state);
+                self.board.show(&told(&view, &pace.since(done, since.elapsed()), &self.seen), is_news);
+            }
+            // The hunt lives in the cell, which may come back.
+            Err(failure) if failure.may_pass() && self.answered.elapsed() < PATIENCE => {
+                let is_news = self.state.take().is_some();
+                self.board.show(&format!("{failure}; trying again"), is_news);
+                let moved = stack().ok().filter(|other| other.url() != client.url());
+                return Ok(moved.filter(|other| other.get::<RunView>(&path(self.run_id)).is_ok()).map(Followed::Moved));
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(None)
+    }
+
+    fn hear(&mut self, client: &Client, change: &RunChange) {
+        let done = |step: &&StepChange| step.step == SEARCH && step.item.is_some() && step.state == StepState::Succeeded;
+        for job_id in change.changes.iter().filter(done).filter_map(|step| step.job_id.as_deref()) {
+            take(client, job_id, &mut self.seen, &self.board);
         }
     }
 }
@@ -167,26 +221,28 @@ fn time_left(numbers: u64, rate: u64) -> Option<Duration> {
     numbers.checked_div(rate).map(Duration::from_secs)
 }
 
-/// One line about all of it.
+/// One line about all of it, for terminals of 80 columns.
 fn told(view: &RunView, pace: &Pace, seen: &Seen) -> String {
     let mut words = vec![view.state.to_string()];
     match pace.parts {
         (_, 0) => words.push("the range is measured and split".to_owned()),
         (done, total) => {
             words.push(format!("{done} of {total} jobs"));
-            words.push(format!("{} of {} numbers", grouped(pace.done), grouped(pace.total)));
+            words.push(percent(pace.done, pace.total));
         }
     }
     if let Some(rate) = pace.rate.filter(|_| view.state == RunState::Running) {
         words.push(format!("{}/s", grouped(rate)));
     }
     if let Some(left) = pace.left.filter(|_| view.state == RunState::Running) {
-        words.push(format!("about {} left", lasting(left)));
+        words.push(format!("{} left", lasting(left)));
     }
     if seen.primes > 0 {
-        words.push(format!("{} seen", counted(seen.primes, "prime")));
+        words.push(counted(seen.primes, "prime"));
     }
-    words.push(counted(seen.claims.len() as u64, "claim"));
+    if !seen.claims.is_empty() {
+        words.push(counted(seen.claims.len() as u64, "claim"));
+    }
     words.join(", ")
 }
 
@@ -200,37 +256,52 @@ pub(super) fn lasting(duration: Duration) -> String {
     }
 }
 
-/// Where lines go: over one another on a terminal, now and then elsewhere.
+/// A part of a hundred, with one digit more than whole ones: each of a thousand jobs shows.
+fn percent(part: u64, whole: u64) -> String {
+    let thousandths = u128::from(part) * 1_000 / u128::from(whole.max(1));
+    format!("{}.{} %", thousandths / 10, thousandths % 10)
+}
+
+/// Where lines go: over one another on a terminal, no longer than it is wide, and now and then elsewhere.
 struct Board {
-    terminal: bool,
+    bar: Option<ProgressBar>,
     told: Option<Instant>,
 }
 
 impl Board {
     fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), told: None }
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            ProgressBar::new_spinner().with_style(style)
+        });
+        Self { bar, told: None }
     }
 
-    fn show(&mut self, text: &str) {
-        let mut stderr = std::io::stderr().lock();
-        if self.terminal {
-            let _ = write!(stderr, "\r\x1b[K{text}");
-            let _ = stderr.flush();
-        } else if self.told.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-            self.told = Some(Instant::now());
-            let _ = writeln!(stderr, "{text}");
+    /// News are not waited for.
+    fn show(&mut self, text: &str, is_news: bool) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None if is_news || self.told.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
+                self.told = Some(Instant::now());
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            None => {}
         }
     }
 
     /// Something that stays.
     fn tell(&self, text: &str) {
-        self.end();
-        let _ = writeln!(std::io::stderr(), "{text}");
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => drop(writeln!(std::io::stderr(), "{text}")),
+        }
     }
+}
 
-    fn end(&self) {
-        if self.terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+impl Drop for Board {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }
@@ -269,6 +340,15 @@ mod tests {
         let fresh = half.since(300_000, Duration::from_secs(2));
         assert_eq!((fresh.rate, fresh.left), (Some(100_000), Some(Duration::from_secs(5))));
         assert_eq!(half.since(500_000, Duration::from_secs(2)), half);
+    }
+
+    #[test]
+    fn percents_have_a_digit_more() {
+        assert_eq!(
+            [percent(0, 7), percent(1, 1_000), percent(999, 1_000), percent(5, 5)],
+            ["0.0 %", "0.1 %", "99.9 %", "100.0 %"]
+        );
+        assert_eq!((percent(0, 0).as_str(), percent(u64::MAX, u64::MAX).as_str()), ("0.0 %", "100.0 %"));
     }
 
     #[test]

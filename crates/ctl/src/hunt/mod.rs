@@ -100,15 +100,15 @@ struct Found {
     digests: Vec<String>,
 }
 
-pub(crate) fn run(command: &HuntCommand, client: &Client, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: &HuntCommand, stack: impl Fn() -> Result<Client, Failure>, output: &Output) -> Result<(), Failure> {
     match command {
-        HuntCommand::Bpsw(args) => start(args, client, output),
-        HuntCommand::List(args) => list(args, client, output),
-        HuntCommand::Watch(args) => watch(&args.run_id, client, output),
-        HuntCommand::Pause(args) => hold(&args.run_id, "pause", client, output),
-        HuntCommand::Resume(args) => hold(&args.run_id, "resume", client, output),
+        HuntCommand::Bpsw(args) => start(args, &stack, output),
+        HuntCommand::List(args) => list(args, &stack()?, output),
+        HuntCommand::Watch(args) => watch(&args.run_id, &stack, output),
+        HuntCommand::Pause(args) => hold(&args.run_id, "pause", &stack()?, output),
+        HuntCommand::Resume(args) => hold(&args.run_id, "resume", &stack()?, output),
         HuntCommand::Cancel(args) => {
-            let reply: RunCancelReply = client.post(&format!("{}/cancel", path(&args.run_id)), &())?;
+            let reply: RunCancelReply = stack()?.post(&format!("{}/cancel", path(&args.run_id)), &())?;
             output.show(&reply, || format!("{}  {}", reply.run_id, reply.state))
         }
     }
@@ -118,8 +118,9 @@ fn path(run_id: &str) -> String {
     format!("/api/v1/workflow-runs/{}", encode(run_id))
 }
 
-fn start(args: &BpswArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    let construction = args.plan.construction.resolve(|run_id| suiting(client, run_id))?;
+fn start(args: &BpswArgs, stack: &impl Fn() -> Result<Client, Failure>, output: &Output) -> Result<(), Failure> {
+    let client = stack()?;
+    let construction = args.plan.construction.resolve(|run_id| suiting(&client, run_id))?;
     let reply: StartReply = client.post(&format!("/api/v1/workflows/{WORKFLOW}/runs"), &args.plan.input(&construction)?)?;
     if args.no_watch {
         return output.show(&reply, || format!("{}  {}", reply.run_id, reply.state));
@@ -131,7 +132,7 @@ fn start(args: &BpswArgs, client: &Client, output: &Output) -> Result<(), Failur
          come back with `ctl hunt watch {0}`; or `ctl hunt pause {0}`, `ctl hunt cancel {0}`",
         reply.run_id
     );
-    watch(&reply.run_id, client, output)
+    watch(&reply.run_id, stack, output)
 }
 
 /// What an earlier hunt has found for the construction.
@@ -166,13 +167,13 @@ fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure
     })
 }
 
-fn watch(run_id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
-    let view = follow::follow(client, run_id)?;
+fn watch(run_id: &str, stack: &impl Fn() -> Result<Client, Failure>, output: &Output) -> Result<(), Failure> {
+    let (client, view) = follow::follow(stack, run_id)?;
     if view.state != RunState::Succeeded {
         let (code, message) = view.error.as_ref().map_or(("", ""), |error| (&error.code, &error.message));
         return Err(ended_badly(&format!("the hunt {run_id}"), view.state, code, message));
     }
-    let found: Found = runs::output(client, &view)?;
+    let found: Found = runs::output(&client, &view)?;
     output.show(&found, || words(&found, &view))
 }
 

@@ -6,6 +6,11 @@ use serde_json::{Map, Value, json};
 use super::construction::{Construction, ConstructionArgs};
 use super::decimal;
 use crate::failure::Failure;
+use crate::render::grouped;
+
+/// As many jobs as a hunt has at most, and the most numbers of each, as the pack says.
+const PARTS_MAX: u64 = 10_000;
+const CHUNK_MAX: u32 = 200_000_000;
 
 /// What is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,7 +52,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=60))]
     chunk_seconds: u32,
     /// Numbers of each job, instead of measuring.
-    #[arg(long, value_name = "N", conflicts_with = "chunk_seconds", value_parser = clap::value_parser!(u32).range(1..=200_000_000))]
+    #[arg(long, value_name = "N", conflicts_with = "chunk_seconds", value_parser = clap::value_parser!(u32).range(1..=i64::from(CHUNK_MAX)))]
     chunk: Option<u32>,
     /// Of chernick: how many factors the products have.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=5))]
@@ -118,6 +123,7 @@ impl PlanArgs {
         if (from.len(), &from) > (to.len(), &to) {
             return Err(Failure::Usage(format!("--from {from} is above --to {to}")));
         }
+        self.fits(&from, &to)?;
         let mut input = json!({ "kind": self.kind.name(), "from": from, "to": to, "options": self.options(construction) });
         if self.kind.is_ranged() {
             input["mode"] = json!(if self.census { "census" } else { "hunt" });
@@ -130,6 +136,21 @@ impl PlanArgs {
             input["verify_pool"] = json!(pool);
         }
         Ok(input)
+    }
+
+    /// Whether there are not too many jobs in a range, as far as that can be told before it is measured.
+    fn fits(&self, from: &str, to: &str) -> Result<(), Failure> {
+        let chunk = u64::from(self.chunk.unwrap_or(CHUNK_MAX));
+        if decimal::distance(from, to).is_some_and(|distance| distance / chunk < PARTS_MAX) {
+            return Ok(());
+        }
+        let (numbers, parts) = (grouped(PARTS_MAX * chunk), grouped(PARTS_MAX));
+        Err(Failure::Usage(match self.chunk {
+            Some(chunk) => {
+                format!("a hunt has at most {parts} jobs, which is {numbers} numbers with --chunk {chunk}: the range is longer")
+            }
+            None => format!("a hunt is of at most {numbers} numbers: the range is longer"),
+        }))
     }
 
     /// What the input of each job has beside its range.
@@ -196,6 +217,15 @@ mod tests {
         assert_eq!((&lite["options"], &lite["mode"]), (&json!({"target_digits": 22, "prime_digits": 7}), &Value::Null));
         assert_eq!(input("--kind pomerance_modular").expect("good")["options"], json!({"phase": "primes"}));
         assert_eq!(input("--from 3 --to 1000 --census").expect("good")["mode"], json!("census"));
+    }
+
+    #[test]
+    fn a_range_of_too_many_jobs_is_refused() {
+        assert!(input("--from 0 --to 9999999 --chunk 1000").is_ok());
+        let told = input("--from 0 --to 10000000 --chunk 1000").expect_err("a job too many");
+        assert_eq!(told, "a hunt has at most 10,000 jobs, which is 10,000,000 numbers with --chunk 1000: the range is longer");
+        let told = input("--from 3 --to 100000000000000000000000").expect_err("too long in any case");
+        assert_eq!(told, "a hunt is of at most 2,000,000,000,000 numbers: the range is longer");
     }
 
     #[test]

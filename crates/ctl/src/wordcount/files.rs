@@ -6,7 +6,7 @@
 //! - A pattern (`*`, `?`, `[…]`, `{a,b}`, `**` for any folders) stands for the files that match it, as a folder does. What exists under the
 //!   very name is no pattern.
 //!
-//! A file that is meant twice is counted once.
+//! A file that is meant twice is counted once. Of each, the first 8 KiB say whether it is UTF-8.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -31,6 +31,8 @@ pub(crate) struct Files {
     pub(crate) bytes: u64,
     /// How many were passed over: links, and files that are no text. Hidden ones are not counted.
     pub(crate) passed_over: u64,
+    /// How many do not begin as UTF-8: their words are not all that a person sees in them.
+    pub(crate) not_utf8: u64,
     seen: HashSet<PathBuf>,
 }
 
@@ -84,7 +86,7 @@ impl Files {
             if entry.file_type().is_dir() || wanted.is_some_and(|wanted| !wanted.is_match(name)) {
                 continue;
             }
-            if entry.file_type().is_file() && is_text(path).map_err(|error| unreadable(path, &error))? {
+            if entry.file_type().is_file() && !head(path).map_err(|error| unreadable(path, &error))?.contains(&0) {
                 self.add(path.to_owned())?;
             } else {
                 self.passed_over += 1;
@@ -98,6 +100,7 @@ impl Files {
         let size = File::open(&path).and_then(|file| file.metadata()).map_err(failed)?.len();
         if self.seen.insert(fs::canonicalize(&path).map_err(failed)?) {
             self.bytes += size;
+            self.not_utf8 += u64::from(!begins_as_utf8(&head(&path).map_err(failed)?));
             self.paths.push(path);
         }
         Ok(())
@@ -119,10 +122,16 @@ fn pattern(argument: &Path) -> Result<Option<(PathBuf, GlobMatcher)>, Failure> {
     Ok(Some((PathBuf::from(folder), glob.compile_matcher())))
 }
 
-fn is_text(path: &Path) -> io::Result<bool> {
+/// The first bytes of a file.
+fn head(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     File::open(path)?.take(PROBE).read_to_end(&mut head)?;
-    Ok(!head.contains(&0))
+    Ok(head)
+}
+
+/// Whether it is UTF-8, but for a character that is cut at the end.
+fn begins_as_utf8(head: &[u8]) -> bool {
+    std::str::from_utf8(head).err().is_none_or(|error| error.error_len().is_none())
 }
 
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Failure {
@@ -169,6 +178,17 @@ mod tests {
         assert_eq!(names(dir.path(), &["z.md", "b", "b/a.txt"]), expected(&["z.md", "b/a.txt", "b/c.md"], 1), "each once");
         assert_eq!(names(dir.path(), &["link"]), expected(&["link"], 0), "a link that is named is followed");
         assert_eq!(names(dir.path(), &["bin"]), expected(&["bin"], 0), "whoever names a file means it");
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_seen() {
+        let dir = folder();
+        let cut = "é".repeat(usize::try_from(PROBE).expect("small"));
+        for (name, content) in [("latin1", &b"caf\xe9 na\xefve"[..]), ("long", &cut.as_bytes()[..cut.len() - 1])] {
+            fs::write(dir.path().join(name), content).expect("written");
+        }
+        let not_utf8 = |name| find(&[dir.path().join(name)]).expect("files").not_utf8;
+        assert_eq!(["latin1", "long", "z.md", "."].map(not_utf8), [1, 0, 0, 1]);
     }
 
     #[test]

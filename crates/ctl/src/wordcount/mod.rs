@@ -102,9 +102,12 @@ fn sources(args: &WordcountArgs) -> Result<(Vec<Source>, u64), Failure> {
     let number = found.paths.len() as u64;
     let mut told = format!("{} in {}", counted(found.bytes, "byte"), counted(number, "file"));
     if found.passed_over > 0 {
-        told = format!("{told}; {} are links or no text, and are passed over", grouped(found.passed_over));
+        told = format!("{told}; passed over, as links or no text: {}", grouped(found.passed_over));
     }
     tell(&told);
+    if found.not_utf8 > 0 {
+        tell(&format!("not UTF-8: {}; bytes that are not belong to no word", counted(found.not_utf8, "file")));
+    }
     Ok((found.paths.into_iter().map(Source::File).collect(), number))
 }
 
@@ -151,10 +154,10 @@ fn tell(text: &str) {
 
 fn words(report: &Report) -> String {
     let rows = report.top.iter().map(|top| vec![top.word.clone(), grouped(top.count)]);
+    let table = if report.top.is_empty() { String::new() } else { framed(&["word", "count"], rows) + "\n" };
     let of = if report.files == 0 { "the demonstration text".to_owned() } else { counted(report.files, "file") };
     format!(
-        "{}\n  {}, {} different, in {of}\n  all counts: `{}`",
-        framed(&["word", "count"], rows),
+        "{table}  {}, {} different, in {of}\n  all counts: `{}`",
         counted(report.words, "word"),
         grouped(report.distinct),
         report.runs.last().map(|run| format!("ctl run output {run}")).unwrap_or_default(),
@@ -170,6 +173,14 @@ mod tests {
         let text = DEMO.repeat(DEMO_TIMES);
         let distinct: std::collections::BTreeSet<&str> = text.split_whitespace().collect();
         assert_eq!((distinct.len(), text.split_whitespace().count()), (8, 3_200));
+    }
+
+    #[test]
+    fn no_words_have_no_table() {
+        let top = |words: &[&str]| words.iter().map(|word| TopWord { word: (*word).to_owned(), count: 1 }).collect();
+        let told = |top| words(&Report { files: 1, bytes: 9, words: 0, distinct: 0, top, sums: Vec::new(), runs: Vec::new() });
+        assert!(told(top(&[])).starts_with("  0 words, 0 different, in 1 file\n"));
+        assert!(told(top(&["a"])).starts_with("┌"));
     }
 
     #[test]
