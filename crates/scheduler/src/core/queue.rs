@@ -161,27 +161,32 @@ impl Queue {
 
     /// Adds a job to its lane. Adding it twice changes nothing. `market` is the pool in which its class asks for workers.
     pub fn add(&mut self, spot: &Spot, market: &str) {
-        if self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add(spot.seat)) {
-            self.whole += 1;
-            self.came(spot);
+        let Some(lane) = self.lane_or_new(&spot.line, market) else { return };
+        if !lane.add(spot.seat) {
+            return;
         }
+        let leads = lane.first() == Some(spot.seat);
+        self.whole += 1;
+        self.came(&spot.line, 1, leads);
     }
 
-    /// Adds a job that is shelved.
-    pub fn add_shelved(&mut self, spot: &Spot, market: &str) {
-        if self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add_shelved(spot.seat)) {
-            self.came(spot);
-        }
+    /// Adds jobs of a line that are shelved.
+    pub fn add_shelved(&mut self, line: &Arc<Line>, market: &str, seats: &[Seat]) {
+        let Some(lane) = self.lane_or_new(line, market) else { return };
+        let first = lane.first();
+        let count = seats.iter().filter(|seat| lane.add_shelved(**seat)).count();
+        let leads = lane.first() != first;
+        self.came(line, count, leads);
     }
 
-    fn came(&mut self, spot: &Spot) {
-        self.len += 1;
-        if let Some(class) = self.classes.get_mut(&spot.line.class) {
-            class.len += 1;
+    /// So many have come. Whoever comes behind others changes nothing about when their lane goes.
+    fn came(&mut self, line: &Arc<Line>, count: usize, leads: bool) {
+        self.len += count;
+        if let Some(class) = self.classes.get_mut(&line.class) {
+            class.len += count;
         }
-        // Whoever comes behind others changes nothing about when their lane goes.
-        if self.lane(&spot.line).is_some_and(|lane| lane.first() == Some(spot.seat)) {
-            self.relist(&spot.line);
+        if leads {
+            self.relist(line);
         }
     }
 

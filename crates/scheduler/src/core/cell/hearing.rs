@@ -105,8 +105,8 @@ impl Cell {
     /// Lets time pass: timers of jobs, gates that open by themselves, silence of workers. `heard_since` is when the bus could last
     /// be heard.
     pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {
-        while let Some((at, seat)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, seat));
+        while let Some(((at, seat), ())) = self.timers.first().filter(|((at, _), ())| *at <= now) {
+            self.timers.remove((at, seat));
             let id = match self.roll.at(seat) {
                 Some(Listed::Whole(id)) => id.clone(),
                 Some(Listed::Shelved(_)) => {
