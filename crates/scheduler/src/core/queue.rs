@@ -35,6 +35,8 @@ const TICK: u64 = 1 << 16;
 /// How many jobs of a lane are asked for at once, and with how many left whole.
 const ASKED_AT_ONCE: usize = 256;
 const ASKED_BELOW: usize = 128;
+/// After so many placements at the earliest the clocks of a market are looked through.
+const FORGOTTEN_EVERY: u64 = 1_024;
 /// How many classes that found no worker are tried again in one turn.
 const RETRIED_MAX: usize = 1_024;
 
@@ -128,6 +130,8 @@ struct Market {
     now: u64,
     clocks: BTreeMap<Arc<str>, u64>,
     placed: u64,
+    /// With which placement the clocks are looked through that need not be kept.
+    forgets_at: u64,
     by_rank: BTreeSet<(Rank, u64, Timestamp, Arc<Class>)>,
     by_age: BTreeSet<(Timestamp, Arc<Class>)>,
 }
@@ -144,10 +148,11 @@ impl Market {
         self.placed += 1;
         let step = cost_ms.max(1).saturating_mul(TICK) / u64::from(weight.max(1));
         self.clocks.insert(Arc::clone(tenant), clock.saturating_add(step.max(1)));
-        // Who is not ahead of the market begins where it is anyway.
-        if self.placed.is_multiple_of(1_024) {
+        // Who is not ahead of the market begins where it is anyway. The more there are, the less often they are looked through.
+        if self.placed >= self.forgets_at {
             let now = self.now;
             self.clocks.retain(|_, clock| *clock > now);
+            self.forgets_at = self.placed + FORGOTTEN_EVERY.max(self.clocks.len() as u64);
         }
     }
 }
