@@ -82,11 +82,26 @@ enum Packed {
     Other(Box<str>),
 }
 
+impl PackedJobId {
+    /// Takes an identifier from outside.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when it does not have the form that the wire allows.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        check(text)?;
+        Ok(Self::of(text))
+    }
+
+    fn of(id: &str) -> Self {
+        let mut spelling = Uuid::encode_buffer();
+        let uuid = Uuid::try_parse(id).ok().filter(|uuid| uuid.hyphenated().encode_lower(&mut spelling) == id);
+        Self(uuid.map_or_else(|| Packed::Other(id.into()), |uuid| Packed::Uuid(uuid.into_bytes())))
+    }
+}
+
 impl From<&JobId> for PackedJobId {
     fn from(id: &JobId) -> Self {
-        let mut spelling = Uuid::encode_buffer();
-        let uuid = Uuid::try_parse(&id.0).ok().filter(|uuid| uuid.hyphenated().encode_lower(&mut spelling) == id.0.as_str());
-        Self(uuid.map_or_else(|| Packed::Other(id.0.as_str().into()), |uuid| Packed::Uuid(uuid.into_bytes())))
+        Self::of(&id.0)
     }
 }
 
@@ -137,6 +152,7 @@ mod tests {
         for text in [ours.as_str(), "a", &ours.as_str().to_uppercase(), &ours.as_str().replace('-', ""), &"x".repeat(128)] {
             let id = JobId::parse(text).expect("a good id");
             assert_eq!(JobId::from(&PackedJobId::from(&id)), id);
+            assert_eq!(PackedJobId::parse(text), Ok(PackedJobId::from(&id)));
         }
         assert!(matches!(PackedJobId::from(&ours).0, Packed::Uuid(_)));
     }

@@ -16,7 +16,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::admission::Verdict;
 use crate::core::bounds::Bounds;
-use crate::core::cell::{Loaded, Owners, Siblings};
+use crate::core::cell::{Owners, Page, Siblings};
 use crate::core::job::Job;
 use crate::core::transition::{self, Report};
 use crate::core::trust::{Bindings, Doubt};
@@ -62,7 +62,7 @@ pub(crate) enum Input {
     /// A page of live jobs was read for somebody who wants to see them.
     Listed { jobs: Vec<JobRecord>, reply: String },
     /// A page of live jobs was read after the takeover; another one may come when this is taken in.
-    Loaded { jobs: Vec<Loaded>, place: OwnedSemaphorePermit },
+    Loaded { page: Page, place: OwnedSemaphorePermit },
     /// All live jobs were read.
     AllLoaded,
     /// Live jobs cannot be read.

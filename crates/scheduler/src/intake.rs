@@ -25,6 +25,7 @@ use crate::core::cell::replica_id;
 use crate::core::commit::{self, Birth};
 use crate::core::job::{End, Job, State};
 use crate::core::line::Class;
+use crate::core::sketch::{Found, Kind};
 use crate::core::transition::{self, Event, Limits};
 use crate::core::verdict;
 use crate::library::Library;
@@ -313,22 +314,47 @@ fn stored_class(topic: &str, request: &Bytes) -> Class {
     Class { topic: topic.to_owned(), ..class(&request) }
 }
 
-/// The classes of many jobs that were read from the store: most ask for nothing but their topic, and share them.
+/// The kinds of many jobs that were read from the store: most ask for nothing but their topic, and most are like the one before.
 #[derive(Debug, Default)]
-pub(crate) struct PlainClasses(BTreeMap<String, Arc<Class>>);
+pub(crate) struct Kinds {
+    kinds: Vec<Kind>,
+    numbers: BTreeMap<Kind, u32>,
+    /// The last one that asked for nothing, and the number of its kind.
+    last: Option<(Found, u32)>,
+}
 
-impl PlainClasses {
-    /// The class of a job.
-    pub(crate) fn of(&mut self, topic: &str, request: &Bytes) -> Arc<Class> {
-        if asks_for_a_place(request) {
-            return Arc::new(stored_class(topic, request));
+impl Kinds {
+    /// The number of the kind of a job.
+    pub(crate) fn of(&mut self, found: &Found) -> u32 {
+        if asks_for_a_place(&found.request) {
+            return self.number_of(found, stored_class(found.topic(), &found.request));
         }
-        if let Some(class) = self.0.get(topic) {
-            return Arc::clone(class);
+        if let Some((last, number)) = &self.last
+            && last.is_like(found)
+        {
+            return *number;
         }
-        let class = Arc::new(Class { topic: topic.to_owned(), ..Class::default() });
-        self.0.insert(topic.to_owned(), Arc::clone(&class));
-        class
+        let number = self.number_of(found, Class { topic: found.topic().to_owned(), ..Class::default() });
+        self.last = Some((found.clone(), number));
+        number
+    }
+
+    /// The kinds, by their numbers.
+    pub(crate) fn into_list(self) -> Vec<Kind> {
+        self.kinds
+    }
+
+    fn number_of(&mut self, found: &Found, class: Class) -> u32 {
+        let Found { priority, replicated, .. } = *found;
+        let kind = Kind { tenant_id: found.tenant_id().to_owned(), class: Arc::new(class), priority, replicated };
+        if let Some(number) = self.numbers.get(&kind) {
+            return *number;
+        }
+        // There are no more of them than jobs in a page.
+        let number = u32::try_from(self.kinds.len()).unwrap_or(u32::MAX);
+        self.kinds.push(kind.clone());
+        self.numbers.insert(kind, number);
+        number
     }
 }
 

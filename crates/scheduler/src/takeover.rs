@@ -23,14 +23,14 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
-use crate::core::cell::{Cell, Loaded, Read, Siblings, Standing, UnreadGroup, replica_id, verification_id};
+use crate::core::cell::{self, Cell, Siblings, Standing, UnreadGroup, replica_id, verification_id};
 use crate::core::commit;
 use crate::core::job::{Job, RECORD_VERSION};
 use crate::core::line::Class;
 use crate::core::quorum::draw::Secret;
-use crate::core::sketch::Sketch;
+use crate::core::sketch::Found;
 use crate::input::Input;
-use crate::intake::{self, PlainClasses};
+use crate::intake::{self, Kinds};
 use crate::{secrets, tasks};
 
 /// How many pages are under way at once: while one is taken in, the store works on the next ones.
@@ -52,7 +52,7 @@ type Whole = (Job, u64, Arc<Class>);
 
 /// A page of live jobs, and where the next one begins; nowhere, after the last.
 struct Page<T> {
-    jobs: Vec<T>,
+    jobs: T,
     /// It ends among jobs that wait.
     waits: bool,
     next: Option<Place>,
@@ -67,7 +67,7 @@ pub(crate) async fn begin<B: Bus, R: Records, C: Clock, J: Judge>(
     let doubt = doubtful_since(&ports.records.log_end(keys::LOG_JOBS).await?);
     let mut read = 0;
     let mut waiting = 0;
-    let mut pages = pin!(pages(&ports.records, config.load_page, Some(Place::default()), || whole));
+    let mut pages = pin!(pages(&ports.records, config.load_page, Some(Place::default()), whole));
     while let Some(Page { jobs, waits, next }) = pages.try_next().await? {
         let now = ports.clock.now();
         read += jobs.len();
@@ -101,10 +101,10 @@ pub(crate) async fn go_on<B: Bus, R: Records, C: Clock, J: Judge>(
         let mut pages = pin!(pages(&ports.records, page, from.clone(), sketches));
         loop {
             match pages.try_next().await {
-                Ok(Some(Page { jobs, next, .. })) => {
+                Ok(Some(Page { jobs: page, next, .. })) => {
                     from = next;
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                    if inputs.send(Input::Loaded { jobs, place }).await.is_err() {
+                    if inputs.send(Input::Loaded { page, place }).await.is_err() {
                         return;
                     }
                 }
@@ -128,25 +128,25 @@ pub(crate) async fn go_on<B: Bus, R: Records, C: Clock, J: Judge>(
     let _ = inputs.send(Input::AllLoaded).await;
 }
 
-/// Live jobs from a place on. `reader` makes what reads the jobs of a page.
-fn pages<R: Records, T, F: FnMut(&str, &Stored) -> Result<Option<T>, StoreError>>(
+/// Live jobs from a place on. `read` takes the records of a page apart, each with the name under which it is listed.
+fn pages<R: Records, T>(
     records: &R,
     page: u64,
     from: Option<Place>,
-    reader: impl Fn() -> F + Copy,
+    read: impl Fn(&[(IndexEntry, Stored)]) -> Result<T, StoreError> + Copy,
 ) -> impl Stream<Item = Result<Page<T>, StoreError>> {
     entries(records, page, from)
         .map_ok(move |(entries, next)| async move {
             let waits = entries.last().is_none_or(|entry| entry.score >= 0);
             let stored = records.read(entries.iter().map(|entry| keys::job(&entry.member)).collect()).await?;
-            let mut read = reader();
-            let jobs = entries.iter().zip(stored).filter_map(|(entry, stored)| {
+            let there = entries.into_iter().zip(stored).filter_map(|(entry, stored)| {
                 if stored.is_none() {
                     tracing::error!(job_id = entry.member, "a job is listed as live but has no record");
                 }
-                read(&entry.member, &stored?).transpose()
+                Some((entry, stored?))
             });
-            Ok(Page { jobs: jobs.collect::<Result<_, _>>()?, waits, next })
+            let there: Vec<_> = there.collect();
+            Ok(Page { jobs: read(&there)?, waits, next })
         })
         .try_buffered(PAGES_AHEAD)
 }
@@ -167,7 +167,7 @@ fn entries<R: Records>(
         let mut entries = records.index(keys::INDEX_LIVE, range).await?;
         let is_last = (entries.len() as u64) < limit;
         entries.retain(|entry| !place.has_passed(entry));
-        let mut pages = in_pages(place, &entries, page);
+        let mut pages = in_pages(place, entries, page);
         if is_last && let Some((_, next)) = pages.last_mut() {
             *next = None;
         }
@@ -178,14 +178,15 @@ fn entries<R: Records>(
 }
 
 /// Entries from a place on in pages, each with the place behind it.
-fn in_pages(from: Place, entries: &[IndexEntry], page: u64) -> Vec<(Vec<IndexEntry>, Option<Place>)> {
+fn in_pages(from: Place, entries: Vec<IndexEntry>, page: u64) -> Vec<(Vec<IndexEntry>, Option<Place>)> {
     let size = usize::try_from(page).unwrap_or(usize::MAX).max(1);
-    let mut place = from;
-    let behind = |entries: &[IndexEntry]| {
-        place.pass(entries);
-        (entries.to_vec(), Some(place.clone()))
+    let (mut place, mut entries) = (from, entries.into_iter());
+    let next = || {
+        let page: Vec<IndexEntry> = entries.by_ref().take(size).collect();
+        place.pass(&page);
+        (!page.is_empty()).then(|| (page, Some(place.clone())))
     };
-    entries.chunks(size).map(behind).collect()
+    std::iter::from_fn(next).collect()
 }
 
 impl Place {
@@ -211,24 +212,32 @@ pub(crate) fn live(job_id: &str, stored: &Stored) -> Result<Option<(Job, u64)>, 
     Ok(job.end().is_none().then_some((job, stored.revision)))
 }
 
-fn whole(job_id: &str, stored: &Stored) -> Result<Option<Whole>, StoreError> {
+fn whole(records: &[(IndexEntry, Stored)]) -> Result<Vec<Whole>, StoreError> {
+    records.iter().filter_map(|(entry, stored)| whole_one(entry, stored).transpose()).collect()
+}
+
+fn whole_one(entry: &IndexEntry, stored: &Stored) -> Result<Option<Whole>, StoreError> {
     let with_class = |(job, revision)| {
         let class = intake::class_of(&job);
         (job, revision, class)
     };
-    Ok(live(job_id, stored)?.map(with_class))
+    Ok(live(&entry.member, stored)?.map(with_class))
 }
 
 /// Reads of the jobs of a page no more than they wait by, where that will do.
-fn sketches() -> impl FnMut(&str, &Stored) -> Result<Option<Loaded>, StoreError> {
-    let mut classes = PlainClasses::default();
-    move |job_id, stored| match Sketch::read(stored.value.clone()) {
-        Some((sketch, request)) => {
-            let class = classes.of(sketch.topic(), &request);
-            Ok(Some((Read::Sketch(sketch), stored.revision, class)))
+fn sketches(records: &[(IndexEntry, Stored)]) -> Result<cell::Page, StoreError> {
+    let (mut page, mut kinds) = (cell::Page::default(), Kinds::default());
+    page.sketches.reserve(records.len());
+    for (entry, stored) in records {
+        match Found::read(stored) {
+            Some(found) => {
+                let kind = kinds.of(&found);
+                page.sketches.push(found.into_sketch(kind));
+            }
+            None => page.whole.extend(whole_one(entry, stored)?),
         }
-        None => Ok(whole(job_id, stored)?.map(|(job, revision, class)| (Read::Whole(Box::new(job)), revision, class))),
     }
+    Ok(cell::Page { kinds: kinds.into_list(), ..page })
 }
 
 /// What is paused and what drains, with the revision of that record.
@@ -302,7 +311,7 @@ mod tests {
     fn pages_follow_each_other_past_many_of_one_score() {
         let entry = |score: i64, member: &str| IndexEntry { score, member: member.to_owned() };
         let all = vec![entry(-5, "held"), entry(1, "a"), entry(1, "b"), entry(1, "c"), entry(2, "d")];
-        let pages = in_pages(Place::default(), &all, 2);
+        let pages = in_pages(Place::default(), all.clone(), 2);
         let members = |page: &[IndexEntry]| page.iter().map(|entry| entry.member.clone()).collect::<Vec<_>>();
         let read: Vec<Vec<String>> = pages.iter().map(|(page, _)| members(page)).collect();
         assert_eq!(read, [vec!["held", "a"], vec!["b", "c"], vec!["d"]]);

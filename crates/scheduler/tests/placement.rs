@@ -417,7 +417,7 @@ fn who_is_next_is_asked_for_before_it_is_needed_and_keeps_its_turn() {
     let spots: Vec<Spot> =
         (0..100).map(|number| spot(&number.to_string(), Rank::Batch, 1_000 - number, Class::default(), "t")).collect();
     for spot in &spots {
-        if queue.is_crowded(&spot.line) { queue.add_shelved(spot, "p") } else { queue.add(spot, "p") }
+        if queue.is_crowded(&spot.line) { queue.add_shelved(&spot.line, "p", &[spot.seat]) } else { queue.add(spot, "p") }
     }
     let (mut went, mut most) = (Vec::new(), 0);
     while went.len() < spots.len() {

@@ -6,12 +6,13 @@
 //! taken apart.
 
 use busbar_protocol::ports::{StoreError, Stored};
+use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
 use futures::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use crate::config::StoreConfig;
-use crate::lane::{Lane, Repeat, owned};
+use crate::lane::{Lane, Repeat};
 use crate::{connect, decode};
 
 /// How many connections.
@@ -50,9 +51,15 @@ impl Bulk {
 }
 
 async fn read(lane: &Lane, keys: &[String]) -> Result<Vec<Option<Stored>>, StoreError> {
-    let frames = decode::array(lane.call("MGET", keys.iter().map(owned).collect(), Repeat::Harmless).await?)?;
+    let frames = decode::array(lane.call("MGET", in_one_piece(keys), Repeat::Harmless).await?)?;
     if frames.len() != keys.len() {
         return Err(decode::refused(&format!("Redis gave {} answers to {} questions", frames.len(), keys.len())));
     }
     keys.iter().zip(frames).map(|(key, frame)| decode::stored(key, frame)).collect()
+}
+
+/// Arguments that are parts of one piece of memory, instead of several pieces for each of very many.
+fn in_one_piece(texts: &[String]) -> Vec<Value> {
+    let mut rest = Bytes::from(texts.concat());
+    texts.iter().map(|text| Value::Bytes(rest.split_to(text.len()))).collect()
 }

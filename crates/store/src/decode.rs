@@ -44,7 +44,11 @@ pub(crate) fn page_of_keys(frame: Frame) -> Result<(Vec<String>, u64), StoreErro
 pub(crate) fn integer(frame: Frame) -> Result<i64, StoreError> {
     match frame {
         Frame::Number { data, .. } => Ok(data),
-        other => text(other)?.parse().map_err(|_| refused("Redis answered no whole number")),
+        other => {
+            let text = bytes(other)?.unwrap_or_default();
+            let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+            number.ok_or_else(|| refused("Redis answered no whole number"))
+        }
     }
 }
 

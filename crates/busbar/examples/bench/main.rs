@@ -152,6 +152,9 @@ struct QueueArgs {
     /// How many jobs the worker that drains the queue takes at once.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
+    /// The jobs belong to another one, so that the scheduler keeps them whole in memory.
+    #[arg(long)]
+    children: bool,
     /// Also write everything, raw figures included, to this file.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]

@@ -8,6 +8,7 @@
 //! Bytes a job are differences over all jobs: of `used_memory` in Redis, inputs excluded since they stand there before the first
 //! admission, and of the resident memory of the scheduler's process.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, admit_answer};
@@ -30,7 +31,7 @@ use crate::figures::{Table, rounded};
 use crate::fill::{numbers, rates};
 use crate::http::ECHO;
 use crate::jobs::per_second;
-use crate::usage::Process;
+use crate::usage::{self, Meter, Process};
 use crate::{Outcome, QueueArgs, Report, machine, say};
 
 const INPUT: Bytes = Bytes::from_static(b"{}");
@@ -42,6 +43,11 @@ const ADMISSIONS_AT_ONCE: usize = 4;
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// The kill comes when so many jobs have ended.
 const ENDED_BEFORE_KILL: usize = 500;
+const TENTHS: usize = 10;
+/// To what the jobs belong that belong to another one; it is long gone.
+const PARENT: &str = "bench-parent";
+/// Whoever is not one of the processes that are looked at: the child of Redis that writes its file anew, and other programs.
+const OTHERS: &str = "others";
 
 /// Measures.
 pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
@@ -54,7 +60,7 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
     let world = apart.world().await?;
     let status = apart::until(&world, |_| true).await?;
     let standby = apart.scheduler("standby", jobs_max)?;
-    let filled = fill(args.jobs, &world, &apart::process_of(&status)?).await?;
+    let filled = fill(args, &world, &apart::process_of(&status)?).await?;
 
     say("the scheduler is killed while nobody works");
     let killed = Instant::now();
@@ -73,13 +79,16 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
     let killed = Instant::now();
     tokio::task::spawn_blocking(move || drop(active)).await?;
     let dispatched = dispatched.await?.duration_since(killed);
-    apart::until(&world, |now| now.epoch > status.epoch && !now.loading).await?;
+    let status = apart::until(&world, |now| now.epoch > status.epoch && !now.loading).await?;
     let loaded = killed.elapsed();
 
     say("the worker drains the queue");
+    let worker_process = Process { name: "worker", pid: worker.pid().ok_or("the worker is gone")? };
+    let [nats, redis] = apart.servers()?;
+    let processes = [apart::process_of(&status)?, worker_process, nats, redis, Process::own("bench")];
     let rest = args.jobs.saturating_sub(world.follower.begin());
     let started = Instant::now();
-    let ends = world.follower.ends(rest, within).await?;
+    let (ends, tenths) = tenths(rest, &world, &processes, within).await?;
     let drain = rates(&ends, started);
     let delivery = Delivery::of_ends(rest, world.follower.ended());
     tokio::task::spawn_blocking(move || {
@@ -89,7 +98,7 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
     .await?;
     let summary = json!({
         "bench": "queue", "machine": machine, "jobs": args.jobs, "slots": args.slots,
-        "durability": "safe", "repetitions": 1, "exact_delivery": delivery,
+        "children": args.children, "durability": "safe", "repetitions": 1, "exact_delivery": delivery,
         "figures": [
             Figure::of("busbar", "admission", "jobs/s", &numbers(&filled["jobs_per_second"])),
             Figure::of("busbar", "dispatches again after kill -9", "s", &[dispatched.as_secs_f64()]),
@@ -103,13 +112,34 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
             "seconds_until_loaded": rounded(loaded.as_secs_f64()),
             "seconds_until_loaded_at_rest": rounded(loaded_at_rest.as_secs_f64()),
         },
-        "drain": drain["summary"],
+        "drain": drain["summary"], "drain_by_tenths": tenths,
     });
     Ok(Report { table: table(&machine, &summary), raw: json!({ "fill": filled, "drain": drain }), summary })
 }
 
+/// Waits until so many jobs have ended, and says of each tenth of them how fast it went and who used the processors.
+async fn tenths(jobs: usize, world: &World, processes: &[Process], within: Duration) -> Outcome<(Vec<Instant>, Value)> {
+    let mut tenths = Vec::new();
+    let (mut ended, mut ends) = (0, Vec::new());
+    for tenth in 1..=TENTHS {
+        let (meter, machine, started) = (Meter::start(processes)?, usage::machine_cpu_seconds()?, Instant::now());
+        ends = world.follower.ends(jobs * tenth / TENTHS, within).await?;
+        let (seconds, machine, used) = (started.elapsed().as_secs_f64(), usage::machine_cpu_seconds()? - machine, meter.stop()?);
+        let now = ends.len() - std::mem::replace(&mut ended, ends.len());
+        let others = machine - used.values().sum::<f64>();
+        let micros = |seconds: f64| rounded(seconds * 1e6 / (now.max(1) as f64));
+        let mut micros_per_job: BTreeMap<&str, f64> = used.into_iter().map(|(name, seconds)| (name, micros(seconds))).collect();
+        micros_per_job.insert(OTHERS, micros(others));
+        tenths.push(json!({
+            "jobs": now, "jobs_per_second": rounded(per_second(now, seconds)), "processor_micros_per_job": micros_per_job,
+        }));
+    }
+    Ok((ends, Value::Array(tenths)))
+}
+
 /// Queues the jobs.
-async fn fill(jobs: usize, world: &World, scheduler: &Process) -> Outcome<Value> {
+async fn fill(args: &QueueArgs, world: &World, scheduler: &Process) -> Outcome<Value> {
+    let jobs = args.jobs;
     say(&format!("{jobs} inputs"));
     let put = |n: usize| async move { world.store.put_payload(&keys::context(&job_id(n)), INPUT, None).await };
     stream::iter(0..jobs).map(put).buffer_unordered(INPUTS_AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
@@ -118,7 +148,8 @@ async fn fill(jobs: usize, world: &World, scheduler: &Process) -> Outcome<Value>
 
     say(&format!("{jobs} admissions"));
     let started = Instant::now();
-    let admit = |first: usize| admit(world, first..jobs.min(first + ITEMS_MAX));
+    let parent = if args.children { PARENT } else { "" };
+    let admit = |first: usize| admit(world, first..jobs.min(first + ITEMS_MAX), parent);
     stream::iter((0..jobs).step_by(ITEMS_MAX))
         .map(admit)
         .buffer_unordered(ADMISSIONS_AT_ONCE)
@@ -146,12 +177,13 @@ fn job_id(n: usize) -> String {
     format!("00000000-0000-7000-8000-{n:012}")
 }
 
-async fn admit(world: &World, numbers: std::ops::Range<usize>) -> Outcome<()> {
+async fn admit(world: &World, numbers: std::ops::Range<usize>, parent: &str) -> Outcome<()> {
     let count = numbers.len();
     let item = |n| {
         let job_id = job_id(n);
         let context_ptr = Pointer::Redis(keys::context(&job_id)).to_string();
-        let request = JobRequest { job_id, topic: ECHO.to_owned(), context_ptr, ..JobRequest::default() };
+        let (topic, parent_job_id) = (ECHO.to_owned(), parent.to_owned());
+        let request = JobRequest { job_id, topic, context_ptr, parent_job_id, ..JobRequest::default() };
         AdmitItem {
             request: request.encode_to_vec().into(),
             trace_id: ids::generate_trace(),
@@ -190,10 +222,22 @@ fn table(machine: &Value, summary: &Value) -> String {
     line("  first tenth", &drain["first_tenth_jobs_per_second"], "jobs/s");
     line("  last tenth", &drain["last_tenth_jobs_per_second"], "jobs/s");
     format!(
-        "{}\n{} jobs, one worker with {} slots, one scheduler and a standby\n{}",
+        "{}\n{} jobs, one worker with {} slots, one scheduler and a standby\n{}\n{}",
         machine::line(machine),
         summary["jobs"],
         summary["slots"],
-        table.show()
+        table.show(),
+        table_of_tenths(&summary["drain_by_tenths"])
     )
+}
+
+fn table_of_tenths(tenths: &Value) -> String {
+    let names = ["scheduler", "worker", "nats-server", "redis-server", "bench", OTHERS];
+    let mut table = Table::with_head(&[&["tenth", "jobs/s"][..], &names].concat());
+    for (number, tenth) in (1..).zip(tenths.as_array().into_iter().flatten()) {
+        let whole = |value: &Value| format!("{:.0}", value.as_f64().unwrap_or_default());
+        let used = names.iter().map(|name| whole(&tenth["processor_micros_per_job"][name]));
+        table.line([format!("{number}"), whole(&tenth["jobs_per_second"])].into_iter().chain(used));
+    }
+    format!("µs of processor a job\n{}", table.show())
 }

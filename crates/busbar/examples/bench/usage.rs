@@ -30,9 +30,7 @@ impl Process {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         // The second field may hold anything, in parentheses; user and system time are fields 14 and 15.
         let rest = text.rsplit_once(')').map(|(_, rest)| rest).ok_or("an odd /proc/<pid>/stat")?;
-        let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
-        let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
-        Ok(f64::from(ticks) / f64::from(per_second))
+        seconds(rest.split_whitespace().skip(11).take(2))
     }
 
     /// Memory that it has in use, in bytes.
@@ -42,6 +40,20 @@ impl Process {
         let kib: u64 = line.split_whitespace().next().ok_or("no VmRSS")?.parse()?;
         Ok(kib * 1024)
     }
+}
+
+/// Seconds of processor that all processes together have used so far.
+pub(crate) fn machine_cpu_seconds() -> Outcome<f64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let fields: Vec<&str> = text.lines().next().ok_or("an odd /proc/stat")?.split_whitespace().skip(1).collect();
+    // User, nice and system time, then idle and waiting, then interrupts.
+    seconds(fields.iter().take(3).chain(fields.iter().skip(5).take(2)).copied())
+}
+
+fn seconds<'a>(ticks: impl Iterator<Item = &'a str>) -> Outcome<f64> {
+    let ticks = ticks.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
+    Ok(f64::from(ticks) / f64::from(per_second))
 }
 
 /// Seconds of processor by process, between a beginning and an end.

@@ -65,6 +65,15 @@ pub(crate) async fn get<B: Bus, R: Records>(
     Ok(Json(ops::jobs::get(&app, caller.tenant_id(), &job_id, waited).await?))
 }
 
+/// Programs on the bus choose the ids of their jobs: one may be named `batch`, as the path is where many are submitted.
+pub(crate) async fn get_of_that_name<B: Bus, R: Records>(
+    app: State<Shared<B, R>>,
+    caller: Caller,
+    query: Result<Query<GetQuery>, QueryRejection>,
+) -> Result<Json<JobView>, Refusal> {
+    get(app, caller, Ok(Path("batch".to_owned())), query).await
+}
+
 /// Explain where a job is.
 ///
 /// What it waits for, gate by gate, and why each worker does not take it; of a job that has ended, how. Only live jobs have

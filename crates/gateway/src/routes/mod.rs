@@ -48,7 +48,7 @@ pub(crate) fn router<B: Bus, R: Records>(
     let tracer = app.tracer.clone();
     Router::new()
         .route("/api/v1/jobs", get(list::list::<B, R>).post(submit::one::<B, R>))
-        .route("/api/v1/jobs/batch", post(submit::batch::<B, R>))
+        .route("/api/v1/jobs/batch", post(submit::batch::<B, R>).get(jobs::get_of_that_name::<B, R>))
         .route("/api/v1/jobs/{id}", get(jobs::get::<B, R>))
         .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel::<B, R>))
         .route("/api/v1/jobs/{id}/dead-letter", get(dead::show_of_job::<B, R>).delete(dead::discard_of_job::<B, R>))

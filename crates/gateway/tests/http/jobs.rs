@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use busbar_protocol::busbar::JobState;
+use busbar_protocol::busbar::{JobRecord, JobState};
 use busbar_protocol::keys;
 use busbar_protocol::ports::Records as _;
 use serde_json::{Value, json};
@@ -51,6 +51,21 @@ async fn a_job_from_submission_to_result() {
     let result = fixture.get(&format!("{path}/result")).await;
     assert_eq!((result.status, result.text().as_str()), (200, r#"{"b": 2}"#));
     assert_eq!(result.headers["content-type"], "application/json");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_named_like_a_part_of_a_path_can_be_looked_at() {
+    let fixture = Fixture::start().await;
+    let scheduler = Scheduler::start(&fixture).await;
+    let job_id = submit(&fixture).await;
+    // A client on the bus chose the name.
+    let named = JobRecord { job_id: "batch".to_owned(), ..scheduler.job(&job_id) };
+    scheduler.write(&[named], None).await;
+    let view = fixture.get("/api/v1/jobs/batch").await.json();
+    assert_eq!((&view["id"], &view["state"]), (&json!("batch"), &json!("SCHEDULED")));
+    assert_eq!(fixture.get("/api/v1/jobs/batch?wait=0").await.status, 200);
+    fixture.ask("DELETE", "/api/v1/jobs/batch", "").await.refused(405, "method_not_allowed");
     fixture.end().await;
 }
 

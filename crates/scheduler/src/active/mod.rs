@@ -397,8 +397,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 }
             }
             Input::Fetched { jobs, then } => return self.fetched(jobs, then, now),
-            Input::Loaded { jobs, place } => {
-                self.cell.load(jobs, now);
+            Input::Loaded { page, place } => {
+                self.cell.load(page, now);
                 drop(place);
             }
             Input::AllLoaded => return self.all_loaded(now),

@@ -189,6 +189,12 @@ impl Flow {
         count(self.topic_mut(&charge.topic));
     }
 
+    /// So many more jobs are live that no worker holds.
+    pub fn wait_more(&mut self, charge: &Charge, count: u64) {
+        self.tenant_mut(&charge.tenant).backlog += count;
+        self.topic_mut(&charge.topic).backlog += count;
+    }
+
     /// A job of a key is live, or is over.
     pub fn live(&mut self, charge: &Charge, job: (Timestamp, JobId), live: bool) {
         let Some(name) = charge.key_name() else { return };

@@ -4,7 +4,8 @@
 //! - [`transition`] is the table: one state and one event give the next state, or a rejection.
 //! - [`commit`] turns a change into the unit that makes it durable.
 //! - [`line`](mod@line) is where a job waits; [`queue`], [`workers`] and [`place`] say who runs what next.
-//! - [`roll`] lists who is live, in memory or on the shelf; [`sketch`] is what must be read of a job for the latter.
+//! - [`roll`] lists who is live, in memory or on the shelf; [`sketch`] is what must be read of a job for the latter;
+//!   `dense` is what a million of them stand in.
 //! - [`bounds`], [`bucket`] and [`flow`] say how many and how fast; [`holds`] what is paused; [`timeline`] where the time went.
 //! - [`inputs`] are those that came with their submissions.
 //! - [`complaints`] says of which bad packets operators are told.
@@ -18,6 +19,7 @@ pub mod bucket;
 pub mod cell;
 pub mod commit;
 pub mod complaints;
+mod dense;
 pub mod fact;
 pub mod flow;
 pub mod holds;

@@ -35,6 +35,8 @@ const TICK: u64 = 1 << 16;
 /// How many jobs of a lane are asked for at once, and with how many left whole.
 const ASKED_AT_ONCE: usize = 256;
 const ASKED_BELOW: usize = 128;
+/// After so many placements at the earliest the clocks of a market are looked through.
+const FORGOTTEN_EVERY: u64 = 1_024;
 /// How many classes that found no worker are tried again in one turn.
 const RETRIED_MAX: usize = 1_024;
 
@@ -128,6 +130,8 @@ struct Market {
     now: u64,
     clocks: BTreeMap<Arc<str>, u64>,
     placed: u64,
+    /// With which placement the clocks are looked through that need not be kept.
+    forgets_at: u64,
     by_rank: BTreeSet<(Rank, u64, Timestamp, Arc<Class>)>,
     by_age: BTreeSet<(Timestamp, Arc<Class>)>,
 }
@@ -144,10 +148,11 @@ impl Market {
         self.placed += 1;
         let step = cost_ms.max(1).saturating_mul(TICK) / u64::from(weight.max(1));
         self.clocks.insert(Arc::clone(tenant), clock.saturating_add(step.max(1)));
-        // Who is not ahead of the market begins where it is anyway.
-        if self.placed.is_multiple_of(1_024) {
+        // Who is not ahead of the market begins where it is anyway. The more there are, the less often they are looked through.
+        if self.placed >= self.forgets_at {
             let now = self.now;
             self.clocks.retain(|_, clock| *clock > now);
+            self.forgets_at = self.placed + FORGOTTEN_EVERY.max(self.clocks.len() as u64);
         }
     }
 }
@@ -161,27 +166,32 @@ impl Queue {
 
     /// Adds a job to its lane. Adding it twice changes nothing. `market` is the pool in which its class asks for workers.
     pub fn add(&mut self, spot: &Spot, market: &str) {
-        if self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add(spot.seat)) {
-            self.whole += 1;
-            self.came(spot);
+        let Some(lane) = self.lane_or_new(&spot.line, market) else { return };
+        if !lane.add(spot.seat) {
+            return;
         }
+        let leads = lane.first() == Some(spot.seat);
+        self.whole += 1;
+        self.came(&spot.line, 1, leads);
     }
 
-    /// Adds a job that is shelved.
-    pub fn add_shelved(&mut self, spot: &Spot, market: &str) {
-        if self.lane_or_new(&spot.line, market).is_some_and(|lane| lane.add_shelved(spot.seat)) {
-            self.came(spot);
-        }
+    /// Adds jobs of a line that are shelved.
+    pub fn add_shelved(&mut self, line: &Arc<Line>, market: &str, seats: &[Seat]) {
+        let Some(lane) = self.lane_or_new(line, market) else { return };
+        let first = lane.first();
+        let count = seats.iter().filter(|seat| lane.add_shelved(**seat)).count();
+        let leads = lane.first() != first;
+        self.came(line, count, leads);
     }
 
-    fn came(&mut self, spot: &Spot) {
-        self.len += 1;
-        if let Some(class) = self.classes.get_mut(&spot.line.class) {
-            class.len += 1;
+    /// So many have come. Whoever comes behind others changes nothing about when their lane goes.
+    fn came(&mut self, line: &Arc<Line>, count: usize, leads: bool) {
+        self.len += count;
+        if let Some(class) = self.classes.get_mut(&line.class) {
+            class.len += count;
         }
-        // Whoever comes behind others changes nothing about when their lane goes.
-        if self.lane(&spot.line).is_some_and(|lane| lane.first() == Some(spot.seat)) {
-            self.relist(&spot.line);
+        if leads {
+            self.relist(line);
         }
     }
 

@@ -1,9 +1,7 @@
 //! The roll: every live job by its seat. Of a *shelved* job only what is needed to wait stays in memory, about a hundred bytes;
 //! the job itself stands in the store, and is fetched when something is to happen to it.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use busbar_protocol::busbar::JobState;
@@ -11,7 +9,7 @@ use busbar_protocol::ids::{JobId, PackedJobId};
 use busbar_protocol::time::Timestamp;
 use hashbrown::HashTable;
 
-use super::job::Job;
+use super::dense::DenseMap;
 use super::line::{Line, Seat};
 
 /// What stays in memory of a shelved job.
@@ -31,8 +29,7 @@ pub struct Shelved {
 impl Shelved {
     /// What stays of a job.
     #[must_use]
-    pub fn new(job: &Job, revision: u64, line: Arc<Line>, wakes: Option<Timestamp>) -> Self {
-        let (name, state) = (PackedJobId::from(&job.id), job.state.tag());
+    pub fn new(name: PackedJobId, state: JobState, revision: u64, line: Arc<Line>, wakes: Option<Timestamp>) -> Self {
         let revision = u32::try_from(revision).unwrap_or(u32::MAX);
         Self { name, line, wakes: wakes.unwrap_or_default(), revision, state }
     }
@@ -79,7 +76,7 @@ impl Listed {
 /// All live jobs.
 #[derive(Clone, Debug, Default)]
 pub struct Roll {
-    by_seat: BTreeMap<Seat, Listed>,
+    by_seat: DenseMap<Seat, Listed>,
     /// The seats of those that are shelved, by name.
     shelf: HashTable<Seat>,
     hasher: RandomState,
@@ -109,8 +106,8 @@ impl Roll {
     pub fn free_seat(&self, came: Timestamp) -> Seat {
         let first = Seat::first_of(came);
         // The end of the millisecond is as good as never reached; the next seat is free then, too.
-        let last = self.by_seat.range(first..Seat::first_of(came.after_millis(1))).next_back();
-        last.map_or(first, |(seat, _)| seat.next())
+        let last = self.by_seat.back_from(Some(Seat::first_of(came.after_millis(1)))).next();
+        last.filter(|(seat, _)| *seat >= first).map_or(first, |(seat, _)| seat.next())
     }
 
     /// A job has come into memory.
@@ -121,7 +118,7 @@ impl Roll {
     /// A job has ended.
     pub fn leave(&mut self, seat: Seat) {
         self.unshelf(seat);
-        self.by_seat.remove(&seat);
+        self.by_seat.remove(seat);
     }
 
     /// A job leaves memory, or does not even come into it.
@@ -141,16 +138,15 @@ impl Roll {
     /// Who has a seat.
     #[must_use]
     pub fn at(&self, seat: Seat) -> Option<&Listed> {
-        self.by_seat.get(&seat)
+        self.by_seat.get(seat)
     }
 
     /// A shelved job.
     #[must_use]
-    pub fn shelved(&self, id: &JobId) -> Option<(Seat, &Shelved)> {
-        let name = PackedJobId::from(id);
-        let named = |seat: &Seat| matches!(self.by_seat.get(seat), Some(Listed::Shelved(shelved)) if shelved.name == name);
-        let seat = *self.shelf.find(self.hasher.hash_one(&name), named)?;
-        match self.by_seat.get(&seat)? {
+    pub fn shelved(&self, name: &PackedJobId) -> Option<(Seat, &Shelved)> {
+        let named = |seat: &Seat| matches!(self.by_seat.get(*seat), Some(Listed::Shelved(shelved)) if shelved.name == *name);
+        let seat = *self.shelf.find(self.hasher.hash_one(name), named)?;
+        match self.by_seat.get(seat)? {
             Listed::Shelved(shelved) => Some((seat, shelved)),
             Listed::Whole(_) => None,
         }
@@ -158,12 +154,11 @@ impl Roll {
 
     /// All that came at a time or before, the newest first.
     pub fn back_from(&self, at: Option<Timestamp>) -> impl Iterator<Item = (Seat, &Listed)> {
-        let end = at.map_or(Bound::Unbounded, |at| Bound::Excluded(Seat::first_of(at.after_millis(1))));
-        self.by_seat.range((Bound::Unbounded, end)).rev().map(|(seat, listed)| (*seat, listed))
+        self.by_seat.back_from(at.map(|at| Seat::first_of(at.after_millis(1))))
     }
 
     fn unshelf(&mut self, seat: Seat) {
-        if matches!(self.by_seat.get(&seat), Some(Listed::Shelved(_))) {
+        if matches!(self.by_seat.get(seat), Some(Listed::Shelved(_))) {
             let hash = hash_of(&self.by_seat, &self.hasher, seat);
             if let Ok(found) = self.shelf.find_entry(hash, |other| *other == seat) {
                 found.remove();
@@ -172,8 +167,8 @@ impl Roll {
     }
 }
 
-fn hash_of(by_seat: &BTreeMap<Seat, Listed>, hasher: &RandomState, seat: Seat) -> u64 {
-    match by_seat.get(&seat) {
+fn hash_of(by_seat: &DenseMap<Seat, Listed>, hasher: &RandomState, seat: Seat) -> u64 {
+    match by_seat.get(seat) {
         Some(Listed::Shelved(shelved)) => hasher.hash_one(&shelved.name),
         // Nobody else is on the shelf.
         Some(Listed::Whole(_)) | None => 0,
@@ -207,11 +202,11 @@ mod tests {
         }
         for (id, seat) in ids.iter().zip(&seats) {
             assert_eq!(
-                roll.shelved(id).map(|(seat, shelved)| (seat, shelved.id(), shelved.revision())),
+                roll.shelved(&PackedJobId::from(id)).map(|(seat, shelved)| (seat, shelved.id(), shelved.revision())),
                 Some((*seat, id.clone(), 3))
             );
             roll.unshelve(*seat, id.clone());
-            assert_eq!(roll.shelved(id), None);
+            assert_eq!(roll.shelved(&PackedJobId::from(id)), None);
             assert_eq!(roll.at(*seat), Some(&Listed::Whole(id.clone())));
         }
         seats.iter().for_each(|seat| roll.leave(*seat));

@@ -3,35 +3,80 @@
 //! Whoever takes over a long queue reads a million records, and almost all of these jobs go to the shelf, where they are a line, a
 //! seat and a time. A record has some twenty texts and lists; of a sketch only three are made, and nothing else is copied.
 
+use std::sync::Arc;
+
 use busbar_protocol::busbar::{JobPlan, JobSketch, PlanSketch, Replication, job_sketch};
 use busbar_protocol::cap::JobPriority;
-use busbar_protocol::ids::JobId;
+use busbar_protocol::ids::{JobId, PackedJobId};
+use busbar_protocol::ports::Stored;
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
 
 use super::job::{Job, RECORD_VERSION, State};
+use super::line::Class;
 
-/// A job with what it waits by, and nothing else in it. Thousands of them are on their way into the cell at once, so it is small.
+/// What jobs have in common that wait in the same line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// Whose they are.
+    pub tenant_id: String,
+    /// Their class, their topic in it.
+    pub class: Arc<Class>,
+    /// Their priority.
+    pub priority: JobPriority,
+    /// Whether several workers must come to their results.
+    pub replicated: bool,
+}
+
+impl Kind {
+    /// A job of the kind, with nothing of its own.
+    pub(super) fn into_job(self) -> Job {
+        let replication = self.replicated.then(Replication::default);
+        let nobody = JobId::parse("nobody").expect("a word is a name");
+        Job {
+            tenant_id: self.tenant_id,
+            topic: self.class.topic.clone(),
+            priority: self.priority,
+            plan: JobPlan { replication, ..JobPlan::default() },
+            ..Job::new(nobody, State::Pending { not_before: Timestamp::default() })
+        }
+    }
+}
+
+/// A job with what it waits by beside its kind, and nothing else in it. Thousands of them are on their way into the cell at once, so
+/// it is small.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sketch {
-    id: JobId,
-    tenant_id: String,
-    topic: String,
-    priority: JobPriority,
+    name: PackedJobId,
+    revision: u64,
+    kind: u32,
     created: Timestamp,
     updated: Timestamp,
     schedule_to_start_ms: u64,
     deadline_at_ms: u64,
-    replication: Option<Box<Replication>>,
     state: job_sketch::State,
 }
 
-impl Sketch {
-    /// Reads the packed form of a job, and the CAP request in it; nothing, if that job must be read whole: somebody has it, it has
-    /// ended, others hang on it, or this is not the form of a job.
+/// A sketch, and what says of which kind it is: parts of the record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    sketch: Sketch,
+    tenant_id: Bytes,
+    topic: Bytes,
+    /// Its priority.
+    pub priority: JobPriority,
+    /// Whether several workers must come to its result.
+    pub replicated: bool,
+    /// The CAP request.
+    pub request: Bytes,
+}
+
+impl Found {
+    /// Reads the packed form of a job; nothing, if that job must be read whole: somebody has it, it has ended, others hang on it, or
+    /// this is not the form of a job.
     #[must_use]
-    pub fn read(record: Bytes) -> Option<(Self, Bytes)> {
+    pub fn read(stored: &Stored) -> Option<Self> {
         let JobSketch {
             version,
             job_id,
@@ -45,52 +90,78 @@ impl Sketch {
             topic,
             priority,
             parent_job_id,
-        } = JobSketch::decode(record).ok()?;
+        } = JobSketch::decode(stored.value.clone()).ok()?;
         let PlanSketch { schedule_to_start_ms, deadline_at_ms, concurrency_key, replication } = plan.unwrap_or_default();
         let stands_alone = cancel.is_none() && parent_job_id.is_empty() && concurrency_key.is_empty();
         if version == 0 || version > RECORD_VERSION + 1 || !stands_alone {
             return None;
         }
-        let sketch = Self {
-            id: JobId::parse(text(&job_id)?).ok()?,
-            tenant_id: text(&tenant_id)?,
-            topic: text(&topic)?,
-            priority: JobPriority::try_from(priority).unwrap_or_default(),
+        std::str::from_utf8(&tenant_id).ok()?;
+        std::str::from_utf8(&topic).ok()?;
+        let sketch = Sketch {
+            name: PackedJobId::parse(std::str::from_utf8(&job_id).ok()?).ok()?,
+            revision: stored.revision,
+            kind: 0,
             created: Timestamp::from_millis(created_ms),
             updated: Timestamp::from_millis(updated_ms),
             schedule_to_start_ms,
             deadline_at_ms,
-            replication: replication.map(Box::new),
             state: state?,
         };
-        Some((sketch, request))
+        let priority = JobPriority::try_from(priority).unwrap_or_default();
+        Some(Self { sketch, tenant_id, topic, priority, replicated: replication.is_some(), request })
     }
 
-    /// Its name.
+    /// Whose it is.
     #[must_use]
-    pub const fn id(&self) -> &JobId {
-        &self.id
+    pub fn tenant_id(&self) -> &str {
+        std::str::from_utf8(&self.tenant_id).unwrap_or_default()
     }
 
     /// Its topic.
     #[must_use]
     pub fn topic(&self) -> &str {
-        &self.topic
+        std::str::from_utf8(&self.topic).unwrap_or_default()
     }
 
-    /// The job: it has a name, a tenant, a topic, a priority, and the times of its states and limits. The rest is empty.
-    pub(super) fn into_job(self) -> Job {
-        let Self { schedule_to_start_ms, deadline_at_ms, replication, .. } = self;
-        let replication = replication.map(|replication| *replication);
-        Job {
-            tenant_id: self.tenant_id,
-            topic: self.topic,
-            priority: self.priority,
-            created: self.created,
-            updated: self.updated,
-            plan: JobPlan { schedule_to_start_ms, deadline_at_ms, replication, ..JobPlan::default() },
-            ..Job::new(self.id, waiting(self.state))
-        }
+    /// Whether its record says the same of its kind as another's, apart from the request.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.tenant_id, &self.topic, self.priority, self.replicated)
+            == (&other.tenant_id, &other.topic, other.priority, other.replicated)
+    }
+
+    /// The sketch, of the kind with this number in its page.
+    #[must_use]
+    pub fn into_sketch(self, kind: u32) -> Sketch {
+        Sketch { kind, ..self.sketch }
+    }
+}
+
+impl Sketch {
+    /// Its name.
+    pub(super) const fn name(&self) -> &PackedJobId {
+        &self.name
+    }
+
+    /// The revision that was read.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The number of its kind in its page.
+    pub(super) const fn kind(&self) -> usize {
+        self.kind as usize
+    }
+
+    /// Makes of a job of its kind the one that it shows, but for the name.
+    pub(super) fn draw(self, job: &mut Job) -> PackedJobId {
+        job.created = self.created;
+        job.updated = self.updated;
+        job.plan.schedule_to_start_ms = self.schedule_to_start_ms;
+        job.plan.deadline_at_ms = self.deadline_at_ms;
+        job.state = waiting(self.state);
+        self.name
     }
 }
 
@@ -109,15 +180,12 @@ fn waiting(state: job_sketch::State) -> State {
     }
 }
 
-fn text(bytes: &Bytes) -> Option<String> {
-    std::str::from_utf8(bytes).ok().map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use busbar_protocol::busbar::{JobDecision, WorkerKind};
     use busbar_protocol::cap::JobRequest;
     use busbar_protocol::codes::Code;
+    use busbar_protocol::ports::CommitId;
 
     use super::super::job::{CancelWish, Hold};
     use super::*;
@@ -148,8 +216,12 @@ mod tests {
         }
     }
 
-    fn read(job: &Job) -> Option<(Sketch, Bytes)> {
-        Sketch::read(job.encode())
+    fn stored(value: Bytes) -> Stored {
+        Stored { revision: 5, commit: CommitId([0; 16]), value }
+    }
+
+    fn read(job: &Job) -> Option<Found> {
+        Found::read(&stored(job.encode()))
     }
 
     #[test]
@@ -162,12 +234,17 @@ mod tests {
             State::Scheduled { since: AT, not_before: later },
         ] {
             let whole = job(state);
-            let (sketch, request) = read(&whole).expect("it waits");
-            assert_eq!((sketch.id(), sketch.topic(), &request), (&whole.id, whole.topic.as_str(), &whole.request));
-            let sketched = sketch.into_job();
+            let found = read(&whole).expect("it waits");
+            assert_eq!((found.tenant_id(), found.topic(), &found.request), ("acme", "job.a", &whole.request));
+            let class = Arc::new(Class { topic: found.topic().to_owned(), ..Class::default() });
+            let kind =
+                Kind { tenant_id: found.tenant_id().to_owned(), class, priority: found.priority, replicated: found.replicated };
+            let (mut sketched, sketch) = (kind.into_job(), found.into_sketch(3));
+            assert_eq!((sketch.kind(), sketch.revision()), (3, 5));
+            assert_eq!(JobId::from(&sketch.draw(&mut sketched)), whole.id);
             assert_eq!(
-                (&sketched.id, &sketched.tenant_id, &sketched.topic, sketched.priority),
-                (&whole.id, &whole.tenant_id, &whole.topic, whole.priority)
+                (&sketched.tenant_id, &sketched.topic, sketched.priority, sketched.is_replicated()),
+                (&whole.tenant_id, &whole.topic, whole.priority, whole.is_replicated())
             );
             assert_eq!((&sketched.state, sketched.created, sketched.updated), (&whole.state, whole.created, whole.updated));
             for now in [AT, later.after_millis(1)] {
@@ -178,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_sketch_is_small() {
-        assert!(size_of::<Sketch>() <= 160, "{}", size_of::<Sketch>());
+        assert!(size_of::<Sketch>() <= 104, "{}", size_of::<Sketch>());
     }
 
     #[test]
@@ -198,7 +275,7 @@ mod tests {
             assert_eq!(read(&other), None);
         }
         assert!(can_be_shelved(&job(waits)));
-        assert_eq!(Sketch::read(Bytes::from_static(b"\xff\xff")), None);
-        assert_eq!(Sketch::read(Bytes::new()), None);
+        assert_eq!(Found::read(&stored(Bytes::from_static(b"\xff\xff"))), None);
+        assert_eq!(Found::read(&stored(Bytes::new())), None);
     }
 }

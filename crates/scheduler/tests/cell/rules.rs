@@ -90,6 +90,22 @@ fn jobs_of_one_key_go_one_by_one_and_hold_up_nobody_else() {
 }
 
 #[test]
+fn starts_of_a_key_are_paced_and_hold_up_nobody_else() {
+    let starts = Some(Rate { count: 1, per_ms: 1_000, burst: 1 });
+    let mut scene = Scene::new(topic(FlowLimits::default(), KeyLimits { concurrency_max: 10, starts, ..KeyLimits::default() }));
+    (1..=3).for_each(|number| scene.job(&format!("k{number}"), "acme", keyed));
+    scene.job("free", "acme", |_| ());
+    let mut sent = scene.turn(0);
+    sent.sort();
+    assert_eq!(sent, ["free", "k1"]);
+    assert_eq!(scene.stands("k2").0, "key");
+    assert!(scene.turn(999).is_empty());
+    assert_eq!([scene.turn(1), scene.turn(0)].concat(), ["k2"]);
+    assert!(scene.turn(999).is_empty());
+    assert_eq!([scene.turn(1), scene.turn(0)].concat(), ["k3"]);
+}
+
+#[test]
 fn a_key_that_refuses_or_replaces() {
     let limits =
         |strategy: KeyStrategy| topic(FlowLimits::default(), KeyLimits { strategy: strategy.into(), ..KeyLimits::default() });

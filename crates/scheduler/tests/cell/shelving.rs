@@ -1,8 +1,9 @@
 //! Jobs that wait behind many others stand in the store, and are there when something happens with them.
 
-use busbar_scheduler::core::cell::{Misread, Read};
+use busbar_protocol::ports::{CommitId, Stored};
+use busbar_scheduler::core::cell::{Misread, Page};
 use busbar_scheduler::core::queue::WholeRoom;
-use busbar_scheduler::core::sketch::Sketch;
+use busbar_scheduler::core::sketch::{Found, Kind};
 
 use super::*;
 
@@ -129,7 +130,7 @@ fn a_page_that_was_read_before_a_job_ended_does_not_bring_it_back() {
     assert_eq!(scene.turn(1), ["a"]);
     scene.succeeds("a");
     scene.turn(1);
-    scene.cell.load(jobs.map(|(job, revision, class)| (Read::Whole(Box::new(job)), revision, class)).to_vec(), at(scene.now));
+    scene.cell.load(Page { whole: jobs.to_vec(), ..Page::default() }, at(scene.now));
     assert_eq!((scene.cell.len(), scene.cell.is_live(&id("a"))), (2, false));
     assert!(!scene.cell.can_judge(&scheduled("d", "counted", at(T0), |_| ())), "its tenant's jobs are not counted yet");
     assert!(scene.cell.can_judge(&scheduled("d", "acme", at(T0), |_| ())));
@@ -146,26 +147,33 @@ fn what_is_read_before_its_turn_is_there_for_whoever_asked_however_many_wait() {
     let [asked, other] = ["asked", "other"].map(|name| scheduled(name, "acme", at(T0), |_| ()));
     scene.cell.load_one(asked.clone(), 1, Arc::clone(&class), at(T0));
     assert!(scene.cell.job(&id("asked")).is_some());
-    scene
-        .cell
-        .load(vec![(Read::Whole(Box::new(asked)), 1, Arc::clone(&class)), (Read::Whole(Box::new(other)), 1, class)], at(T0));
+    let whole = vec![(asked, 1, Arc::clone(&class)), (other, 1, class)];
+    scene.cell.load(Page { whole, ..Page::default() }, at(T0));
     assert!(scene.cell.job(&id("asked")).is_some() && scene.is_shelved("other"));
+}
+
+/// A page of jobs of one kind, of which only that was read by which they wait.
+fn sketched(jobs: &[Job]) -> Page {
+    let sketch = |job: &Job| {
+        let stored = Stored { revision: 1, commit: CommitId([0; 16]), value: job.encode() };
+        Found::read(&stored).expect("it waits").into_sketch(0)
+    };
+    let class = Arc::new(Class { topic: "job.a".to_owned(), ..Class::default() });
+    let kind = Kind { tenant_id: "acme".to_owned(), class, priority: jobs[0].priority, replicated: false };
+    Page { whole: Vec::new(), sketches: jobs.iter().map(sketch).collect(), kinds: vec![kind] }
 }
 
 #[test]
 fn of_what_is_only_sketched_everything_is_read_before_it_goes() {
     let mut scene = Scene::new(tenant("acme", FlowLimits { backlog_max: 3, ..FlowLimits::default() }));
     scene.cell.begin_loading(3);
-    let class = Arc::new(Class { topic: "job.a".to_owned(), ..Class::default() });
     let jobs = ["a", "b", "c"].map(|name| scheduled(name, "acme", at(T0), |_| ()));
     for job in &jobs {
         scene.store.insert(job.id.clone(), (job.clone(), 1));
     }
-    let sketched = |job: &Job| (Read::Sketch(Sketch::read(job.encode()).expect("it waits").0), 1, Arc::clone(&class));
     // The page comes twice, as after a store that was away.
-    scene.cell.load(jobs.iter().map(sketched).collect(), at(T0));
-    scene.cell.load(jobs.iter().map(sketched).collect(), at(T0));
-    scene.cell.end_loading();
+    scene.cell.load(sketched(&jobs), at(T0));
+    scene.cell.load(sketched(&jobs), at(T0));
     assert!(scene.cell.len() == 3 && scene.is_shelved("a") && scene.is_shelved("c"));
     let next = scheduled("next", "acme", at(scene.now), |_| ());
     assert!(matches!(scene.cell.admit(&next, at(scene.now)), Err(Refusal::Backlog { most: 3, .. })));
@@ -173,6 +181,14 @@ fn of_what_is_only_sketched_everything_is_read_before_it_goes() {
     assert_eq!(scene.fetch(), 3);
     assert_eq!(scene.turn(1), ["a", "b", "c"]);
     assert!(scene.cell.job(&id("b")).is_some_and(|job| job.trace_id == "trace"));
+    // Nor does it come again as what is in memory, nor as what has ended.
+    scene.cell.load(sketched(&jobs), at(scene.now));
+    assert!(scene.cell.len() == 3 && !scene.is_shelved("a"));
+    ["a", "b", "c"].iter().for_each(|name| scene.succeeds(name));
+    scene.turn(1);
+    scene.cell.load(sketched(&jobs), at(scene.now));
+    scene.cell.end_loading();
+    assert_eq!(scene.cell.len(), 0);
 }
 
 #[test]

@@ -136,9 +136,11 @@ impl Cell {
         let Some(entry) = self.jobs.get_mut(id) else { return };
         if wakes != entry.timer {
             if let Some(old) = std::mem::replace(&mut entry.timer, wakes) {
-                self.timers.remove(&(old, entry.seat));
+                self.timers.remove((old, entry.seat));
             }
-            self.timers.extend(wakes.map(|at| (at, entry.seat)));
+            if let Some(at) = wakes {
+                self.timers.insert((at, entry.seat), ());
+            }
         }
         if ready { self.line_up(id) } else { self.leave_line(id, now) }
     }

@@ -105,8 +105,8 @@ impl Cell {
     /// Lets time pass: timers of jobs, gates that open by themselves, silence of workers. `heard_since` is when the bus could last
     /// be heard.
     pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {
-        while let Some((at, seat)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, seat));
+        while let Some(((at, seat), ())) = self.timers.first().filter(|((at, _), ())| *at <= now) {
+            self.timers.remove((at, seat));
             let id = match self.roll.at(seat) {
                 Some(Listed::Whole(id)) => id.clone(),
                 Some(Listed::Shelved(_)) => {
@@ -200,5 +200,88 @@ impl Cell {
         for ((id, attempt), worker_id) in silence.resend {
             self.orders.push(Order { job: id, command: Command::Dispatch { attempt }, worker_id });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use busbar_protocol::busbar::{JobDecision, TopicDocument};
+    use busbar_rules::topics::TopicTable;
+
+    use super::super::{Beginning, Settings, State};
+    use super::*;
+    use crate::core::job::Job;
+    use crate::core::line::Class;
+
+    const TENANTS: u32 = 5_000;
+
+    fn job_of(tenant: u32, now: Timestamp) -> Job {
+        let id = JobId::parse(format!("j{tenant}")).expect("a good id");
+        Job {
+            tenant_id: format!("tenant-{tenant}"),
+            topic: "job.a".to_owned(),
+            created: now,
+            updated: now,
+            decision: Some(JobDecision::default()),
+            ..Job::new(id, State::Scheduled { since: now, not_before: now })
+        }
+    }
+
+    /// Places, ends what was placed, and takes it out of the cell; how many these were.
+    fn turn(cell: &mut Cell, now: Timestamp) -> usize {
+        cell.place(512, now);
+        let commit = |cell: &mut Cell| {
+            for (id, _) in cell.take_units() {
+                cell.committed(&id, now);
+            }
+        };
+        commit(cell);
+        let orders = cell.take_orders();
+        for order in &orders {
+            let Command::Dispatch { attempt } = order.command else { continue };
+            let (worker_id, outcome) = (order.worker_id.clone(), Reported::Succeeded(None));
+            let report = Report { attempt: Some(attempt), worker_id, outcome, execution_ms: 1 };
+            cell.report(&order.job, &report, now).expect("it counts");
+        }
+        commit(cell);
+        orders.len()
+    }
+
+    #[test]
+    fn of_very_many_tiny_tenants_nothing_stays() {
+        let mut now = Timestamp::from_millis(1_000_000);
+        let document = TopicDocument { topic: "job.>".to_owned(), pools: vec!["p".to_owned()], ..TopicDocument::default() };
+        let topics = TopicTable::new([document]).expect("a good document");
+        let mut cell = Cell::new(Settings::default(), Beginning { topics, now, ..Beginning::default() });
+        let (worker_id, incarnation) = ("w".to_owned(), "i".to_owned());
+        let beat = WorkerBeat { worker_id, incarnation, pool: "p".to_owned(), capacity: 100, ..WorkerBeat::default() };
+        cell.beat(&beat, now);
+        let class = Arc::new(Class { topic: "job.a".to_owned(), ..Class::default() });
+        for tenant in 0..TENANTS {
+            cell.insert(job_of(tenant, now), 1, Arc::clone(&class), now);
+        }
+        let mut done = 0;
+        while done < TENANTS as usize {
+            let placed = turn(&mut cell, now);
+            assert!(placed > 0, "{done} of {TENANTS} went");
+            done += placed;
+        }
+        // One tenant goes on, and with it the market, which looks through its tenants the less often the more there are.
+        for _ in 0..20 {
+            now = now.after(SWEEP_EVERY);
+            cell.beat(&WorkerBeat { sequence: now.millis(), ..beat.clone() }, now);
+            for number in 0..TENANTS / 10 {
+                cell.insert(
+                    Job { id: JobId::parse(format!("k{number}")).expect("a good id"), ..job_of(0, now) },
+                    1,
+                    Arc::clone(&class),
+                    now,
+                );
+            }
+            while turn(&mut cell, now) > 0 {}
+            cell.pass_time(now, now);
+        }
+        assert!(cell.is_empty());
+        assert!(cell.names.len() <= 4 && cell.lines.len() <= 1, "{} names, {} lines", cell.names.len(), cell.lines.len());
     }
 }

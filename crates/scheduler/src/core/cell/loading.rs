@@ -3,53 +3,63 @@
 //! What a worker has is read before anything else, so that slots and limits are exact from the first moment on. The rest follows,
 //! the oldest first. What depends on how many there are, or on all being here, waits until they are.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use busbar_protocol::ids::JobId;
+use busbar_protocol::ids::{JobId, PackedJobId};
 use busbar_protocol::time::Timestamp;
 
+use super::super::flow::Charge;
 use super::super::job::Job;
-use super::super::line::Class;
-use super::super::sketch::Sketch;
+use super::super::line::{Class, Line, Rank, Seat, Spot};
+use super::super::sketch::{Kind, Sketch};
 use super::Cell;
+use super::placing::market;
 
-/// What was read of a job.
-#[derive(Clone, Debug)]
-pub enum Read {
-    /// All of it.
-    Whole(Box<Job>),
-    /// By what it waits: it goes to the shelf.
-    Sketch(Sketch),
+/// Live jobs that were read together.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Those that must be known whole, with their revisions and classes.
+    pub whole: Vec<(Job, u64, Arc<Class>)>,
+    /// Those of which no more was read than by what they wait: they go to the shelf, and are fetched like all on it when they are
+    /// needed.
+    pub sketches: Vec<Sketch>,
+    /// Of what kind they are.
+    pub kinds: Vec<Kind>,
 }
-
-/// A job as it was read, with its revision and its class.
-pub type Loaded = (Read, u64, Arc<Class>);
 
 /// What must be known until all jobs are read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Loading {
     /// How many are still to be read.
     ahead: usize,
-    /// Jobs that have ended in the meantime: a page that was read before must not bring them back.
-    ended: BTreeSet<JobId>,
+    /// Jobs that are in memory or were: a page that was read before they ended must not bring them back.
+    known: HashSet<PackedJobId>,
 }
 
 impl Loading {
     pub(super) const fn ahead(&self) -> usize {
         self.ahead
     }
+}
 
-    pub(super) fn ended(&mut self, id: JobId) {
-        self.ended.insert(id);
-    }
+/// A kind of jobs while a page of them is taken in.
+struct Taking {
+    /// The one that is being taken in; what all of the kind have in common is in it.
+    job: Job,
+    charge: Charge,
+    line: Arc<Line>,
+    /// Those that wait for a worker.
+    ready: Vec<Seat>,
+    count: u64,
 }
 
 impl Cell {
     /// So many jobs are to be read yet.
     pub fn begin_loading(&mut self, ahead: usize) {
         self.roll.expect(ahead);
-        self.loading = Some(Loading { ahead, ended: BTreeSet::new() });
+        let known = self.jobs.keys().map(PackedJobId::from).collect();
+        self.loading = Some(Loading { ahead, known });
     }
 
     /// Whether jobs are still being read.
@@ -61,28 +71,67 @@ impl Cell {
     /// Whether a job may be live although it is not known here.
     #[must_use]
     pub fn may_be_unread(&self, id: &JobId) -> bool {
-        self.loading.as_ref().is_some_and(|loading| !loading.ended.contains(id)) && !self.is_live(id)
+        self.is_unknown(&PackedJobId::from(id))
     }
 
-    /// Jobs were read.
-    pub fn load(&mut self, jobs: Vec<Loaded>, now: Timestamp) {
-        let Some(loading) = &mut self.loading else { return };
-        loading.ahead = loading.ahead.saturating_sub(jobs.len());
-        for (read, revision, class) in jobs {
-            match read {
-                Read::Whole(job) if self.may_be_unread(&job.id) => self.insert(*job, revision, class, now),
-                Read::Sketch(sketch) if self.may_be_unread(sketch.id()) => self.insert_sketch(sketch, revision, class, now),
-                Read::Whole(_) | Read::Sketch(_) => {}
-            }
+    /// A job is in memory now: only there it can end.
+    pub(super) fn came_into_memory(&mut self, id: &JobId) {
+        if let Some(loading) = &mut self.loading {
+            loading.known.insert(PackedJobId::from(id));
         }
     }
 
-    /// Takes in a job that waits, of which no more was read than that: it is fetched like all on the shelf when it is needed.
-    fn insert_sketch(&mut self, sketch: Sketch, revision: u64, class: Arc<Class>, now: Timestamp) {
-        let job = sketch.into_job();
+    fn is_unknown(&self, name: &PackedJobId) -> bool {
+        self.loading.as_ref().is_some_and(|loading| !loading.known.contains(name)) && self.roll.shelved(name).is_none()
+    }
+
+    /// Jobs were read.
+    pub fn load(&mut self, page: Page, now: Timestamp) {
+        let Some(loading) = &mut self.loading else { return };
+        loading.ahead = loading.ahead.saturating_sub(page.whole.len() + page.sketches.len());
+        for (job, revision, class) in page.whole {
+            if self.may_be_unread(&job.id) {
+                self.insert(job, revision, class, now);
+            }
+        }
+        let mut kinds: Vec<Taking> = page.kinds.into_iter().map(|kind| self.begin_taking(kind)).collect();
+        for sketch in page.sketches {
+            if let Some(kind) = kinds.get_mut(sketch.kind()).filter(|_| self.is_unknown(sketch.name())) {
+                self.take_in_sketch(sketch, kind, now);
+            }
+        }
+        kinds.into_iter().for_each(|kind| self.end_taking(&kind));
+    }
+
+    fn begin_taking(&mut self, kind: Kind) -> Taking {
+        let class = Arc::clone(&kind.class);
+        let job = kind.into_job();
         let charge = self.charge_of(&job);
-        let spot = self.count_in(&job, &charge, class, now);
-        self.shelve(&job, revision, spot, now);
+        let class = self.class_of(class, &job, &charge.tenant);
+        let line = self.line(Line { class, rank: Rank::from(job.priority), tenant: Arc::clone(&charge.tenant) });
+        Taking { job, charge, line, ready: Vec::new(), count: 0 }
+    }
+
+    fn take_in_sketch(&mut self, sketch: Sketch, kind: &mut Taking, now: Timestamp) {
+        let revision = sketch.revision();
+        let name = sketch.draw(&mut kind.job);
+        *self.live.entry(kind.job.state.tag()).or_default() += 1;
+        kind.count += 1;
+        let spot = Spot { line: Arc::clone(&kind.line), seat: self.roll.free_seat(kind.job.created) };
+        let seat = spot.seat;
+        if self.shelve_as(name, &kind.job, revision, spot, now) {
+            kind.ready.push(seat);
+        }
+    }
+
+    /// What is counted and lined up for all jobs of a kind at once.
+    fn end_taking(&mut self, kind: &Taking) {
+        self.flow.wait_more(&kind.charge, kind.count);
+        if !kind.ready.is_empty() {
+            let market = market(&kind.line.class, self.topics.resolve(&kind.job.topic)).to_owned();
+            self.queue.add_shelved(&kind.line, &market, &kind.ready);
+            self.fresh = true;
+        }
     }
 
     /// A job was read before its turn, because something is to happen with it: it comes into memory.

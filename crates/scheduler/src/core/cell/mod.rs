@@ -43,6 +43,7 @@ use busbar_rules::topics::TopicTable;
 
 use super::bounds::Bounds;
 use super::commit::Retention;
+use super::dense::DenseMap;
 use super::fact::Fact;
 use super::flow::{Charge, Flow, Refusal};
 use super::holds::Holds;
@@ -60,7 +61,7 @@ use loading::Loading;
 use placing::Alarm;
 use replicating::Replication;
 
-pub use loading::{Loaded, Read};
+pub use loading::Page;
 pub use replicating::{Delivered, Owners, Siblings, Standing, UnreadGroup, replica_id, verification_id};
 pub use shelving::{Known, Misread};
 pub use verifying::Unchecked;
@@ -179,7 +180,7 @@ pub struct Cell {
     bindings: Bindings,
     family: Family,
     replication: Replication,
-    timers: BTreeSet<(Timestamp, Seat)>,
+    timers: DenseMap<(Timestamp, Seat), ()>,
     alarms: BTreeSet<(Timestamp, Alarm)>,
     /// Jobs that end in favour of others, with those.
     superseded: Vec<(JobId, JobId)>,
@@ -227,7 +228,7 @@ impl Cell {
             workers: Workers::default(),
             family: Family::default(),
             replication: Replication::new(standing),
-            timers: BTreeSet::new(),
+            timers: DenseMap::default(),
             alarms: BTreeSet::new(),
             superseded: Vec::new(),
             undecided: BTreeSet::new(),
@@ -294,7 +295,7 @@ impl Cell {
     /// Whether a job is live, as far as it was read.
     #[must_use]
     pub fn is_live(&self, id: &JobId) -> bool {
-        self.jobs.contains_key(id) || self.roll.shelved(id).is_some()
+        self.jobs.contains_key(id) || self.is_shelved(id)
     }
 
     /// Live jobs by state.
@@ -374,8 +375,9 @@ impl Cell {
         let (id, charge) = (job.id.clone(), self.charge_of(&job));
         let Spot { line, seat } = self.count_in(&job, &charge, class, now);
         if may_shelve && self.goes_to_shelf(&job, &line, now) {
-            return self.shelve(&job, revision, Spot { line, seat }, now);
+            return self.shelve(&job, revision, &Spot { line, seat }, now);
         }
+        self.came_into_memory(&id);
         self.roll.add(seat, id.clone());
         let entry = Entry {
             job,
@@ -429,7 +431,7 @@ impl Cell {
     /// When [`Cell::pass_time`] has something to do at the latest, as far as that is known.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        let timer = self.timers.first().map(|(at, _)| *at);
+        let timer = self.timers.first().map(|((at, _), ())| at);
         let alarm = self.alarms.first().map(|(at, _)| *at);
         [timer, alarm, self.credits_due()].into_iter().flatten().min()
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::busbar::JobState;
-use busbar_protocol::ids::JobId;
+use busbar_protocol::ids::{JobId, PackedJobId};
 use busbar_protocol::ports::UNITS_MAX;
 use busbar_protocol::time::Timestamp;
 
@@ -95,7 +95,7 @@ impl Cell {
     /// Whether a job is live and must be read before anything can be said of it or done with it.
     #[must_use]
     pub fn is_shelved(&self, id: &JobId) -> bool {
-        self.roll.shelved(id).is_some()
+        self.roll.shelved(&PackedJobId::from(id)).is_some()
     }
 
     /// Live jobs older than a point, newest first. What came in the same millisecond is ordered by name.
@@ -144,7 +144,7 @@ impl Cell {
     /// # Errors
     /// [`Misread`], when it is not what we wrote last; the job stays on the shelf.
     pub fn fetched(&mut self, id: &JobId, found: Option<(Job, u64)>, now: Timestamp) -> Result<(), Misread> {
-        let Some((seat, shelved)) = self.roll.shelved(id) else { return Ok(()) };
+        let Some((seat, shelved)) = self.roll.shelved(&PackedJobId::from(id)) else { return Ok(()) };
         let (line, wakes, written) = (Arc::clone(&shelved.line), shelved.wakes(), shelved.revision());
         let (job, revision) = found.filter(|(job, _)| job.end().is_none()).ok_or(Misread::Foreign)?;
         match revision.cmp(&written) {
@@ -152,9 +152,10 @@ impl Cell {
             Ordering::Greater => return Err(Misread::Foreign),
             Ordering::Equal => {}
         }
+        self.came_into_memory(id);
         self.roll.unshelve(seat, id.clone());
         if let Some(at) = wakes {
-            self.timers.remove(&(at, seat));
+            self.timers.remove((at, seat));
         }
         self.undecided_shelved.remove(&seat);
         self.queue.unshelve(&Spot { line: Arc::clone(&line), seat });
@@ -195,7 +196,8 @@ impl Cell {
         if self.undecided.remove(id) {
             self.undecided_shelved.insert(spot.seat);
         }
-        self.roll.shelve(spot.seat, Shelved::new(&entry.job, entry.revision, spot.line, entry.timer));
+        let (name, state) = (PackedJobId::from(id), entry.job.state.tag());
+        self.roll.shelve(spot.seat, Shelved::new(name, state, entry.revision, spot.line, entry.timer));
     }
 
     /// Whether a job that comes need not come into memory.
@@ -209,21 +211,27 @@ impl Cell {
     }
 
     /// Puts a job on the shelf that has not been in memory.
-    pub(super) fn shelve(&mut self, job: &Job, revision: u64, spot: Spot, now: Timestamp) {
-        match waits_for(job, now) {
-            WaitsFor::Worker => {
-                let market = market(&spot.line.class, self.topics.resolve(&job.topic)).to_owned();
-                self.queue.add_shelved(&spot, &market);
-                self.fresh = true;
-            }
-            WaitsFor::Decision => {
-                self.undecided_shelved.insert(spot.seat);
-            }
-            WaitsFor::Time => {}
+    pub(super) fn shelve(&mut self, job: &Job, revision: u64, spot: &Spot, now: Timestamp) {
+        let name = PackedJobId::from(&job.id);
+        if self.shelve_as(name, job, revision, spot.clone(), now) {
+            let market = market(&spot.line.class, self.topics.resolve(&job.topic)).to_owned();
+            self.queue.add_shelved(&spot.line, &market, &[spot.seat]);
+            self.fresh = true;
+        }
+    }
+
+    /// The same without its line, in which it still has to be put if this says so: it waits for a worker.
+    pub(super) fn shelve_as(&mut self, name: PackedJobId, job: &Job, revision: u64, spot: Spot, now: Timestamp) -> bool {
+        let waits_for = waits_for(job, now);
+        if matches!(waits_for, WaitsFor::Decision) {
+            self.undecided_shelved.insert(spot.seat);
         }
         let wakes = job.wakes_at(now);
-        self.timers.extend(wakes.map(|at| (at, spot.seat)));
-        self.roll.shelve(spot.seat, Shelved::new(job, revision, spot.line, wakes));
+        if let Some(at) = wakes {
+            self.timers.insert((at, spot.seat), ());
+        }
+        self.roll.shelve(spot.seat, Shelved::new(name, job.state.tag(), revision, spot.line, wakes));
+        matches!(waits_for, WaitsFor::Worker)
     }
 
     /// Whether there are so many jobs in memory that no more should be than must.

@@ -92,9 +92,6 @@ impl Cell {
             self.part_ended(&entry.job);
             self.learn(&entry.job, now);
         }
-        if let Some(loading) = &mut self.loading {
-            loading.ended(id.clone());
-        }
     }
 
     /// What must be sent once all that was taken from here up to now is durable.
