@@ -209,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_group_ends_before_what_goes_to_another_function() {
+        let (sender, mut queue) = mpsc::channel(16);
+        let of = |prefix| {
+            let (mut next, _) = waiting(1, 1);
+            next.parcel.prefix = prefix;
+            next
+        };
+        for prefix in [0, 1, 0] {
+            assert!(sender.try_send(of(prefix)).is_ok(), "no place in the queue");
+        }
+        let mut left_over = None;
+        assert_eq!(gather(of(0), &kind(), &mut queue, &mut left_over).len(), 2);
+        assert_eq!(left_over.map(|next| next.parcel.prefix), Some(1));
+    }
+
+    #[test]
     fn each_caller_gets_exactly_its_answers() {
         let (first, mut of_first) = waiting(2, 1);
         let (second, mut of_second) = waiting(1, 1);

@@ -77,7 +77,7 @@ impl Cell {
             None => {}
         }
         if let Some(timer) = entry.timer {
-            self.timers.remove(&(timer, entry.seat));
+            self.timers.remove((timer, entry.seat));
         }
         self.count_down(job.state.tag());
         self.undecided.remove(id);
