@@ -203,15 +203,12 @@ impl ModelStore {
         (pending, answer)
     }
 
-    /// Applies everything that was asked for over its connection up to this commit, in order, and what those who are gone have left on its way.
+    /// Applies everything that was asked for up to this commit, by whomever, in order: what is on its way arrives, whatever has become of its
+    /// caller meanwhile.
     fn apply_up_to(&self, pending: Pending) {
         let now = self.now_ms();
         let mut inner = self.lock();
-        let goes = |next: &Waiting| {
-            let asked = next.pending;
-            (asked.connection == pending.connection || next.reply.is_closed()) && asked.ticket <= pending.ticket
-        };
-        for next in inner.take_waiting(goes) {
+        for next in inner.take_waiting(|next| next.pending.ticket <= pending.ticket) {
             let result = inner.apply(next.class, now, &next.units, &self.watched);
             self.watched.tell(|watcher| watcher.flushed());
             // Its caller may be gone.

@@ -125,7 +125,20 @@ async fn start_runs(world: World, number: u64) {
         while world.store.put_payload(&keys::run_input(&request.run_id), input.clone().into(), Some(INPUT_TTL)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let Some(started) = start(&world, &bus, &request).await else { continue };
+        // Some begin with two copies at once, as where somebody is too impatient for the first answer.
+        let started = if world.chaos.chance(300) {
+            let (one, other) = tokio::join!(start(&world, &bus, &request), start(&world, &bus, &request));
+            // The workflow may be taken away between them.
+            if let (Some(one), Some(other)) = (&one, &other)
+                && one.run_id != other.run_id
+            {
+                world.breaks(format!("{} was started twice, as {one:?} and {other:?}", request.run_id));
+            }
+            one.or(other)
+        } else {
+            start(&world, &bus, &request).await
+        };
+        let Some(started) = started else { continue };
         // Again and again, so that one of them comes when the engine changes hands.
         for _ in 0..world.chaos.below(6) {
             tokio::time::sleep(world.pause(Duration::from_secs(3))).await;
