@@ -37,6 +37,7 @@ type Outcome = [Result<Answers, StoreError>; 3];
 
 /// So many flushes may be under way, so that the store has the next one when it is done with one.
 const FLIGHTS_MAX: usize = 2;
+
 /// The flushes that are under way, in the order in which they left. They land in the same order.
 pub(super) struct Flights<'a, R, C> {
     commits: Commits<'a, R, C, 3>,
@@ -80,8 +81,9 @@ impl<'a, R: Records, C: Clock> Flights<'a, R, C> {
     /// The first of them, as soon as it has landed; `None` where none is under way.
     pub(super) async fn next(&mut self) -> Option<Landed> {
         let outcome = self.commits.next().await?;
-        self.held = false;
-        self.loads.pop_front().map(|load| Landed { outcome, load })
+        let landed = self.loads.pop_front().map(|load| Landed { outcome, load });
+        self.held = self.loads.iter().any(|load| load.is_alone);
+        landed
     }
 
     /// Waits until the store has done with all of them, whatever it says.
