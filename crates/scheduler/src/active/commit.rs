@@ -241,7 +241,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 plans.push(Plan::Unit { demands: Vec::new(), ahead });
             }
         }
-        self.cell.place(PLACEMENTS_MAX, now);
+        if plans.iter().any(|plan| matches!(plan, Plan::Unit { ahead: true, .. })) {
+            self.cell.place(PLACEMENTS_MAX, now);
+        }
         let mut units = Vec::new();
         for (prepared, plan) in admits.iter().flat_map(|admit| &admit.outcomes).flatten().zip(&mut plans) {
             let Plan::Unit { demands, ahead } = plan else { continue };

@@ -131,6 +131,13 @@ struct Entry {
 }
 
 impl Entry {
+    /// A job that stands in the store as it is here.
+    fn new(job: Job, revision: u64, spot: Spot, charge: Charge) -> Self {
+        let Spot { line, seat } = spot;
+        let passed = Vec::new();
+        Self { job, revision, line, seat, charge, timer: None, passed, asked: false, under_way: false, unborn: false }
+    }
+
     /// Its place among those of its key.
     fn of_key(&self) -> (Timestamp, JobId) {
         (self.job.created, self.job.id.clone())
@@ -379,18 +386,7 @@ impl Cell {
         }
         self.came_into_memory(&id);
         self.roll.add(seat, id.clone());
-        let entry = Entry {
-            job,
-            revision,
-            line,
-            seat,
-            charge,
-            timer: None,
-            passed: Vec::new(),
-            asked: false,
-            under_way: false,
-            unborn: false,
-        };
+        let entry = Entry::new(job, revision, Spot { line, seat }, charge);
         self.jobs.insert(id.clone(), entry);
         self.join_group(&id, now);
         self.reindex(&id, now);

@@ -160,18 +160,7 @@ impl Cell {
         self.undecided_shelved.remove(&seat);
         self.queue.unshelve(&Spot { line: Arc::clone(&line), seat });
         let charge = Charge { tenant: Arc::clone(&line.tenant), topic: self.name(&job.topic), key: None };
-        let entry = Entry {
-            job,
-            revision,
-            line,
-            seat,
-            charge,
-            timer: None,
-            passed: Vec::new(),
-            asked: false,
-            under_way: false,
-            unborn: false,
-        };
+        let entry = Entry::new(job, revision, Spot { line, seat }, charge);
         self.jobs.insert(id.clone(), entry);
         self.reindex(id, now);
         Ok(())
