@@ -89,7 +89,7 @@ fn configured(
 }
 
 fn runtime() -> Result<Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)
+    busbar_service::runtime::build().map_err(Failure::Runtime)
 }
 
 /// Whether the configuration was all that was asked for.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client ── input in AdmitItem ──► scheduler ── header Busbar-Input ──► native worker
-//!                                   scheduler ◄── header Busbar-Output ── native worker
+//!                                   scheduler ◄── output in ReportItem, or header Busbar-Output ── native worker
 //! ```
 //!
 //! The pointers in CAP's packets stay what they were, and what they point to stands in Redis: the scheduler writes it, in the unit that
@@ -25,7 +25,7 @@ pub const INPUT: &str = "Busbar-Input";
 /// The header of a dispatch that says up to how many bytes an output may come back in [`OUTPUT`].
 pub const OUTPUT_BYTES_MAX: &str = "Busbar-Output-Bytes-Max";
 
-/// The header of a result that holds the attempt's output, in base64, where the worker did not write it to Redis.
+/// The header of a result in the stream that holds the attempt's output, in base64, where the worker did not write it to Redis.
 pub const OUTPUT: &str = "Busbar-Output";
 
 /// Why a header is not the payload that it should be.
@@ -76,7 +76,17 @@ pub fn decode(value: &str) -> Result<Bytes, InlineError> {
 /// # Errors
 /// [`InlineError`].
 pub fn decode_as(value: &str, reference: &ResourceRef) -> Result<Bytes, InlineError> {
-    let payload = decode(value)?;
+    bound(decode(value)?, reference)
+}
+
+/// A payload that travelled as it is, if it is the one that the reference speaks of.
+///
+/// # Errors
+/// [`InlineError::TooLarge`], [`InlineError::Unbound`].
+pub fn bound(payload: Bytes, reference: &ResourceRef) -> Result<Bytes, InlineError> {
+    if payload.len() > BYTES_MAX {
+        return Err(InlineError::TooLarge { bytes: payload.len() });
+    }
     let is_stated = reference.size_bytes == payload.len() as u64 && reference.sha256 == Sha256Hex::of(&payload).to_bytes();
     if is_stated { Ok(payload) } else { Err(InlineError::Unbound) }
 }

@@ -8,6 +8,12 @@ pub const ADMIT_ITEMS_MAX: usize = 256;
 /// The largest `admit` message, in bytes.
 pub const ADMIT_BYTES_MAX: usize = 512 * 1024;
 
+/// The most attempts of one `report` message.
+pub const REPORT_ITEMS_MAX: usize = 256;
+
+/// The largest `report` message, in bytes.
+pub const REPORT_BYTES_MAX: usize = 512 * 1024;
+
 /// The largest payload that Redis keeps, in bytes; what is larger goes into blobs.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 

@@ -41,6 +41,8 @@ pub const SCHEDULER_ENROL: &str = "busbar.scheduler.enrol";
 pub const SCHEDULER_EXPLAIN: &str = "busbar.scheduler.explain";
 /// Ours: the attempts that a native worker holds.
 pub const BEAT: &str = "busbar.worker.beat";
+/// Ours: how attempts of native workers ended, many in one message; the reply says that it is committed.
+pub const REPORT: &str = "busbar.worker.report";
 /// Ours: whoever becomes the active scheduler asks all native workers to beat soon.
 pub const CALL: &str = "busbar.worker.call";
 /// Ours: committed transitions in batches.

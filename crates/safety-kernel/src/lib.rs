@@ -17,11 +17,13 @@
 
 pub mod config;
 pub mod core;
+pub mod local;
 pub mod perform;
 pub mod service;
 
 mod server;
 
 pub use config::KernelConfig;
+pub use local::{LocalKernel, Seat, local};
 pub use perform::LoadError;
 pub use service::{KernelError, run};

@@ -46,9 +46,9 @@ impl Current {
     }
 }
 
-/// Both services.
-#[derive(Clone)]
-struct Answers {
+/// Decides by the current snapshot, counts and traces: both services, and what is asked in the same process.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
     current: watch::Receiver<Current>,
     decisions: Counters,
     duration_ms: Histograms,
@@ -56,14 +56,7 @@ struct Answers {
 }
 
 /// The services, ready to be served.
-pub(crate) fn routes(current: watch::Receiver<Current>, telemetry: &Telemetry) -> Routes {
-    let metrics = &telemetry.metrics;
-    let answers = Answers {
-        current,
-        decisions: metrics.counters("kernel_decisions", "Decisions by what was decided, and by the tier whose rule decided"),
-        duration_ms: metrics.histograms_ms("kernel_call_ms", "Time that a call took in the kernel"),
-        tracer: telemetry.tracer.clone(),
-    };
+pub(crate) fn routes(answers: Answers) -> Routes {
     let batch = KernelServer::new(answers.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -74,6 +67,16 @@ pub(crate) fn routes(current: watch::Receiver<Current>, telemetry: &Telemetry) -
 }
 
 impl Answers {
+    pub(crate) fn new(current: watch::Receiver<Current>, telemetry: &Telemetry) -> Self {
+        let metrics = &telemetry.metrics;
+        Self {
+            current,
+            decisions: metrics.counters("kernel_decisions", "Decisions by what was decided, and by the tier whose rule decided"),
+            duration_ms: metrics.histograms_ms("kernel_call_ms", "Time that a call took in the kernel"),
+            tracer: telemetry.tracer.clone(),
+        }
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         self.current.borrow().snapshot.clone()
     }
@@ -105,12 +108,26 @@ impl Answers {
         response
     }
 
-    fn timed<T>(&self, call: &str, work: impl FnOnce() -> T) -> Response<T> {
+    /// Decides a batch: each request in its trace context, or an empty text.
+    pub(crate) fn decide_all<'a>(&self, requests: impl Iterator<Item = (&'a PolicyCheckRequest, &'a str)>) -> CheckBatchResponse {
+        self.measured("check_batch", || {
+            // One snapshot for the whole batch, however soon the next one comes.
+            let snapshot = self.snapshot();
+            let responses = requests.map(|(request, place)| self.decide_traced(&snapshot, request, place)).collect();
+            CheckBatchResponse { responses, snapshot: snapshot.id().to_owned() }
+        })
+    }
+
+    fn measured<T>(&self, call: &str, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let answer = work();
         let labels = vec![("call", call.to_owned())];
         self.duration_ms.get_or_create(&labels).observe(millis(begun.elapsed()));
-        Response::new(answer)
+        answer
+    }
+
+    fn timed<T>(&self, call: &str, work: impl FnOnce() -> T) -> Response<T> {
+        Response::new(self.measured(call, work))
     }
 }
 
@@ -124,14 +141,8 @@ impl Kernel for Answers {
                 requests.len()
             )));
         }
-        Ok(self.timed("check_batch", || {
-            // One snapshot for the whole batch, however soon the next one comes.
-            let snapshot = self.snapshot();
-            let places = traceparents.iter().map(String::as_str).chain(std::iter::repeat(""));
-            let responses =
-                requests.iter().zip(places).map(|(request, place)| self.decide_traced(&snapshot, request, place)).collect();
-            CheckBatchResponse { responses, snapshot: snapshot.id().to_owned() }
-        }))
+        let places = traceparents.iter().map(String::as_str).chain(std::iter::repeat(""));
+        Ok(Response::new(self.decide_all(requests.iter().zip(places))))
     }
 }
 

@@ -20,8 +20,9 @@ use tokio::task::JoinSet;
 
 use crate::config::KernelConfig;
 use crate::core::snapshot::Snapshot;
+use crate::local::Seat;
 use crate::perform::{self, LoadError};
-use crate::server::{self, Current};
+use crate::server::{self, Answers, Current};
 
 /// The queue group that shares what is asked of any one kernel.
 const QUEUE: &str = "busbar-safety-kernel";
@@ -78,7 +79,7 @@ struct Kernel<B, R> {
     announcement_due: bool,
 }
 
-/// Runs a safety kernel until the shutdown. Sets the readiness checks `kernel_policy` (it decides) and `kernel_bus` (it hears).
+/// Runs a safety kernel until the shutdown; from `seat`, whoever is in the same process asks it. Sets the readiness checks `kernel_policy` (it decides) and `kernel_bus` (it hears).
 ///
 /// # Errors
 /// [`KernelError`]: a policy that cannot be read at the start, a server or bus that ended.
@@ -90,6 +91,7 @@ pub async fn run<B: Bus, R: Records>(
     readiness: Readiness,
     telemetry: Telemetry,
     shutdown: Shutdown,
+    seat: Option<Seat>,
 ) -> Result<(), KernelError> {
     readiness.set(READY_POLICY, false);
     readiness.set(READY_BUS, false);
@@ -102,7 +104,11 @@ pub async fn run<B: Bus, R: Records>(
     // Decisions need no bus: the server answers as soon as there is a snapshot. Dropping the set ends it.
     let mut server = JoinSet::new();
     let ended = shutdown.clone();
-    let routes = server::routes(current.subscribe(), &telemetry);
+    let answers = Answers::new(current.subscribe(), &telemetry);
+    if let Some(seat) = &seat {
+        seat.take(answers.clone());
+    }
+    let routes = server::routes(answers);
     server.spawn(busbar_rpc::serve(listener, routes, ServeOptions::default(), async move { ended.triggered().await }));
     readiness.set(READY_POLICY, true);
 

@@ -44,7 +44,7 @@ impl Servers {
         let (readiness, metrics, shutdown) = (Readiness::new(), Metrics::new(), Shutdown::new());
         readiness.set("started", false);
         let telemetry = Telemetry { metrics: metrics.clone(), ..Telemetry::default() };
-        let kernel = run(config, bus, store, listener, readiness.clone(), telemetry, shutdown.clone());
+        let kernel = run(config, bus, store, listener, readiness.clone(), telemetry, shutdown.clone(), None);
         let task = tokio::spawn(kernel);
         Running { address, readiness, metrics, shutdown, task }
     }

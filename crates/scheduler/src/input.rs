@@ -22,6 +22,7 @@ use crate::core::transition::{self, Report};
 use crate::core::trust::{Bindings, Doubt};
 use crate::intake::Prepared;
 use crate::library::Library;
+use crate::receipts::Receipt;
 
 /// One thing that happened.
 pub(crate) enum Input {
@@ -126,19 +127,19 @@ pub(crate) struct Objection {
     pub bytes: Bytes,
 }
 
-/// A report with the delivery that is settled once it is dealt with.
+/// A report, with what is owed for it once it is dealt with.
 pub(crate) struct Reported {
     /// The job that it speaks of.
     pub job: JobId,
     /// What it says.
     pub report: Report,
-    /// What to settle.
-    pub delivery: Delivery,
+    /// What is owed for it.
+    pub receipt: Receipt,
     /// What speaks against it.
     pub objection: Option<Objection>,
     /// Its payload was read and found to be in order.
     pub checked: bool,
-    /// Its header is not the output that it speaks of, so that whoever sent it may have written none.
+    /// What came with it is not the output that it speaks of, so that whoever sent it may have written none.
     pub suspect: bool,
     /// When it arrived.
     pub received: Instant,

@@ -31,6 +31,7 @@ mod objections;
 mod observer;
 mod office;
 mod perform;
+mod receipts;
 mod redrive;
 mod relay;
 mod secrets;

@@ -71,6 +71,28 @@ fn a_beat_is_evidence_for_what_it_shows() {
 }
 
 #[test]
+fn what_has_ended_takes_no_room_and_is_not_stopped() {
+    let ended = |sequence, job: &str| {
+        let mut beat = beat("start-1", sequence, &[job]);
+        beat.held[0].ended = true;
+        beat
+    };
+    let mut workers = native();
+    let heard = workers.beat(&ended(2, "a"), at(1));
+    assert_eq!((heard.evidence, heard.unwanted, slots(&workers)), (vec![key("a")], vec![], 1), "its result is not here yet");
+    workers.free("w", &key("a"));
+    let heard = workers.beat(&ended(3, "a"), at(2));
+    assert_eq!((heard.evidence, heard.unwanted, slots(&workers)), (vec![], vec![], 0), "it is here");
+    let heard = workers.beat(&ended(4, "stranger"), at(3));
+    assert_eq!((heard.unwanted, slots(&workers)), (vec![], 0), "nothing is to be stopped");
+    workers.take(&hold(WorkerKind::Native, "start-1"), key("b"), charge(), at(3));
+    workers.abandon("w", &key("b"));
+    assert_eq!(workers.beat(&ended(5, "b"), at(4)).unwanted, vec![]);
+    workers.beat(&beat("start-1", 6, &[]), at(5));
+    assert_eq!(slots(&workers), 0, "given up, shown, and not shown any more");
+}
+
+#[test]
 fn a_restart_loses_its_attempts_at_once() {
     let mut workers = native();
     assert_eq!(workers.beat(&beat("start-2", 1, &[]), at(1)).lost, vec![key("a")]);

@@ -3,6 +3,7 @@
 //! - [`config`]: typed configuration from defaults, a file, the environment and flags.
 //! - [`telemetry`]: log lines, metrics, and spans.
 //! - [`clock`]: the time.
+//! - [`runtime`]: the threads on which everything runs.
 //! - [`tasks`]: named tasks; when one ends that should not, the whole service ends, with the reason.
 //! - [`health`]: `/healthz`, `/readyz` and `/metrics`.
 //! - [`shutdown`]: the word that it is time to end.
@@ -16,6 +17,7 @@
 pub mod clock;
 pub mod config;
 pub mod health;
+pub mod runtime;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

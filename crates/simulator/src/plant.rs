@@ -38,6 +38,8 @@ pub enum Plant {
     SubmissionSettledEarly,
     /// A result leaves its stream before what follows from it is durable.
     ResultSettledEarly,
+    /// A report is answered before what follows from it is durable.
+    ReportAnsweredEarly,
     /// Commands go out before the commit from which they follow.
     SentBeforeCommit,
     /// A commit that the store did not answer is taken for done.
@@ -119,6 +121,7 @@ impl Plant {
         Self::AcknowledgedEarly,
         Self::SubmissionSettledEarly,
         Self::ResultSettledEarly,
+        Self::ReportAnsweredEarly,
         Self::SentBeforeCommit,
         Self::CommitPresumed,
         Self::LeaseKept,
@@ -171,6 +174,7 @@ impl Plant {
             Self::AcknowledgedEarly => "acknowledged-early",
             Self::SubmissionSettledEarly => "submission-settled-early",
             Self::ResultSettledEarly => "result-settled-early",
+            Self::ReportAnsweredEarly => "report-answered-early",
             Self::SentBeforeCommit => "sent-before-commit",
             Self::CommitPresumed => "commit-presumed",
             Self::LeaseKept => "lease-kept",

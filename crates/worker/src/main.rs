@@ -46,7 +46,7 @@ const PROCESS: Process = Process { role: "worker", version: env!("CARGO_PKG_VERS
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             // When stderr is gone there is nobody to tell.
@@ -56,22 +56,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Fatal> {
+fn run(args: Args) -> Result<(), Fatal> {
     telemetry::init(&args.log_config(), PROCESS)?;
-    let ground = Ground::prepare(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Fatal::Runtime)?;
-    let ended = runtime.block_on(async {
+    let ground = Ground::prepare(&args)?;
+    let runtime = busbar_service::runtime::build().map_err(Fatal::Runtime)?;
+    // A task of the runtime, not of this thread: its wake-ups need no other thread.
+    let work = runtime.spawn(async move {
         let signals = Signals::listen().map_err(Fatal::Signals)?;
         let mut export = SpanExport::default();
         let tracer = export.tracer(&args.trace_config(), PROCESS)?;
         let ended = tokio::select! {
             biased;
             () = signals.second() => Err(Fatal::CutShort),
-            ended = serve::serve(args, ground, tracer, &signals) => ended,
+            ended = serve::serve(&args, ground, tracer, &signals) => ended,
         };
         export.finish().await;
         ended
     });
+    let ended = runtime.block_on(work).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ended
 }

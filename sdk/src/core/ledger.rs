@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// How many results are remembered.
 pub(crate) const FINISHED_MAX: usize = 4096;
+/// So many times as many are held as may run and wait: the rest have ended, and their results are on their way.
+const ENDED_MAX: usize = 4;
 
 /// One attempt of one job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,7 +125,7 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
     /// may not pile up either.
     fn is_full(&self, job_id: &str) -> bool {
         let of_job = self.of_job(job_id).filter(|(_, held)| held.stage != Stage::Ended).count();
-        self.live - of_job >= self.live_max || self.held.len() >= self.live_max.saturating_mul(2)
+        self.live - of_job >= self.live_max || self.held.len() >= self.live_max.saturating_mul(ENDED_MAX)
     }
 
     /// The handler of a held attempt is about to run; says whether it may: not if the attempt was handed back.
@@ -185,9 +187,9 @@ impl<H: Clone, R: Clone> Ledger<H, R> {
         self.draining
     }
 
-    /// Every held attempt with its dispatch id, in the order of job and attempt.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (&AttemptKey, &str)> {
-        self.held.iter().map(|(key, held)| (key, held.dispatch_id.as_str()))
+    /// Every held attempt with its dispatch id and whether it has ended, in the order of job and attempt.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&AttemptKey, &str, bool)> {
+        self.held.iter().map(|(key, held)| (key, held.dispatch_id.as_str(), held.stage == Stage::Ended))
     }
 
     /// How many attempts are held.
@@ -292,12 +294,12 @@ mod tests {
     #[test]
     fn results_that_are_not_acknowledged_yet_take_no_place_but_do_not_pile_up() {
         let mut ledger = Small::new(1, 0);
-        for job in ["a", "b"] {
-            assert_eq!(ledger.receive(key(job, 1), "d", "h"), taken());
-            ledger.end(&key(job, 1));
+        for job in 0..ENDED_MAX {
+            assert_eq!(ledger.receive(key(&job.to_string(), 1), "d", "h"), taken());
+            ledger.end(&key(&job.to_string(), 1));
         }
         assert_eq!(ledger.receive(key("c", 1), "d", "h"), Verdict::Full);
-        ledger.finish(key("a", 1), "result");
+        ledger.finish(key("0", 1), "result");
         assert_eq!(ledger.receive(key("c", 1), "d", "h"), taken());
     }
 
@@ -352,7 +354,9 @@ mod tests {
         let mut ledger = Small::new(2, 0);
         ledger.receive(key("b", 1), "db", "h");
         ledger.receive(key("a", 7), "da", "h");
-        let held: Vec<_> = ledger.held().map(|(key, dispatch)| (key.job_id.as_str(), key.attempt, dispatch)).collect();
-        assert_eq!(held, vec![("a", 7, "da"), ("b", 1, "db")]);
+        ledger.end(&key("b", 1));
+        let held: Vec<_> =
+            ledger.held().map(|(key, dispatch, ended)| (key.job_id.as_str(), key.attempt, dispatch, ended)).collect();
+        assert_eq!(held, vec![("a", 7, "da", false), ("b", 1, "db", true)]);
     }
 }

@@ -13,7 +13,6 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{JobResult, JobStatus};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope;
-use busbar_protocol::inline;
 use busbar_protocol::ports::{Bus, Clock, Headers, Records, Span, SpanKind, TRACEPARENT, ago};
 use busbar_protocol::trace::TraceContext;
 use bytes::Bytes;
@@ -23,7 +22,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::report::Reporter;
-use super::run::{Shared, Slot, Told};
+use super::results::Told;
+use super::run::{Shared, Slot};
 use crate::context::{About, CancelFlag, Context, Stop};
 use crate::core::dispatch::Dispatch;
 use crate::failure::{Failure, MESSAGE_BYTES_MAX, cap_code, shorten};
@@ -71,7 +71,7 @@ async fn do_and_tell<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, mut dispatch
     }
     tracing::debug!(outcome = outcome.end.word(), execution = ?outcome.execution, "an attempt has ended");
     let told = shared.compose(&dispatch, outcome);
-    shared.tell(&format!("{}/{}/result", dispatch.key.job_id, dispatch.key.attempt), &told).await;
+    shared.results.tell(&format!("{}/{}/result", dispatch.key.job_id, dispatch.key.attempt), &told).await;
     shared.desk.ledger().finish(dispatch.key, told);
     shared.desk.changed.notify_one();
 }
@@ -155,11 +155,9 @@ impl<B: Bus, R: Records> Shared<B, R> {
             identity: dispatch.request.identity.clone(),
             ..JobResult::default()
         };
-        let carried = outcome.end.write(&mut result);
+        let output = outcome.end.write(&mut result);
         let packet = envelope::packet(&dispatch.trace_id, &self.worker_id, self.clock.now(), Payload::JobResult(result));
-        let mut headers = headers(dispatch);
-        headers.extend(carried.map(|output| (inline::OUTPUT.to_owned(), inline::encode(&output))));
-        Told { headers, packet }
+        Told { headers: headers(dispatch), packet, output }
     }
 }
 

@@ -2,7 +2,7 @@
 //! delays them.
 //!
 //! ```text
-//!  every second, or every fourteen while nothing is held; on a change (at most every 50 ms); soon after a new connection and
+//!  every second, or every fourteen while nothing is held; on a change (at most every 50 ms, with much in hand every 500); soon after a new connection and
 //!  after a scheduler called ──► busbar.worker.beat
 //!  as often ──► sys.heartbeat, for whoever knows only CAP
 //!  at the end of a drain ──► busbar.worker.beat with `leaving`
@@ -32,7 +32,10 @@ use crate::backoff::part_of;
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often one that holds nothing does, which says so: a thousand of those should cost next to nothing.
 const REST_EVERY: Duration = Duration::from_secs(14);
+/// Between two beats, where much changes; each attempt that is held adds to it, since each beat names all of them.
 const BEAT_GAP: Duration = Duration::from_millis(50);
+const BEAT_GAP_FOR_EACH: Duration = Duration::from_micros(200);
+const BEAT_GAP_MAX: Duration = Duration::from_millis(500);
 /// Within this comes the first beat, the first one on a new connection, and the one that a scheduler called for: some at once and some later, so that a thousand workers
 /// that start together, or lost the same server, do not all speak in the same instant.
 const SPREAD: Duration = Duration::from_millis(250);
@@ -151,7 +154,7 @@ async fn beat<B: Bus>(
                 sender.heartbeat().await;
             }
             () = sleep_until(beat_at) => {}
-            () = changed(&sender.desk, beaten_at + BEAT_GAP) => {}
+            () = changed(&sender.desk, beaten_at) => {}
             Some(_) = calls.next() => {
                 beat_at = beat_at.min(Instant::now() + part_of(SPREAD));
                 continue;
@@ -167,9 +170,12 @@ async fn beat<B: Bus>(
     }
 }
 
-async fn changed(desk: &Desk, not_before: Instant) {
+/// Waits until something has changed and the next beat may follow the last one.
+async fn changed(desk: &Desk, beaten_at: Instant) {
     desk.changed.notified().await;
-    sleep_until(not_before).await;
+    let held = u32::try_from(desk.ledger().held_count()).unwrap_or(u32::MAX);
+    let gap = BEAT_GAP.saturating_add(BEAT_GAP_FOR_EACH.saturating_mul(held)).min(BEAT_GAP_MAX);
+    sleep_until(beaten_at + gap).await;
 }
 
 struct Sender<B> {
@@ -196,10 +202,11 @@ impl<B: Bus> Sender<B> {
     fn compose(&self, leaving: bool) -> WorkerBeat {
         let load = Load::of_the_machine();
         let ledger = self.desk.ledger();
-        let held = ledger.held().map(|(key, dispatch_id)| HeldAttempt {
+        let held = ledger.held().map(|(key, dispatch_id, ended)| HeldAttempt {
             job_id: key.job_id.clone(),
             attempt: key.attempt,
             dispatch_id: dispatch_id.to_owned(),
+            ended,
         });
         WorkerBeat {
             sequence: self.sequence,

@@ -8,6 +8,7 @@ mod attempt;
 mod beats;
 mod machine;
 mod report;
+mod results;
 mod run;
 
 use std::collections::BTreeMap;

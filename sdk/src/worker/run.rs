@@ -9,7 +9,6 @@ use busbar_protocol::cap::{ComponentRole, Handshake};
 use busbar_protocol::envelope;
 use busbar_protocol::ports::{Bus, Clock, Headers, Message, Records, SystemClock, Tracer};
 use busbar_protocol::{ids, subjects};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
@@ -18,8 +17,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::beats::{Beats, SDK_VERSION};
+use super::results::{self, Results, Told};
 use super::{Worker, WorkerError, WorkerOptions, attempt};
-use crate::backoff::Backoff;
 use crate::context::{CancelFlag, Stop};
 use crate::core::dispatch::{self, Dispatch};
 use crate::core::ledger::{Ledger, Verdict};
@@ -28,13 +27,6 @@ use crate::payloads::Payloads;
 
 /// How long handlers may take to heed the cancellation at the end of a drain that took too long.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
-
-/// A result as it was told, to be told again.
-#[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) headers: Headers,
-    pub(super) packet: Bytes,
-}
 
 /// What the loop, the attempts and the beats share.
 pub(super) struct Desk {
@@ -69,6 +61,7 @@ pub(super) type Slot = BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireEr
 /// What every attempt needs.
 pub(super) struct Shared<B, R> {
     pub(super) worker_id: String,
+    pub(super) results: Results<B>,
     pub(super) bus: B,
     pub(super) payloads: Payloads<R>,
     pub(super) routes: Routes,
@@ -91,6 +84,7 @@ impl<B: Bus, R: Records> Worker<B, R> {
         let desk = Arc::new(Desk::new(&options, &routes));
         let shared = Arc::new(Shared {
             worker_id: options.id.clone(),
+            results: Results::start(bus.clone()),
             bus,
             payloads,
             routes,
@@ -185,7 +179,7 @@ impl<B: Bus, R: Records> Floor<B, R> {
                 // Under an id of its own: whoever asks again has lost the first one, which the stream would still know.
                 let id = format!("{job_id}/{attempt}/result/{repeat}");
                 let shared = Arc::clone(&self.shared);
-                self.tasks.spawn(async move { shared.tell(&id, &result).await });
+                self.tasks.spawn(async move { shared.results.store(&id, &result).await });
             }
             Verdict::Stale => tracing::debug!(job_id, attempt, "a dispatch of an attempt that is over was dropped"),
             Verdict::Full => tracing::warn!(job_id, attempt, "a dispatch was ignored: no more is held than was promised"),
@@ -262,27 +256,5 @@ async fn announce<B: Bus, R: Records>(shared: Arc<Shared<B, R>>) {
     };
     let packet = envelope::packet(&ids::generate_trace(), id, shared.clock.now(), Payload::Handshake(handshake));
     let message_id = format!("{id}/{}/handshake", ids::generate());
-    insist(&shared.bus, subjects::HANDSHAKE, &message_id, &Told { headers: Headers::new(), packet }).await;
-}
-
-impl<B: Bus, R: Records> Shared<B, R> {
-    /// Tells a result until it is acknowledged.
-    pub(super) async fn tell(&self, message_id: &str, told: &Told) {
-        insist(&self.bus, subjects::RESULT, message_id, told).await;
-    }
-}
-
-/// Publishes until the stream has acknowledged it; the id is the same each time, so that the stream keeps it once.
-async fn insist<B: Bus>(bus: &B, subject: &str, message_id: &str, told: &Told) {
-    let mut backoff = Backoff::new();
-    let mut tries: u64 = 1;
-    while let Err(error) = bus.publish_durable(subject, message_id, told.headers.clone(), told.packet.clone()).await {
-        // Once is enough for a person; the rest is for whoever looks closely.
-        match tries {
-            1 => tracing::warn!(subject, message_id, %error, "not acknowledged yet: it is repeated until it is"),
-            _ => tracing::debug!(subject, message_id, %error, tries, "still not acknowledged"),
-        }
-        tries += 1;
-        backoff.pause().await;
-    }
+    results::insist(&shared.bus, subjects::HANDSHAKE, &message_id, &Headers::new(), &packet).await;
 }

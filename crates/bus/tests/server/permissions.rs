@@ -99,9 +99,11 @@ async fn a_worker_says_what_workers_say_and_nothing_else() {
         assert_eq!(heard(&mut beats).await, Vec::<String>::new());
         assert!(take_all(&mut asked).is_empty() && take_all(&mut cancels).is_empty(), "a worker said {subject}");
     }
-    let mut heartbeats = scheduler.subscribe(subjects::HEARTBEAT, None).await.expect("subscribed");
-    say(&worker, subjects::HEARTBEAT, subjects::HEARTBEAT).await;
-    assert_eq!(heard(&mut heartbeats).await, [subjects::HEARTBEAT]);
+    for subject in [subjects::HEARTBEAT, subjects::REPORT] {
+        let mut listener = scheduler.subscribe(subject, None).await.expect("subscribed");
+        say(&worker, subject, subject).await;
+        assert_eq!(heard(&mut listener).await, [subject]);
+    }
 }
 
 #[tokio::test]
@@ -167,7 +169,7 @@ async fn clients_submit_and_do_not_pass_for_services() {
         (server.bus("scheduler").await, server.bus("client").await, server.bus("application").await);
     scheduler.ensure_streams().await.expect("streams");
     let mut asked = scheduler.subscribe("busbar.scheduler.>", None).await.expect("subscribed");
-    for subject in [subjects::ADMIT, subjects::SCHEDULER_CANCEL, subjects::SCHEDULER_PAUSE, subjects::RESULT] {
+    for subject in [subjects::ADMIT, subjects::SCHEDULER_CANCEL, subjects::SCHEDULER_PAUSE, subjects::RESULT, subjects::REPORT] {
         client.publish(subject, Headers::new(), Bytes::from_static(b"probe")).await.expect("sent");
     }
     // What the stream has acknowledged has arrived, and so would have what was sent before.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{PATIENCE, Server, drain, next, pull_some};
 use busbar_bus::{BusConfig, CONSUMER, NatsBus, StreamLimits};
-use busbar_protocol::ports::{Bus, BusError, Headers, PullConsumer, Settlement};
+use busbar_protocol::ports::{Bus, BusError, Headers, NOT_STORED, PullConsumer, Settlement};
 use busbar_protocol::subjects::{HANDSHAKE, RESULT, SUBMIT, Stream};
 use bytes::Bytes;
 
@@ -102,6 +102,21 @@ async fn a_known_id_is_stored_once_but_heard_by_all() {
         next(&mut listener).await;
     }
     assert_eq!(pull_some(&mut consumer, 10).await.len(), 1);
+    assert_eq!(bus.stream_state(Stream::Results).await.expect("state").last_sequence, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_be_stored_is_heard_and_not_stored() {
+    let server = Server::start();
+    let bus = server.bus().await;
+    let mut consumer = bus.consume(Stream::Results).await.expect("consumes");
+    let mut listener = bus.subscribe(RESULT, None).await.expect("subscribes");
+    let headers = Headers::from([(NOT_STORED.0.to_owned(), NOT_STORED.1.to_owned())]);
+    bus.publish(RESULT, headers, text("heard")).await.expect("sent");
+    assert_eq!(next(&mut listener).await.payload, text("heard"));
+    store(&bus, RESULT, "kept").await;
+    let batch = pull_some(&mut consumer, 10).await;
+    assert_eq!(batch.iter().map(|delivery| delivery.message.payload.clone()).collect::<Vec<_>>(), [text("kept")]);
     assert_eq!(bus.stream_state(Stream::Results).await.expect("state").last_sequence, 1);
 }
 

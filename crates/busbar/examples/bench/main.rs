@@ -111,7 +111,7 @@ struct JobsArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     /// How many jobs the worker takes at once.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
     /// How many single jobs are timed for each latency.
     #[arg(long, default_value_t = 300)]

@@ -3,7 +3,7 @@
 //! ```text
 //!  admit unit (≤ 256 together) ─► queue ─► dispatch unit ─► worker.<id>.jobs ─► the same `worker` program
 //!                                                                                                   │
-//!  busbar.job.event ◄─ relay ◄─ log ◄─ finish unit ◄─ pull (≤ 256) ◄─ sys.job.result (JetStream) ◄──┘
+//!  busbar.job.event ◄─ relay ◄─ log ◄─ finish unit ◄─ busbar.worker.report (≤ 256 together) ◄────────┘
 //! ```
 //!
 //! The units are those of the scheduler, made from the record of a job that it ran itself. What is left out is what a control
@@ -15,14 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use busbar_bus::NatsBus;
-use busbar_protocol::busbar::{JobState, WorkerBeat, WorkerKind};
+use busbar_protocol::busbar::{JobState, ReportReply, ReportRequest, WorkerBeat, WorkerKind};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult};
 use busbar_protocol::ids::{self, JobId};
 use busbar_protocol::pointers::Pointer;
-use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, PullConsumer as _, Records as _, Unit};
+use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, Message, Records as _, Subscription, Unit};
 use busbar_protocol::prost::Message as _;
-use busbar_protocol::subjects::{self, Stream};
+use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::{busbar, envelope, inline, keys};
 use busbar_scheduler::core::commit::{self, Birth, Change, Retention};
@@ -46,7 +46,8 @@ const WORKER_WITHIN: Duration = Duration::from_secs(60);
 const GROUP: usize = 256;
 /// As many submissions are on their way at once as the gateway has.
 const SUBMISSIONS: usize = 4;
-const PULL_WAIT: Duration = Duration::from_secs(5);
+/// As many reports are under way at once as a worker has.
+const REPORTS: usize = 4;
 /// Longer than any measurement.
 const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -79,8 +80,8 @@ impl Plain {
         let options = StackOptions { durability, monitored: true, ..StackOptions::new(dir) };
         let servers = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
         let World { bus, store, follower } = World::connect(&servers.nats.url(), &servers.redis.url()).await?;
-        let consumer = bus.consume(Stream::Results).await?;
-        drop(bus.consume(Stream::Handshakes).await?);
+        bus.ensure_streams().await?;
+        let reports = bus.subscribe(subjects::REPORT, None).await?;
         let worker = start_worker_and_wait(&bus, &servers, dir, slots).await?;
         let epoch = store.lease(keys::LOCK_SCHEDULER, "plain", LEASE).await?.epoch;
         let (ready, queue) = mpsc::unbounded_channel();
@@ -100,7 +101,7 @@ impl Plain {
         let told = alarm.clone();
         tasks.spawn(async move { one.dispatch(queue).await.unwrap_or_else(|error| told.raise(format!("dispatch: {error}"))) });
         let told = alarm.clone();
-        tasks.spawn(async move { two.finish(consumer).await.unwrap_or_else(|error| told.raise(format!("finish: {error}"))) });
+        tasks.spawn(async move { two.finish(reports).await.unwrap_or_else(|error| told.raise(format!("finish: {error}"))) });
         tasks.spawn(async move { three.relay().await.unwrap_or_else(|error| alarm.raise(format!("relay: {error}"))) });
         let processes = vec![
             Process::of_file("nats-server", &dir.join("nats/nats-server.pid"))?,
@@ -259,29 +260,26 @@ impl Steps {
         Ok(())
     }
 
-    /// Takes results, commits the ends and acknowledges.
-    async fn finish(&self, mut results: <NatsBus as busbar_protocol::ports::Bus>::Consumer) -> Outcome<()> {
-        loop {
-            let deliveries = results.pull(GROUP, PULL_WAIT).await?;
-            if deliveries.is_empty() {
-                continue;
-            }
-            let mut jobs = Vec::with_capacity(deliveries.len());
-            for delivery in &deliveries {
-                let Payload::JobResult(result) = envelope::decode(&delivery.message.payload)?.payload else {
-                    return Err("a message on sys.job.result is no result".into());
-                };
-                let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).remove(&result.job_id);
-                let output = delivery.message.headers.get(inline::OUTPUT).map(|output| inline::decode(output)).transpose()?;
-                jobs.push(ended(out.ok_or("a result of an unknown job")?, result, output));
-            }
-            let units = jobs.iter().map(|job| self.unit(job, 2, &[JobState::Succeeded])).collect();
-            self.commit(CommitClass::Advance, units).await?;
-            self.slots.add_permits(jobs.len());
-            for delivery in &deliveries {
-                self.bus.settle(delivery, busbar_protocol::ports::Settlement::Ack).await?;
-            }
+    /// Takes reports, commits the ends and answers.
+    async fn finish(&self, reports: Subscription) -> Outcome<()> {
+        reports.map(Ok).try_for_each_concurrent(REPORTS, |message| self.finish_all(message)).await
+    }
+
+    async fn finish_all(&self, message: Message) -> Outcome<()> {
+        let reply = message.reply.ok_or("a report that wants no answer")?;
+        let mut jobs = Vec::new();
+        for item in ReportRequest::decode(message.payload)?.items {
+            let Payload::JobResult(result) = envelope::decode(&item.packet)?.payload else {
+                return Err("a report has something in it that is no result".into());
+            };
+            let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).remove(&result.job_id);
+            let output = (!item.output.is_empty()).then_some(item.output);
+            jobs.push(ended(out.ok_or("a result of an unknown job")?, result, output));
         }
+        let units = jobs.iter().map(|job| self.unit(job, 2, &[JobState::Succeeded])).collect();
+        self.commit(CommitClass::Advance, units).await?;
+        self.slots.add_permits(jobs.len());
+        Ok(self.bus.publish(&reply, Headers::new(), ReportReply::default().encode_to_vec().into()).await?)
     }
 
     /// Tells what the log holds, in batches.

@@ -122,9 +122,10 @@ async fn start_roles(
         let tracer = export.tracer(&traces, roles::process(role.name()))?;
         Ok(Kit::new(shutdown.clone(), Telemetry { metrics: metrics.clone(), tracer }))
     };
-    let kernel = roles::safety_kernel::start(tasks, config, kit(Role::SafetyKernel)?).await?;
-    config.safety_kernel.addr = kernel.to_string();
-    roles::scheduler::start(tasks, config, kit(Role::Scheduler)?).await?;
+    let (address, kernel) = roles::safety_kernel::start(tasks, config, kit(Role::SafetyKernel)?).await?;
+    config.safety_kernel.addr = address.to_string();
+    let kernel = roles::scheduler::Kernel::Local(kernel);
+    roles::scheduler::start(tasks, config, kit(Role::Scheduler)?, kernel).await?;
     roles::workflow_engine::start(tasks, config, kit(Role::WorkflowEngine)?).await?;
     roles::gateway::start(tasks, config, kit(Role::Gateway)?).await
 }

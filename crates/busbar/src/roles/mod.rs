@@ -90,7 +90,7 @@ pub(crate) async fn run(role: Role, config: &Config) -> Result<(), Failure> {
     let kit = Kit::new(shutdown.clone(), Telemetry { tracer, ..Telemetry::default() });
     let start = async {
         match role {
-            Role::Scheduler => scheduler::start(&mut tasks, config, kit).await,
+            Role::Scheduler => scheduler::start(&mut tasks, config, kit, scheduler::Kernel::remote(config)?).await,
             Role::Gateway => gateway::start(&mut tasks, config, kit).await.map(drop),
             Role::SafetyKernel => safety_kernel::start(&mut tasks, config, kit).await.map(drop),
             Role::WorkflowEngine => workflow_engine::start(&mut tasks, config, kit).await,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use busbar_safety_kernel::KernelConfig;
+use busbar_safety_kernel::{KernelConfig, LocalKernel};
 use busbar_service::TaskSet;
 use busbar_service::telemetry::Connections;
 
@@ -12,8 +12,8 @@ use crate::failure::Failure;
 
 pub(super) const ROLE: &str = "safety-kernel";
 
-/// Connects and starts a replica. Returns where it listens.
-pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Result<SocketAddr, Failure> {
+/// Connects and starts a replica. Returns where it listens, and the way to ask it from this process.
+pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Result<(SocketAddr, LocalKernel), Failure> {
     let section = &config.safety_kernel;
     let (listener, address) = listen("the safety kernel", section.listen.as_deref().unwrap_or(&section.addr)).await?;
     let world = World::connect(config, ROLE).await?;
@@ -24,6 +24,8 @@ pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Res
     let config =
         KernelConfig { addr: section.addr.clone(), policy_path: section.policy_path.clone(), refresh_ms: section.refresh_ms };
     let Kit { shutdown, readiness, telemetry } = kit;
-    tasks.spawn(ROLE, busbar_safety_kernel::run(config, world.bus, world.store, listener, readiness, telemetry, shutdown));
-    Ok(address)
+    let (local, seat) = busbar_safety_kernel::local();
+    let World { bus, store } = world;
+    tasks.spawn(ROLE, busbar_safety_kernel::run(config, bus, store, listener, readiness, telemetry, shutdown, Some(seat)));
+    Ok((address, local))
 }

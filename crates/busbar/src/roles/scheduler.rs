@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use busbar_protocol::ports::Records as _;
+use busbar_protocol::busbar::CheckBatchResponse;
+use busbar_protocol::ports::{Judge, JudgeError, Question, Records as _};
 use busbar_protocol::signing::{KeyError, PrivateKey};
 use busbar_rpc::{KernelClient, KernelClientOptions};
+use busbar_safety_kernel::LocalKernel;
 use busbar_scheduler::core::cell::Settings;
 use busbar_scheduler::core::commit::Retention;
 use busbar_scheduler::{Ports, SchedulerConfig, TrustMode, Voice};
@@ -20,11 +22,35 @@ use crate::failure::Failure;
 
 pub(super) const ROLE: &str = "scheduler";
 
+/// The safety kernel that a scheduler asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Kernel {
+    /// In a process of its own.
+    Remote(KernelClient),
+    /// In this process.
+    Local(LocalKernel),
+}
+
+impl Kernel {
+    /// The one that the configuration names.
+    pub(crate) fn remote(config: &Config) -> Result<Self, Failure> {
+        let client = KernelClient::new(&config.safety_kernel.addr, KernelClientOptions::default());
+        client.map(Self::Remote).map_err(Failure::start("the scheduler"))
+    }
+}
+
+impl Judge for Kernel {
+    async fn check(&self, questions: Vec<Question>) -> Result<CheckBatchResponse, JudgeError> {
+        match self {
+            Self::Remote(kernel) => kernel.check(questions).await,
+            Self::Local(kernel) => kernel.check(questions).await,
+        }
+    }
+}
+
 /// Connects and starts a replica.
-pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Result<(), Failure> {
+pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit, judge: Kernel) -> Result<(), Failure> {
     let world = World::connect(config, ROLE).await?;
-    let judge =
-        KernelClient::new(&config.safety_kernel.addr, KernelClientOptions::default()).map_err(Failure::start("the scheduler"))?;
     // Leases, backoffs and deadlines are measured against what the store says.
     let clock = SystemClock::anchored(world.store.time().await?);
     let ports = Ports { bus: world.bus.clone(), records: world.store.clone(), clock, judge };

@@ -1324,6 +1324,33 @@ pub struct WorkerBeat {
     #[prost(uint32, tag = "18")]
     pub next_ms: u32,
 }
+/// `busbar.worker.report`: how attempts of native workers ended, at most 256 of them and 512 KiB a message. Whoever gets no answer, or an
+/// answer that names an attempt, tells of it in the stream, as other workers do.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReportRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<ReportItem>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportItem {
+    /// A serialized cordum.agent.v1.BusPacket with a JobResult.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub packet: ::prost::bytes::Bytes,
+    /// The output itself, at most 4 KiB, where the worker did not write it to `res:<job_id>:<attempt>`: the end of the job does. Nothing
+    /// for none.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub output: ::prost::bytes::Bytes,
+}
+/// Comes once everything is committed that follows from the reports.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportReply {
+    /// The places of items that could not be dealt with now.
+    #[prost(uint32, repeated, tag = "1")]
+    pub again: ::prost::alloc::vec::Vec<u32>,
+    /// Set where the whole message was refused.
+    #[prost(message, optional, tag = "2")]
+    pub problem: ::core::option::Option<Problem>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldAttempt {
     #[prost(string, tag = "1")]
@@ -1332,6 +1359,9 @@ pub struct HeldAttempt {
     pub attempt: u32,
     #[prost(string, tag = "3")]
     pub dispatch_id: ::prost::alloc::string::String,
+    /// Its handler has ended and its result is being told: it takes no room, and there is nothing to stop.
+    #[prost(bool, tag = "4")]
+    pub ended: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

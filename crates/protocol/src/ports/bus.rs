@@ -17,6 +17,10 @@ pub const TRACEPARENT: &str = "traceparent";
 /// but not the work, leaves it alone.
 pub const INCARNATION: &str = "Busbar-Incarnation";
 
+/// The header of a message that shall be heard and not stored, on a subject that a stream captures, and its value: it is meant for
+/// another stream, of which there is none, so that JetStream leaves it alone (`Nats-Expected-Stream`).
+pub const NOT_STORED: (&str, &str) = ("Nats-Expected-Stream", "none");
+
 /// Message headers by name.
 pub type Headers = BTreeMap<String, String>;
 

@@ -15,7 +15,8 @@ mod spans;
 mod units;
 
 pub use bus::{
-    Bus, BusError, Connection, Delivery, Headers, INCARNATION, Message, PullConsumer, Settlement, Subscription, TRACEPARENT,
+    Bus, BusError, Connection, Delivery, Headers, INCARNATION, Message, NOT_STORED, PullConsumer, Settlement, Subscription,
+    TRACEPARENT,
 };
 pub use clock::{Clock, SystemClock};
 pub use commit::{Answers, COMMIT_RETRY, Commits, commit_all};

@@ -27,10 +27,12 @@ const BATCH_BYTES: usize = 512 << 10;
 const IDLE: Duration = Duration::from_millis(500);
 /// How long it waits after a mishap.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The cursor is saved after so many entries, or so long after the first that it does not cover: not with each, since it takes a round
-/// trip and a commit, and what is told twice after a crash is told apart by its cursor.
+/// The cursor is saved after so many entries; or so long after the first that it does not cover, when there is nothing to tell, or else
+/// later. Not with each: it takes a round trip and a commit, for which the next entry would wait, and what is told twice after a crash is
+/// told apart by its cursor.
 const SAVE_EVERY: usize = 4096;
 const SAVE_AFTER: Duration = Duration::from_millis(500);
+const SAVE_LATEST: Duration = Duration::from_secs(2);
 
 /// Why the relay pauses. It begins again where the saved cursor stands.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +109,9 @@ struct Position {
 }
 
 impl Position {
-    fn is_due(&self, now: Timestamp) -> bool {
-        self.unsaved >= SAVE_EVERY || (self.unsaved > 0 && now.since(self.since) >= SAVE_AFTER)
+    fn is_due(&self, now: Timestamp, is_quiet: bool) -> bool {
+        let after = if is_quiet { SAVE_AFTER } else { SAVE_LATEST };
+        self.unsaved >= SAVE_EVERY || (self.unsaved > 0 && now.since(self.since) >= after)
     }
 }
 
@@ -139,7 +142,7 @@ impl<B: Bus, R: Records, C: Clock, T: Teller> Relay<B, R, C, T> {
             for some in batches(&entries) {
                 self.tell(at, some).await?;
             }
-            if at.is_due(now) {
+            if at.is_due(now, entries.is_empty()) {
                 self.save(at).await?;
             }
             if (entries.len() as u64) < BATCH {

@@ -17,6 +17,7 @@ use crate::core::commit::Demand;
 use crate::core::fact::Fact;
 use crate::input::{Admit, Origin};
 use crate::intake::{self, Prepared};
+use crate::receipts::Receipt;
 use crate::tasks;
 
 /// What is to become of a submission that is in order.
@@ -349,7 +350,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                     effects.replies.push((reply, AdmitReply { answers, problem: None }.encode_to_vec()));
                 }
                 Origin::Queue { deliveries } => {
-                    let settled = deliveries.into_iter().zip(&answers).map(|(delivery, answer)| (delivery, answer.settlement()));
+                    let receipts = deliveries.into_iter().map(Receipt::Stream);
+                    let settled = receipts.zip(&answers).map(|(receipt, answer)| (receipt, answer.settlement()));
                     effects.settle.extend(settled);
                 }
                 // A task that has gone has nobody to tell either.

@@ -25,7 +25,7 @@ use busbar_protocol::busbar::WorkerKind;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
-    Bus, COMMIT_RETRY, Clock, Connection, Delivery, Headers, Judge, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
+    Bus, COMMIT_RETRY, Clock, Connection, Headers, Judge, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
 };
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
@@ -44,6 +44,7 @@ use crate::objections::Objections;
 use crate::observer::{Instruments, Observer};
 use crate::office::{Office, Proof};
 use crate::perform::{self, Errand};
+use crate::receipts::Receipt;
 use crate::relay::{self, JobTeller};
 use crate::service::TermError;
 use crate::trust::Trust;
@@ -208,7 +209,7 @@ struct Term<'a, B, R, C, J> {
 /// What may be told once everything is durable that was taken in with it.
 #[derive(Default)]
 struct Effects {
-    settle: Vec<(Delivery, Settlement)>,
+    settle: Vec<(Receipt, Settlement)>,
     replies: Vec<(String, Vec<u8>)>,
     objections: Vec<Objection>,
     orders: Vec<Order>,
@@ -452,10 +453,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     fn reported(&mut self, mut reported: Reported, now: Timestamp) {
         let objection = reported.objection.take();
         if self.objects_about(&reported.job, &reported.report.worker_id, objection) {
-            self.effects.settle.push((reported.delivery, Settlement::Term));
+            self.effects.settle.push((reported.receipt, Settlement::Term));
             return;
         }
-        let Reported { job: id, report, delivery, checked, suspect, received, .. } = &mut reported;
+        let Reported { job: id, report, checked, suspect, received, .. } = &mut reported;
         report.attempt = report.attempt.or_else(|| self.cell.workers().attempt_of(&report.worker_id, id));
         let current = self.cell.job(id).filter(|job| job.hold().is_some() && report.attempt.is_none_or(|a| a == job.attempt));
         if let Some(job) = current.filter(|job| !*checked && tasks::needs_check(job, report, *suspect, &self.library)) {
@@ -469,7 +470,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 tracing::debug!(job_id = %id, worker_id = report.worker_id, %rejected, "a result changes nothing");
             }
         }
-        self.effects.settle.push((delivery.clone(), Settlement::Ack));
+        self.effects.settle.push((reported.receipt, Settlement::Ack));
     }
 
     fn ask_undecided(&mut self) {
@@ -505,6 +506,12 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         for Objection { subject, doubt, bytes } in effects.objections {
             self.teller.tell(subject, &doubt.error, &bytes, now).await;
         }
+        // Before the next attempts, so that workers let go of the last ones before they get them.
+        for (receipt, settlement) in effects.settle {
+            if let Err(error) = receipt.settle(bus, settlement).await {
+                tracing::debug!(%error, "a delivery was not settled and comes again");
+            }
+        }
         for order in effects.orders {
             if !self.cell.is_due(&order) {
                 continue;
@@ -516,11 +523,6 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             let bound = self.cell.tenant_of(&order.worker_id).is_some();
             let errand = Errand { order: &order, bound, input, output_bytes_max: self.config.inline_bytes_max };
             perform::send(speaker, &self.observer.instruments().traces, errand, job, &self.inbox, now).await;
-        }
-        for (delivery, settlement) in effects.settle {
-            if let Err(error) = bus.settle(&delivery, settlement).await {
-                tracing::debug!(%error, "a delivery was not settled and comes again");
-            }
         }
     }
 }

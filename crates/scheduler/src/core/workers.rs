@@ -5,10 +5,10 @@
 
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use busbar_protocol::busbar::{WorkerBeat, WorkerKind, WorkerView};
+use busbar_protocol::busbar::{HeldAttempt, WorkerBeat, WorkerKind, WorkerView};
 use busbar_protocol::cap::{Handshake, Heartbeat};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::time::Timestamp;
@@ -145,23 +145,27 @@ impl Workers {
             (worker.shared, worker.elder, worker.left) = (false, None, None);
         }
         *room_came |= worker.read_beat(beat, now);
-        let shown: BTreeSet<AttemptKey> =
-            beat.held.iter().filter_map(|held| JobId::parse(held.job_id.clone()).ok().map(|id| (id, held.attempt))).collect();
-        for key in &shown {
+        let key = |held: &HeldAttempt| JobId::parse(held.job_id.clone()).ok().map(|id| ((id, held.attempt), held.ended));
+        let shown: BTreeMap<AttemptKey, bool> = beat.held.iter().filter_map(key).collect();
+        for (key, ended) in &shown {
+            // Its result is here already, and takes no room at the worker while it waits for our word.
+            if *ended && !worker.out.contains_key(key) {
+                continue;
+            }
             // A worker that holds what we did not send it holds an attempt of an earlier scheduler, or one that was given up.
             let out = worker.out.entry(key.clone()).or_insert_with(|| Out::new(beat.incarnation.clone(), now));
             (out.confirmed, out.shown, out.sends) = (now, true, 0);
             let told_lately = out.unwanted.is_some_and(|at| now.since(at) < UNWANTED_EVERY);
             if out.current {
                 heard.evidence.push(key.clone());
-            } else if !told_lately {
+            } else if !told_lately && !ended {
                 // A worker that beats because it was told something must not be told again because it beats.
                 out.unwanted = Some(now);
                 heard.unwanted.push(key.clone());
             }
         }
         // What was given up and is no longer shown has left the worker.
-        let gone = worker.out.extract_if(.., |key, out| !out.current && out.shown && !shown.contains(key));
+        let gone = worker.out.extract_if(.., |key, out| !out.current && out.shown && !shown.contains_key(key));
         *room_came |= release(gone, released) > 0;
         if beat.leaving {
             // What it published last is still on its way through the stream: its attempts are given up a little later.

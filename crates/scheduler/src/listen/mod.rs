@@ -15,14 +15,11 @@ use busbar_protocol::busbar::{
     ExplainRequest, ListReply, ListRequest, PauseReply, PauseRequest, WorkerBeat,
 };
 use busbar_protocol::cap::bus_packet::Payload;
-use busbar_protocol::cap::{BusPacket, JobCancel, JobProgress, JobResult, JobStatus, ResourceRef};
+use busbar_protocol::cap::{BusPacket, JobCancel, JobProgress};
 use busbar_protocol::codes::Code;
 use busbar_protocol::envelope::{self, Decoded, PacketError};
 use busbar_protocol::ids::JobId;
-use busbar_protocol::inline::{self, InlineError};
-use busbar_protocol::keys;
 use busbar_protocol::limits::ADMIT_ITEMS_MAX;
-use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{
     Bus, BusError, Clock, Delivery, Headers, Judge, Message, PullConsumer as _, Records, Settlement, StoreError, TRACEPARENT,
 };
@@ -32,16 +29,17 @@ use busbar_protocol::time::Timestamp;
 
 mod proving;
 mod redriving;
+mod reporting;
 
 use crate::Ports;
-use crate::core::job::{ResultPlace, Source};
-use crate::core::transition::{Limits, Report, Reported as Outcome};
-use crate::input::{Admit, Input, Objection, Origin, Reported};
+use crate::core::transition::Limits;
+use crate::input::{Admit, Input, Origin};
 use crate::intake;
 use crate::library::Library;
 use crate::objections::Objections;
 use crate::observer::Instruments;
 use crate::perform;
+use crate::receipts::Receipt;
 use crate::trust::Trust;
 
 /// The most submissions or results of one pull.
@@ -99,6 +97,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         self.start_admission(tasks).await?;
         self.start_redriving(tasks).await?;
         self.start_enrolling(tasks).await?;
+        self.start_reporting(tasks).await?;
         self.start_proving(tasks).await?;
         for stream in [Stream::Submissions, Stream::Results, Stream::Handshakes] {
             tasks.spawn(Arc::clone(&self).pull(stream));
@@ -282,7 +281,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             Stream::Submissions => self.take_submissions(deliveries).await,
             Stream::Results => {
                 for delivery in deliveries {
-                    self.take_result(delivery).await;
+                    self.take_delivered(delivery).await;
                 }
             }
             Stream::Handshakes => {
@@ -306,12 +305,12 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                         items.push(item);
                         kept.push(delivery);
                     } else {
-                        self.settle(&delivery, Settlement::Term).await;
+                        self.settle(Receipt::Stream(delivery), Settlement::Term).await;
                     }
                 }
                 Err(error) => {
                     self.complain(subjects::SUBMIT, &error, &delivery.message.payload).await;
-                    self.settle(&delivery, Settlement::Term).await;
+                    self.settle(Receipt::Stream(delivery), Settlement::Term).await;
                 }
             }
         }
@@ -327,49 +326,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
             }
             Err(_) => {
                 for delivery in kept {
-                    self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await;
+                    self.settle(Receipt::Stream(delivery), Settlement::Nak(NAK_DELAY)).await;
                 }
             }
-        }
-    }
-
-    async fn take_result(&self, delivery: Delivery) {
-        let decoded = match envelope::decode(&delivery.message.payload) {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                self.complain(subjects::RESULT, &error, &delivery.message.payload).await;
-                return self.settle(&delivery, Settlement::Term).await;
-            }
-        };
-        let Decoded { packet, payload, .. } = decoded;
-        let Payload::JobResult(result) = payload else {
-            self.complain(subjects::RESULT, &PacketError::UnknownPayload, &delivery.message.payload).await;
-            return self.settle(&delivery, Settlement::Term).await;
-        };
-        // Our own announcements pass through the stream that captures the subject.
-        if packet.sender_id == subjects::SCHEDULER_SENDER {
-            return self.settle(&delivery, Settlement::Ack).await;
-        }
-        let bytes = delivery.message.payload.clone();
-        let Ok(doubt) = self.trust.doubt_result(&result.worker_id, &packet, &bytes).await else {
-            return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await;
-        };
-        let objection = doubt.map(|doubt| Objection { subject: subjects::RESULT, doubt, bytes });
-        let carried = output(&delivery.message.headers, &result).transpose();
-        let (carried, suspect) = match carried {
-            Ok(carried) => (carried, false),
-            Err(error) => {
-                self.complain(subjects::RESULT, &PacketError::Carried(error), &delivery.message.payload).await;
-                (None, true)
-            }
-        };
-        match (JobId::parse(result.job_id.clone()), report(result, carried)) {
-            (Ok(job), Some(report)) => {
-                let received = Instant::now();
-                self.send(Input::Reported(Reported { job, report, delivery, objection, checked: false, suspect, received }))
-                    .await;
-            }
-            (_, _) => self.settle(&delivery, Settlement::Term).await,
         }
     }
 
@@ -379,17 +338,17 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
                 let sent = packet.created_at.as_ref().map(Timestamp::from_proto).unwrap_or_default();
                 match self.objection(subjects::HANDSHAKE, &shake.component_id, &packet, &delivery.message.payload).await {
                     Ok(objection) => self.send(Input::Handshake(shake, sent, objection)).await,
-                    Err(_) => return self.settle(&delivery, Settlement::Nak(NAK_DELAY)).await,
+                    Err(_) => return self.settle(Receipt::Stream(delivery), Settlement::Nak(NAK_DELAY)).await,
                 }
             }
             Ok(_) => self.complain(subjects::HANDSHAKE, &PacketError::UnknownPayload, &delivery.message.payload).await,
             Err(error) => self.complain(subjects::HANDSHAKE, &error, &delivery.message.payload).await,
         }
-        self.settle(&delivery, Settlement::Ack).await;
+        self.settle(Receipt::Stream(delivery), Settlement::Ack).await;
     }
 
-    async fn settle(&self, delivery: &Delivery, settlement: Settlement) {
-        if let Err(error) = self.ports.bus.settle(delivery, settlement).await {
+    async fn settle(&self, receipt: Receipt, settlement: Settlement) {
+        if let Err(error) = receipt.settle(&self.ports.bus, settlement).await {
             tracing::debug!(%error, "a delivery was not settled and comes again");
         }
     }
@@ -418,54 +377,4 @@ fn cancel_item(cancel: JobCancel) -> CancelItem {
         requested_by: cancel.requested_by,
         attempt,
     }
-}
-
-/// The output that came with a result. It counts where the packet names its attempt, points to where that attempt's output stands, and
-/// states its digest: so whoever vouches for the packet vouches for it.
-fn output(headers: &Headers, result: &JobResult) -> Option<Result<Bytes, InlineError>> {
-    let value = headers.get(inline::OUTPUT)?;
-    let attempt = result.dispatch.as_ref().and_then(|dispatch| u32::try_from(dispatch.attempt).ok()).unwrap_or(0);
-    let place = Pointer::Redis(keys::attempt_result(&result.job_id, attempt)).to_string();
-    let is_placed = attempt > 0 && result.result_ptr == place && result.status() == JobStatus::Succeeded;
-    let reference = result.result_ref.as_ref().filter(|_| is_placed);
-    Some(reference.ok_or(InlineError::Unbound).and_then(|reference| inline::decode_as(value, reference)))
-}
-
-/// What a result says of its attempt, with the output that came with it; nothing, where it tells of a state that is no end.
-fn report(result: JobResult, carried: Option<Bytes>) -> Option<Report> {
-    let attempt = result.dispatch.as_ref().and_then(|d| u32::try_from(d.attempt).ok()).filter(|attempt| *attempt > 0);
-    let status = result.status();
-    let JobResult { worker_id, execution_ms, error_code, error_message, result_ptr, result_ref, .. } = result;
-    let code = |fallback: Code| if error_code.is_empty() { fallback.to_string() } else { error_code.clone() };
-    let outcome = match status {
-        JobStatus::Succeeded => Outcome::Succeeded(place(result_ptr, result_ref, carried)),
-        JobStatus::Failed | JobStatus::FailedFatal => Outcome::Failed { code: code(Code::HandlerFailed), message: error_message },
-        JobStatus::Denied => Outcome::Failed { code: code(Code::SafetyDenied), message: error_message },
-        JobStatus::FailedRetryable if error_code.eq_ignore_ascii_case(Code::RateLimited.as_str()) => {
-            Outcome::RateLimited { message: error_message }
-        }
-        JobStatus::FailedRetryable => {
-            Outcome::Retryable { code: code(Code::AttemptFailed), message: error_message, timed_out: false }
-        }
-        JobStatus::Timeout => {
-            Outcome::Retryable { code: code(Code::StartToCloseTimeout), message: error_message, timed_out: true }
-        }
-        JobStatus::Cancelled => Outcome::Cancelled,
-        JobStatus::Unspecified | JobStatus::Pending | JobStatus::Scheduled | JobStatus::Dispatched | JobStatus::Running => {
-            return None;
-        }
-    };
-    Some(Report { attempt, worker_id, outcome, execution_ms })
-}
-
-fn place(pointer: String, reference: Option<ResourceRef>, carried: Option<Bytes>) -> Option<ResultPlace> {
-    let reference = reference.unwrap_or_default();
-    let pointer = if pointer.is_empty() { reference.uri } else { pointer };
-    (!pointer.is_empty()).then_some(ResultPlace {
-        pointer,
-        sha256: reference.sha256,
-        size: reference.size_bytes,
-        source: carried.map_or(Source::There, Source::Message),
-        ..ResultPlace::default()
-    })
 }

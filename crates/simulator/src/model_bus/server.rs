@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use busbar_protocol::ports::{BusError, Connection, Delivery, Message, Settlement, Subscription};
+use busbar_protocol::ports::{BusError, Connection, Delivery, Message, NOT_STORED, Settlement, Subscription};
 use busbar_protocol::subjects::Stream;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -235,6 +235,7 @@ impl Server {
         let listened = self.spread(message);
         let stream = stream_of(&message.subject);
         if let Some(stream) = stream
+            && !message.headers.contains_key(NOT_STORED.0)
             && !self.loses()
         {
             self.store(stream, "", message);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use busbar_protocol::busbar::ReportReply;
 use busbar_protocol::ports::{Bus, BusError, Connection, Delivery, Headers, Message, PullConsumer, Settlement, Subscription};
+use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects::{self, Stream};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -32,6 +34,21 @@ impl<P: Bus> Sabotaged<P> {
         if let Some(payload) = messages::readdress(payload, other) {
             let _ = self.port.publish(&subjects::worker_jobs(other), headers.clone(), payload).await;
         }
+    }
+
+    /// Answers reports before they are dealt with.
+    fn answer_reports(&self, heard: Subscription) -> Subscription {
+        let port = self.port.clone();
+        let answered = move |message: Message| {
+            let port = port.clone();
+            async move {
+                if let Some(reply) = &message.reply {
+                    let _ = port.publish(reply, Headers::new(), ReportReply::default().encode_to_vec().into()).await;
+                }
+                message
+            }
+        };
+        heard.then(answered).boxed()
     }
 
     /// Answers cancellations, and forgets them.
@@ -94,6 +111,7 @@ impl<P: Bus> Bus for Sabotaged<P> {
             (Some(Plant::RunPauseForgotten), subjects::SCHEDULER_PAUSE) => heard.map(messages::mistake_run).boxed(),
             (Some(Plant::NotBeforeForgotten), subjects::ADMIT) => heard.map(messages::hurry).boxed(),
             (Some(Plant::ChildrenSpared), subjects::ADMIT) => heard.map(messages::orphan).boxed(),
+            (Some(Plant::ReportAnsweredEarly), subjects::REPORT) => self.answer_reports(heard),
             (Some(Plant::CancelForgotten), subjects::SCHEDULER_CANCEL) => self.forget_cancels(heard),
             _ => heard,
         })

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use busbar_protocol::busbar::{JobEvent, JobEventBatch, LimitsDocument, PauseScope};
+use busbar_protocol::busbar::{JobEvent, JobEventBatch, LimitsDocument, PauseScope, ReportItem, ReportReply, ReportRequest};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope;
 use busbar_protocol::keys;
@@ -74,6 +74,8 @@ struct Seen {
     went: Vec<(Job, Timestamp)>,
     /// Replicas, and what checks them, that were dispatched in the present call.
     parts_sent: Vec<String>,
+    /// What was reported to schedulers, by where they answer.
+    reports: BTreeMap<String, Vec<ReportItem>>,
     /// Cursors of the log of jobs that were told.
     told: BTreeSet<String>,
     /// Jobs whose end, or whose death, was told on CAP's subjects.
@@ -254,10 +256,14 @@ impl Watch for Monitor {
             self.seen().command(message);
         } else if subject == subjects::RESULT || subject == subjects::DEAD_LETTER {
             self.seen().announcement(message);
+        } else if subject == subjects::REPORT {
+            self.seen().reported(message);
         } else if subject == subjects::JOB_EVENT
             && let Ok(batch) = JobEventBatch::decode(message.payload.clone())
         {
             self.seen().told.extend(batch.entries.into_iter().map(|entry| entry.cursor));
+        } else {
+            self.seen().answered(message);
         }
     }
 
@@ -281,6 +287,30 @@ impl Seen {
         }
     }
 
+    /// Remembers what is asked, until all answers have come that may.
+    fn reported(&mut self, message: &Message) {
+        if let (Some(reply), Ok(request)) = (&message.reply, ReportRequest::decode(message.payload.clone())) {
+            self.reports.insert(reply.clone(), request.items);
+        }
+    }
+
+    /// What is answered has been dealt with.
+    fn answered(&mut self, answer: &Message) {
+        let Some(items) = self.reports.get(&answer.subject).cloned() else { return };
+        // Word that nobody is there has another form.
+        let Ok(reply) = ReportReply::decode(answer.payload.clone()) else { return };
+        if reply.problem.is_some() || answer.headers.contains_key("Status") {
+            return;
+        }
+        for (place, item) in (0_u32..).zip(&items) {
+            if let Ok(decoded) = envelope::decode(&item.packet)
+                && !reply.again.contains(&place)
+            {
+                self.settled(&decoded.payload);
+            }
+        }
+    }
+
     /// What leaves a stream has been dealt with.
     fn settled(&mut self, payload: &Payload) {
         match payload {
@@ -293,7 +323,7 @@ impl Seen {
                 if let (Some(named), Some(known)) = (named, present)
                     && named == known.job.attempt
                 {
-                    self.breaks(format!("the result of {}/{named} left its stream, and nothing followed", result.job_id));
+                    self.breaks(format!("the result of {}/{named} was taken, and nothing followed", result.job_id));
                 }
             }
             _ => {}

@@ -210,18 +210,23 @@ impl Native {
     /// Beats; tells when the next one is due.
     async fn beat(&self, sequence: u64) -> Duration {
         let shown = self.held.borrow().clone();
-        let held = shown.iter().map(|(job, attempt)| HeldAttempt {
-            job_id: job.clone(),
-            attempt: *attempt,
-            dispatch_id: format!("{job}/{attempt}"),
-        });
+        let held: Vec<HeldAttempt> = {
+            let ledger = self.world.ledger();
+            let held = shown.iter().map(|attempt| HeldAttempt {
+                job_id: attempt.0.clone(),
+                attempt: attempt.1,
+                dispatch_id: format!("{}/{}", attempt.0, attempt.1),
+                ended: ledger.reported.contains_key(attempt),
+            });
+            held.collect()
+        };
         let beat = WorkerBeat {
             worker_id: self.id.clone(),
             incarnation: self.incarnation.clone(),
             sequence,
             pool: "default".to_owned(),
             capacity: CAPACITY,
-            held: held.collect(),
+            held,
             prefetch: prefetches(&self.id),
             next_ms: if shown.is_empty() { 10_000 } else { 1_000 },
             topics: SERVED.map(str::to_owned).to_vec(),

@@ -112,7 +112,7 @@ fn a_result_before_its_progress_is_the_end() {
     let Payload::JobRequest(request) = envelope::decode(&dispatch.payload).unwrap().payload else { panic!("{dispatch:?}") };
     let identity = request.dispatch.expect("a named attempt");
     let attempt = u32::try_from(identity.attempt).unwrap();
-    let held = HeldAttempt { job_id: job.clone(), attempt, dispatch_id: identity.dispatch_id.clone() };
+    let held = HeldAttempt { job_id: job.clone(), attempt, dispatch_id: identity.dispatch_id.clone(), ended: false };
 
     let mut result = result_of(&job, identity.attempt, HAND);
     result.dispatch = Some(identity.clone());

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use busbar_protocol::busbar::{ReportItem, ReportReply, ReportRequest};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{JobProgress, JobRequest, JobResult, JobStatus, ResourceRef};
 use busbar_protocol::envelope;
 use busbar_protocol::inline;
 use busbar_protocol::pointers::Sha256Hex;
-use busbar_protocol::ports::{Bus as _, Clock as _, Headers, Records as _};
+use busbar_protocol::ports::{Bus as _, Clock as _, Headers, NOT_STORED, Records as _};
+use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -23,6 +25,9 @@ use crate::model_store::Content;
 const LIAR: &str = "native-1";
 /// What an honest worker gives.
 pub(crate) const DONE: &[u8] = b"\"done\"";
+
+/// How long a worker waits for word of a report.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A result as it was told.
 #[derive(Clone)]
@@ -62,10 +67,33 @@ impl Execution {
         let id = format!("{}/{}/result", self.attempt.0, self.attempt.1);
         let payload = Payload::JobResult(told.result.clone());
         let packet = envelope::packet(&self.trace, &self.worker, self.world.clock.now(), payload);
-        while self.bus.publish_durable(subjects::RESULT, &id, told.headers.clone(), packet.clone()).await.is_err() {
+        let reports = self.world.chaos.chance(700);
+        while !(reports && self.report_end(&packet, &told).await)
+            && self.bus.publish_durable(subjects::RESULT, &id, told.headers.clone(), packet.clone()).await.is_err()
+        {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         (self.attempt, told)
+    }
+
+    /// Reports a result to the scheduler, some twice in one message, and some beside what is none; says whether it has answered.
+    async fn report_end(&self, packet: &Bytes, told: &Told) -> bool {
+        let mut aside = told.headers.clone();
+        aside.insert(NOT_STORED.0.to_owned(), NOT_STORED.1.to_owned());
+        let _ = self.bus.publish(subjects::RESULT, aside, packet.clone()).await;
+        let output = told.headers.get(inline::OUTPUT).and_then(|output| inline::decode(output).ok());
+        let item = ReportItem { packet: packet.clone(), output: output.unwrap_or_default() };
+        let mut items = vec![item.clone()];
+        if self.world.chaos.chance(100) {
+            items.push(ReportItem { packet: Bytes::from_static(b"no packet"), ..ReportItem::default() });
+        }
+        if self.world.chaos.chance(100) {
+            items.push(item);
+        }
+        let body = ReportRequest { items }.encode_to_vec();
+        let asked = self.bus.request(subjects::REPORT, Headers::new(), body.into(), ANSWER_WITHIN).await;
+        let reply = asked.ok().and_then(|answer| ReportReply::decode(answer.payload).ok());
+        reply.is_some_and(|reply| reply.problem.is_none() && !reply.again.contains(&0))
     }
 
     async fn execute(&self, cancelled: &mut watch::Receiver<bool>) -> Told {
