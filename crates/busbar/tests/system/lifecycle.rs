@@ -21,7 +21,9 @@ fn dev_ends_cleanly_on_either_signal() {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(dev.endpoints.blobs.starts_with("file:///"), "{:?}", dev.endpoints);
         let grpc = dev.endpoints.grpc.as_deref().expect("dev has every way in");
-        assert!(TcpStream::connect(grpc).is_ok() && dev.said().contains(&format!("grpc     {grpc}")), "{}", dev.said());
+        assert!(TcpStream::connect(grpc).is_ok());
+        // The file is there before the words are.
+        until("it says where it answers", || dev.said().contains(&format!("grpc     {grpc}")).then_some(()));
 
         let status = dev.end(with);
         assert!(status.success(), "{status}");
