@@ -26,4 +26,4 @@ mod server;
 pub use config::KernelConfig;
 pub use local::{LocalKernel, Seat, local};
 pub use perform::LoadError;
-pub use service::{KernelError, run};
+pub use service::{Asked, KernelError, run};

@@ -79,7 +79,16 @@ struct Kernel<B, R> {
     announcement_due: bool,
 }
 
-/// Runs a safety kernel until the shutdown; from `seat`, whoever is in the same process asks it. Sets the readiness checks `kernel_policy` (it decides) and `kernel_bus` (it hears).
+/// Where a kernel is asked.
+#[derive(Debug)]
+pub struct Asked {
+    /// By others, over gRPC.
+    pub listener: TcpListener,
+    /// By those in its own process, if there are any.
+    pub seat: Option<Seat>,
+}
+
+/// Runs a safety kernel until the shutdown. Sets the readiness checks `kernel_policy` (it decides) and `kernel_bus` (it hears).
 ///
 /// # Errors
 /// [`KernelError`]: a policy that cannot be read at the start, a server or bus that ended.
@@ -87,12 +96,12 @@ pub async fn run<B: Bus, R: Records>(
     config: KernelConfig,
     bus: B,
     records: R,
-    listener: TcpListener,
+    asked: Asked,
     readiness: Readiness,
     telemetry: Telemetry,
     shutdown: Shutdown,
-    seat: Option<Seat>,
 ) -> Result<(), KernelError> {
+    let Asked { listener, seat } = asked;
     readiness.set(READY_POLICY, false);
     readiness.set(READY_BUS, false);
     let Some(first) = until(&shutdown, first_snapshot(&records, &config)).await else { return Ok(()) };

@@ -11,7 +11,7 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_rpc::cap::safety_kernel_client::SafetyKernelClient;
 use busbar_rpc::{KernelClient, KernelClientOptions, tonic};
-use busbar_safety_kernel::{KernelConfig, KernelError, LoadError, run};
+use busbar_safety_kernel::{Asked, KernelConfig, KernelError, LoadError, run};
 use busbar_servers::Stack;
 use busbar_service::{Metrics, Readiness, Shutdown, Telemetry};
 use busbar_store::{Store, StoreConfig};
@@ -44,7 +44,7 @@ impl Servers {
         let (readiness, metrics, shutdown) = (Readiness::new(), Metrics::new(), Shutdown::new());
         readiness.set("started", false);
         let telemetry = Telemetry { metrics: metrics.clone(), ..Telemetry::default() };
-        let kernel = run(config, bus, store, listener, readiness.clone(), telemetry, shutdown.clone(), None);
+        let kernel = run(config, bus, store, Asked { listener, seat: None }, readiness.clone(), telemetry, shutdown.clone());
         let task = tokio::spawn(kernel);
         Running { address, readiness, metrics, shutdown, task }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use busbar_safety_kernel::{KernelConfig, LocalKernel};
+use busbar_safety_kernel::{Asked, KernelConfig, LocalKernel};
 use busbar_service::TaskSet;
 use busbar_service::telemetry::Connections;
 
@@ -25,7 +25,7 @@ pub(crate) async fn start(tasks: &mut TaskSet, config: &Config, kit: Kit) -> Res
         KernelConfig { addr: section.addr.clone(), policy_path: section.policy_path.clone(), refresh_ms: section.refresh_ms };
     let Kit { shutdown, readiness, telemetry } = kit;
     let (local, seat) = busbar_safety_kernel::local();
-    let World { bus, store } = world;
-    tasks.spawn(ROLE, busbar_safety_kernel::run(config, bus, store, listener, readiness, telemetry, shutdown, Some(seat)));
+    let (World { bus, store }, asked) = (world, Asked { listener, seat: Some(seat) });
+    tasks.spawn(ROLE, busbar_safety_kernel::run(config, bus, store, asked, readiness, telemetry, shutdown));
     Ok((address, local))
 }
