@@ -1,4 +1,4 @@
-# What `tools/bench peers` compares with: programs of PyPI, npm and Debian, each at the version that its lock names.
+# What `tools/bench peers` compares with: programs of PyPI, npm, crates.io and Debian, each at the version that its lock names.
 # shellcheck shell=bash
 
 # shellcheck source=tools/lib/python.sh
@@ -25,6 +25,26 @@ node_packages() {
   printf '%s\n' "$folder"
 }
 
+# rust_program FOLDER: prints a folder that holds the adapter, built with exactly what Cargo.lock names. Only the program is kept.
+rust_program() {
+  local source=$1 id folder work
+  id=$(cat "$ROOT/rust-toolchain.toml" "$source/Cargo.toml" "$source/Cargo.lock" "$source"/src/*.rs | sha256sum | cut -c 1-16)
+  folder=$CACHE/rust-$id
+  if [ ! -d "$folder" ]; then
+    say "building the adapter of $(peer_field "${source##*/}" name) with packages of crates.io (some minutes on two cores)"
+    mkdir -p "$CACHE"
+    work=$(mktemp -d "$CACHE/rust.XXXXXX")
+    if ! (cd "$ROOT" && cargo install --quiet --locked --path "$source" --root "$work" --no-track --target-dir "$work/target" >&2); then
+      rm -rf "$work"
+      die 3 "the adapter of $source cannot be built"
+    fi
+    # Whoever was quicker made the same.
+    mv -T "$work/bin" "$folder" 2>/dev/null || true
+    rm -rf "$work"
+  fi
+  printf '%s\n' "$folder"
+}
+
 # debian_packages PACKAGE…: installs what is missing; Debian says which version.
 debian_packages() {
   local package
@@ -44,6 +64,7 @@ install_peer() {
   case $(peer_field "$1" kind) in
     python) python_packages "$source/requirements.txt" ;;
     node) node_packages "$source" ;;
+    rust) rust_program "$source" ;;
     debian)
       # shellcheck disable=SC2046  # Several words are several packages.
       debian_packages $(sed -n 's/^  "packages": \[\(.*\)\].*/\1/p' "$source/peer.json" | tr -d '",')

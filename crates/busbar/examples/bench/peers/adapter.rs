@@ -126,6 +126,8 @@ fn ask_line(what: &str, first: u64, jobs: u64) -> String {
 /// The adapter as the manifest names it.
 fn command(peer: &Peer) -> Outcome<Command> {
     let (program, args) = peer.manifest.command.split_first().ok_or("a manifest without a command")?;
+    // What was built stands where it was put; all others are looked for in PATH.
+    let program = if peer.manifest.kind == Kind::Rust { peer.packages.join(program) } else { program.into() };
     let mut command = Command::new(program);
     command.args(args);
     Ok(command)
@@ -139,7 +141,7 @@ fn search_paths(peer: &Peer) -> Vec<(&'static str, OsString)> {
         // Nothing is compiled into the folder of the sources.
         Kind::Python => vec![("PYTHONPATH", join([&peer.packages, &shared])), ("PYTHONDONTWRITEBYTECODE", "1".into())],
         Kind::Node => vec![("NODE_PATH", join([&peer.packages.join("node_modules"), &shared]))],
-        Kind::Debian => Vec::new(),
+        Kind::Rust | Kind::Debian => Vec::new(),
     }
 }
 
@@ -158,5 +160,16 @@ mod tests {
         let answer: Answer = serde_json::from_str(r#"{"milliseconds":[1.5]}"#).expect("an answer");
         assert_eq!(answer, Answer { milliseconds: Some(vec![1.5]), ..Answer::default() });
         assert!(serde_json::from_str::<Answer>(r#"{"else":1}"#).is_err());
+    }
+
+    #[test]
+    fn an_adapter_that_is_built_stands_where_it_was_put() {
+        for (kind, program) in [("rust", "/built/adapter"), ("node", "adapter")] {
+            let manifest =
+                json!({ "name": "x", "kind": kind, "command": ["adapter"], "store": "none", "result": "none", "settings": [] });
+            let manifest = serde_json::from_value(manifest).expect("a manifest");
+            let peer = Peer { manifest, folder: "/peers/x".into(), packages: "/built".into() };
+            assert_eq!(command(&peer).expect("a command").as_std().get_program(), program);
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Manifest {
     /// Packages of Debian, for a peer that lives there.
     #[serde(default)]
     pub(crate) packages: Vec<String>,
-    /// The adapter, started in the peer's folder.
+    /// The adapter, started in the peer's folder; one that is built is named by its program.
     pub(crate) command: Vec<String>,
     pub(crate) store: StoreKind,
     /// How a client gets a result.
@@ -32,6 +32,7 @@ pub(crate) struct Manifest {
 pub(crate) enum Kind {
     Python,
     Node,
+    Rust,
     Debian,
 }
 
@@ -62,7 +63,7 @@ pub(crate) struct Peer {
     pub(crate) manifest: Manifest,
     /// The folder of its manifest and its adapter.
     pub(crate) folder: PathBuf,
-    /// Where its packages are; empty if the system has them.
+    /// Where its packages are, or its adapter if that is built; empty if the system has them.
     pub(crate) packages: PathBuf,
 }
 
