@@ -66,6 +66,22 @@ fn an_attempt_that_was_lost_while_it_was_written_is_not_sent_as_the_next_one() {
 }
 
 #[test]
+fn an_attempt_that_is_over_before_it_is_written_is_written_before_the_next_one() {
+    let mut scene = Scene::new(LimitsDocument::default());
+    scene.job("a", "acme", |_| {});
+    scene.cell.place(1, at(scene.now));
+    scene.ends("a", Reported::Retryable { code: String::new(), message: String::new(), timed_out: false });
+    scene.now += 60_000;
+    scene.beat("w", 100);
+    scene.cell.pass_time(at(scene.now), at(scene.now));
+    assert_eq!(scene.cell.place(1, at(scene.now)), 0, "nobody has written that there was a first one");
+    assert_eq!(scene.cell.take_units().len(), 1);
+    scene.cell.committed(&id("a"), at(scene.now));
+    assert_eq!(scene.cell.place(1, at(scene.now)), 1);
+    assert_eq!(scene.cell.job(&id("a")).map(|job| job.attempt), Some(2));
+}
+
+#[test]
 fn a_replica_whose_job_ends_while_it_is_written_is_cancelled() {
     let mut scene = with_replicas(&["w", "w2"]);
     scene.job("j", "acme", |job| {

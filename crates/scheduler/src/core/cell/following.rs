@@ -117,7 +117,11 @@ impl Cell {
         let judged = is_judged(job, &self.snapshot);
         let may_go = judged && self.knows_siblings(job) && self.holds.run_of(id).is_none();
         let (ready, undecided) = match job.state {
-            State::Scheduled { not_before, .. } => (may_go && not_before <= now.max(job.updated), !judged && !entry.asked),
+            // A dispatch that was decided and is over before it left is written first: attempts rise one by one.
+            State::Scheduled { not_before, .. } => {
+                let written = !entry.passed.contains(&JobState::Dispatched);
+                (may_go && written && not_before <= now.max(job.updated), !judged && !entry.asked)
+            }
             State::Pending { not_before } => (false, not_before <= now && !entry.asked),
             State::ApprovalRequired { .. }
             | State::Dispatched { .. }

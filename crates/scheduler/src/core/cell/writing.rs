@@ -80,6 +80,10 @@ impl Cell {
         }
         let Some(entry) = self.jobs.get(id).filter(|_| !self.dirty.contains(id)) else { return };
         if entry.job.end().is_none() {
+            // It may have waited for this before it goes again.
+            if entry.job.attempt > 0 && entry.job.state.tag() == JobState::Scheduled {
+                self.reindex(id, now);
+            }
             return self.shelve_if_too_much(id);
         }
         let state = entry.job.state.tag();
