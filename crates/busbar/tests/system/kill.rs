@@ -3,12 +3,11 @@
 //! 2,000 jobs of 20 to 200 ms run on 8 slots. The kill comes when 500 to 1,500 have ended and all 8 slots are executing: the
 //! worker is frozen for the look, so that both are certain, and that it holds no attempt beside those.
 
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::PathBuf;
 
 use busbar_protocol::busbar::JobState;
 
-use crate::support::{Dev, Executions, LOOK_EVERY, Sleeper, Truth, freeze, kill9, thaw, until};
+use crate::support::{Dev, Executions, Sleeper, Truth, kill9, thaw, until};
 
 const JOBS: usize = 2_000;
 const SLOTS: u32 = 8;
@@ -16,8 +15,6 @@ const WORKER: &str = "sleeper-1";
 /// The kill comes when so many jobs have ended.
 const ENDED_MIN: u64 = 500;
 const ENDED_MAX: u64 = 1_500;
-/// How often it is looked whether the results of a frozen worker have been committed.
-const LOOKS: u32 = 20;
 
 struct Scene {
     dev: Dev,
@@ -71,9 +68,9 @@ impl Scene {
         let file = dev.temp().join("executions");
         let sleeper = Sleeper::start(&dev, WORKER, SLOTS, &file);
         let acknowledged = dev.client().submit_sleeps((0..JOBS as u64).map(|n| 20 + n * 7919 % 181));
-        let (ended, executing) = freeze_at_the_moment(&dev, sleeper.pid(), &file);
+        until("enough jobs have ended", || (ended(&dev)? >= ENDED_MIN).then_some(()));
+        let ended = sleeper.freeze_full(SLOTS, &file, || ended(&dev));
         assert!((ENDED_MIN..=ENDED_MAX).contains(&ended), "{ended} jobs had ended");
-        assert_eq!(executing, SLOTS);
         Self { dev, sleeper, file, acknowledged, ended }
     }
 
@@ -116,36 +113,6 @@ impl Scene {
         eprintln!("killed when {} of {JOBS} jobs had ended and {SLOTS} were executing: {extra} extra executions", self.ended);
         assert!(extra <= extra_max, "{extra} extra executions; the killed one held {extra_max}");
     }
-}
-
-/// Freezes the worker again and again until it is caught with all slots executing after enough jobs have ended, and holding nothing
-/// else: an attempt whose handler is done and whose result was not told yet would be executed again as well. It stays frozen. Returns
-/// how many had ended and how many were executing.
-fn freeze_at_the_moment(dev: &Dev, worker: u32, file: &Path) -> (u64, u32) {
-    until("the moment of the kill", || {
-        if ended(dev)? < ENDED_MIN {
-            return None;
-        }
-        freeze(worker);
-        let executions = Executions::read(file);
-        let done = u64::from(executions.count() - executions.open);
-        if executions.open == SLOTS && all_were_told(dev, done) {
-            return Some((done, executions.open));
-        }
-        thaw(worker);
-        None
-    })
-}
-
-/// Whether so many jobs have ended, or will by what their worker told before it was frozen.
-fn all_were_told(dev: &Dev, done: u64) -> bool {
-    (0..LOOKS).any(|_| {
-        let told = ended(dev) == Some(done);
-        if !told {
-            thread::sleep(LOOK_EVERY);
-        }
-        told
-    })
 }
 
 fn ended(dev: &Dev) -> Option<u64> {

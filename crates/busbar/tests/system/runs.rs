@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Dev, Executions, SLEEP, Sleeper, freeze, until};
 
 const SLOTS: u32 = 8;
-const ITEMS: usize = 120;
+const ITEMS: usize = 240;
 const WORKER: &str = "sleeper-1";
 
 /// Many short sleeps, and a long one that tells how many they were.
@@ -50,9 +50,8 @@ impl Scene {
         until(what, || self.view().filter(&is_there));
     }
 
+    /// The worker has been frozen, so that it begins nothing of what it has at hand while the rest dies.
     fn kill_everything(&mut self) {
-        // Frozen, so that it begins nothing of what it has at hand while the rest dies.
-        freeze(self.sleeper.pid());
         self.dev.kill9();
         self.sleeper.kill9();
         self.dev.restart();
@@ -83,12 +82,18 @@ fn step<'a>(view: &'a Value, id: &str) -> &'a Value {
     steps.iter().find(|step| step["id"] == id).expect("the step")
 }
 
+/// How many items are done, as far as the run knows.
+fn done(view: &Value) -> u64 {
+    step(view, "map")["items"]["succeeded"].as_u64().unwrap_or(0)
+}
+
 #[test]
 fn a_run_survives_the_death_of_everything_between_map_and_reduce() {
     let mut scene = Scene::begin();
     scene.wait_for("the map is done and the reduce is not", |view| step(view, "reduce")["state"] == "RUNNING");
     let before = scene.view().expect("the gateway answers");
     assert_eq!(step(&before, "map")["state"], "SUCCEEDED");
+    freeze(scene.sleeper.pid());
     scene.kill_everything();
     let executions = scene.check();
     let again: Vec<&String> =
@@ -100,10 +105,9 @@ fn a_run_survives_the_death_of_everything_between_map_and_reduce() {
 #[test]
 fn a_run_survives_the_death_of_everything_in_the_middle_of_its_items() {
     let mut scene = Scene::begin();
-    scene.wait_for("a part of the items is done", |view| {
-        let done = step(view, "map")["items"]["succeeded"].as_u64().unwrap_or(0);
-        (20..100).contains(&done)
-    });
+    scene.wait_for("a part of the items is done", |view| done(view) >= 20);
+    let ended = scene.sleeper.freeze_full(SLOTS, &scene.file(), || Some(done(&scene.view()?)));
+    assert!((20..200).contains(&ended), "{ended} items had ended");
     scene.kill_everything();
     let executions = scene.check();
     // One for each item, one for the reduce, and again what was held when everything died.

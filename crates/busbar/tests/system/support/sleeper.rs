@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
-use super::{Client, Dev, Endpoints, built, kill9};
+use super::{Client, Dev, Endpoints, LOOK_EVERY, built, freeze, kill9, thaw, until};
+
+/// How often it is looked whether the results of a frozen worker have been committed.
+const LOOKS: u32 = 20;
 
 /// A running sleeper. Dropping it kills it.
 #[derive(Debug)]
@@ -34,6 +38,28 @@ impl Sleeper {
     pub(crate) fn kill9(&mut self) {
         kill9(self.pid());
         self.child.wait().unwrap();
+    }
+
+    /// Freezes it again and again until it is caught with all its slots executing, and holding nothing else: an attempt whose handler
+    /// is done and whose result was not told yet would be executed again as well, if it died. It stays frozen. `ended` says how many
+    /// jobs have ended as everybody else sees it, while somebody answers; it is returned.
+    pub(crate) fn freeze_full(&self, slots: u32, file: &Path, ended: impl Fn() -> Option<u64>) -> u64 {
+        let told = |look, done| {
+            if look > 0 {
+                thread::sleep(LOOK_EVERY);
+            }
+            ended() == Some(done)
+        };
+        until("all slots execute, and what is done was told", || {
+            freeze(self.pid());
+            let executions = Executions::read(file);
+            let done = u64::from(executions.count() - executions.open);
+            if executions.open == slots && (0..LOOKS).any(|look| told(look, done)) {
+                return Some(done);
+            }
+            thaw(self.pid());
+            None
+        })
     }
 }
 
