@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  busbar.job.event ─┐
-//!  busbar.run.event ─┴► follow ──► waiters of what ended ──► each reads its record again
+//!  busbar.run.event ─┴► follow ──► waiters of what ended ──► each reads its record again, and its result beside it
 //!                       │  └─ a gap in the cursors ──► everybody reads again
 //!                       └──► followers, who get everything
 //!  sys.job.progress ────► follow_progress ──► followers
@@ -31,7 +31,8 @@ const EVENTS_KEPT: usize = 128;
 /// How many reports of progress a follower may be behind before it loses the oldest.
 const PROGRESS_KEPT: usize = 256;
 
-type Waiters = Mutex<HashMap<String, watch::Sender<()>>>;
+/// Each is told where the result of what ended stands, if it has one.
+type Waiters = Mutex<HashMap<String, watch::Sender<String>>>;
 
 /// Committed changes, as the bus tells them.
 pub(crate) trait Events: Message + Default + 'static {
@@ -50,8 +51,16 @@ pub(crate) trait Gist: Message + Default {
     /// The cursor of the last change.
     fn last(&self) -> Option<&str>;
 
-    /// The ids of what ended.
-    fn ended(&self) -> impl Iterator<Item = &str>;
+    /// What ended.
+    fn ended(&self) -> impl Iterator<Item = End<'_>>;
+}
+
+/// The end of a job or run.
+pub(crate) struct End<'a> {
+    /// Its id.
+    id: &'a str,
+    /// Where its result stands; empty for none.
+    result_ptr: &'a str,
 }
 
 impl Events for JobEventBatch {
@@ -68,9 +77,10 @@ impl Gist for JobEventGists {
         self.entries.last().map(|entry| entry.cursor.as_str())
     }
 
-    fn ended(&self) -> impl Iterator<Item = &str> {
+    fn ended(&self) -> impl Iterator<Item = End<'_>> {
         let events = self.entries.iter().filter_map(|entry| entry.event.as_ref());
-        events.filter(|event| event.states().next_back().is_some_and(JobState::is_terminal)).map(|event| event.job_id.as_str())
+        let ended = events.filter(|event| event.states().next_back().is_some_and(JobState::is_terminal));
+        ended.map(|event| End { id: &event.job_id, result_ptr: &event.result_ptr })
     }
 }
 
@@ -88,10 +98,10 @@ impl Gist for RunEventBatch {
         self.entries.last().map(|entry| entry.cursor.as_str())
     }
 
-    fn ended(&self) -> impl Iterator<Item = &str> {
+    fn ended(&self) -> impl Iterator<Item = End<'_>> {
         let events = self.entries.iter().filter_map(|entry| entry.event.as_ref());
         let ended = |state| RunState::from_protocol(state).is_some_and(RunState::is_terminal);
-        events.filter(move |event| ended(event.state())).map(|event| event.run_id.as_str())
+        events.filter(move |event| ended(event.state())).map(|event| End { id: &event.run_id, result_ptr: "" })
     }
 }
 
@@ -124,14 +134,14 @@ impl<E> Default for Watch<E> {
 pub(crate) struct Waiter {
     waiters: Arc<Waiters>,
     id: String,
-    woken: watch::Receiver<()>,
+    woken: watch::Receiver<String>,
 }
 
 impl<E: Events> Watch<E> {
     /// From now on nothing about this job or run is missed.
     pub(crate) fn register(&self, id: &str) -> Waiter {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = waiters.entry(id.to_owned()).or_insert_with(|| watch::Sender::new(()));
+        let sender = waiters.entry(id.to_owned()).or_insert_with(|| watch::Sender::new(String::new()));
         Waiter { waiters: self.waiters.clone(), id: id.to_owned(), woken: sender.subscribe() }
     }
 
@@ -140,17 +150,17 @@ impl<E: Events> Watch<E> {
         self.events.subscribe()
     }
 
-    fn wake(&self, id: &str) {
+    fn wake(&self, end: &End<'_>) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = waiters.get(id) {
-            sender.send_replace(());
+        if let Some(sender) = waiters.get(end.id) {
+            sender.send_replace(end.result_ptr.to_owned());
         }
     }
 
     fn wake_all(&self) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.values().for_each(|sender| {
-            sender.send_replace(());
+            sender.send_modify(|_| ());
         });
     }
 
@@ -160,7 +170,7 @@ impl<E: Events> Watch<E> {
         if gap {
             self.wake_all();
         }
-        batch.ended().for_each(|id| self.wake(id));
+        batch.ended().for_each(|end| self.wake(&end));
         batch.last().unwrap_or_else(|| batch.after()).to_owned()
     }
 }
@@ -170,6 +180,11 @@ impl Waiter {
     pub(crate) async fn woken(&mut self) {
         // The sender stays in the map as long as this waiter lives.
         let _ = self.woken.changed().await;
+    }
+
+    /// Where the result stands, as far as an event has told; empty before.
+    pub(crate) fn told(&self) -> String {
+        self.woken.borrow().clone()
     }
 }
 
@@ -262,7 +277,7 @@ mod tests {
     use super::*;
 
     fn batch(after: &str, cursor: &str, job_id: &str, state: JobState) -> JobEventGists {
-        let event = JobEventGist { job_id: job_id.into(), states: vec![state.into()] };
+        let event = JobEventGist { job_id: job_id.into(), states: vec![state.into()], result_ptr: format!("of {job_id}") };
         let entries = vec![job_event_gists::Entry { cursor: cursor.into(), event: Some(event) }];
         JobEventGists { after: after.into(), entries }
     }
@@ -277,6 +292,7 @@ mod tests {
         assert_eq!(first.woken().now_or_never(), Some(()));
         assert_eq!(second.woken().now_or_never(), Some(()));
         assert_eq!(other.woken().now_or_never(), None);
+        assert_eq!((first.told(), other.told()), ("of a".to_owned(), String::new()));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 pub mod canonical;
 pub mod codes;
+pub mod cursor;
 pub mod envelope;
 pub mod handshake;
 pub mod hex;

@@ -14,14 +14,14 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::ports::{
-    Answer, Bus, COMMIT_RETRY, Clock, CommitClass, Guard, Headers, Records, Relay, RelayProgress, StoreError, Unit, Write,
-    commit_all,
+    Answer, Answers, Bus, COMMIT_RETRY, Clock, CommitClass, Guard, Headers, LogTail, Records, Relay, RelayProgress, StoreError,
+    Unit, Write, appended, commit_all,
 };
 use busbar_protocol::prost::{self, Message as _};
 use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
 use futures::future::join_all;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::EngineConfig;
@@ -76,7 +76,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock>(
     let mut engine = Engine::new(config.settings, epoch, term);
     takeover::load(ports, &library, &mut engine).await?;
 
-    let relay_wake = Arc::new(Notify::new());
+    let tail = Arc::<LogTail>::default();
     let progress = Arc::<RelayProgress>::default();
     let relay = Relay {
         bus: ports.bus.clone(),
@@ -85,9 +85,10 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock>(
         teller: RunTeller { bus: ports.bus.clone(), meters: meters.clone() },
         of: relay::RUNS,
         epoch,
+        tail: Arc::clone(&tail),
         progress: Arc::clone(&progress),
     };
-    tasks.spawn(relay.run(Arc::clone(&relay_wake)));
+    tasks.spawn(relay.run());
     tasks.spawn(janitor::run(ports.clone(), epoch, config.settings.retention.runs));
     let ears = Ears { ports: ports.clone(), inputs: inputs.clone(), library, epoch };
     Arc::new(ears).start(&mut tasks).await?;
@@ -99,7 +100,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock>(
         inputs,
         arrived,
         stopping,
-        relay_wake,
+        tail,
         progress,
         tasks,
         started: ports.clock.now(),
@@ -150,7 +151,7 @@ struct Term<'a, B, R, C> {
     inputs: mpsc::Sender<Input>,
     arrived: mpsc::Receiver<Input>,
     stopping: watch::Receiver<bool>,
-    relay_wake: Arc<Notify>,
+    tail: Arc<LogTail>,
     /// How far the relay is.
     progress: Arc<RelayProgress>,
     tasks: JoinSet<()>,
@@ -387,13 +388,10 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         if units.is_empty() && removals.is_empty() {
             return self.answer_starts(&BTreeMap::new());
         }
-        let log_entries = units.iter().filter(|(_, _, unit)| tells(unit)).count();
         let begun = Instant::now();
         let (new, old): (Vec<_>, Vec<_>) = units.into_iter().partition(|(_, new, _)| *new);
         let (old_ids, old_units): (Vec<String>, Vec<Unit>) = old.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
-        for answer in
-            commit_all(&self.ports.records, &self.ports.clock, CommitClass::Advance, old_units).await.map_err(|_| Left::Reload)?
-        {
+        for answer in self.commit_runs(CommitClass::Advance, old_units).await? {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
                 Some(Answer::Conflict { guard } | Answer::GuardFailed { guard }) => {
@@ -405,16 +403,22 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         old_ids.iter().for_each(|id| self.committed(id));
 
         let (new_ids, new_units): (Vec<String>, Vec<Unit>) = new.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
-        let answers =
-            commit_all(&self.ports.records, &self.ports.clock, CommitClass::Admit, new_units).await.map_err(|_| Left::Reload)?;
+        let answers = self.commit_runs(CommitClass::Admit, new_units).await?;
         let fates: BTreeMap<String, Option<Answer>> = new_ids.into_iter().zip(answers).collect();
         self.answer_starts(&fates)?;
         // After the runs that have begun in this turn, so that none of them loses its workflow.
         self.commit_removals(removals).await?;
         self.meters.committed(begun, self.engine.len(), self.engine.jobs_out().count());
-        self.progress.written(log_entries);
-        self.relay_wake.notify_one();
         Ok(())
+    }
+
+    /// Commits changes of runs, which the relay has to tell.
+    async fn commit_runs(&mut self, class: CommitClass, units: Vec<Unit>) -> Result<Answers, Left> {
+        let appends: Vec<Option<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_RUNS)).collect();
+        let answers = commit_all(&self.ports.records, &self.ports.clock, class, units).await.map_err(|_| Left::Reload)?;
+        self.progress.written(appends.iter().flatten().count());
+        self.tail.committed(appends, &answers);
+        Ok(answers)
     }
 
     /// A run's last change is durable.
@@ -568,11 +572,6 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         self.submitting.extend(outgoing.iter().map(|job| job.job_id.clone()));
         self.tasks.spawn(perform::submit(self.ports.clone(), outgoing, self.inputs.clone()));
     }
-}
-
-/// Whether the unit appends to the log of runs.
-fn tells(unit: &Unit) -> bool {
-    unit.writes.iter().any(|write| matches!(write, Write::Append { log, .. } if log == keys::LOG_RUNS))
 }
 
 fn lost_input(message: &str) -> JobOutcome {

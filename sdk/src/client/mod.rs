@@ -14,7 +14,7 @@ use std::time::Duration;
 use busbar_blobs::Blobs;
 use busbar_bus::{BusConfig, NatsBus};
 pub use busbar_protocol::busbar::JobState;
-use busbar_protocol::busbar::{CancelItem, CancelReply, CancelRequest, Ended, JobRecord, cancel_answer, job_record};
+use busbar_protocol::busbar::{CancelItem, CancelReply, CancelRequest, Ended, JobEvent, JobRecord, cancel_answer, job_record};
 use busbar_protocol::codes::Code;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Bus, BusError, Headers, Records, StoreError};
@@ -225,7 +225,9 @@ impl<B: Bus, R: Records> Client<B, R> {
         loop {
             let record = self.inner.record(job_id).await?;
             match record.state {
-                Some(job_record::State::Ended(ended)) => return self.inner.finished(job_id, record.attempt, ended).await,
+                Some(job_record::State::Ended(ended)) => {
+                    return self.inner.finished(by_record(job_id, record.attempt, ended)).await;
+                }
                 state if Instant::now() >= ends => {
                     return Err(ClientError::StillLive {
                         job_id: job_id.to_owned(),
@@ -235,8 +237,11 @@ impl<B: Bus, R: Records> Client<B, R> {
                 }
                 _ => {}
             }
-            // Either way the record is looked at again.
-            let _ = timeout_at(ends.min(Instant::now() + LOOK_EVERY), news.ended()).await;
+            match timeout_at(ends.min(Instant::now() + LOOK_EVERY), news.ended()).await {
+                Ok(end) if end.tenant_id == self.inner.options.tenant => return self.inner.finished(by_event(&end)).await,
+                // The record is looked at again.
+                _ => {}
+            }
         }
     }
 
@@ -291,18 +296,9 @@ impl<B: Bus, R: Records> Inner<B, R> {
         Ok(record)
     }
 
-    async fn finished(&self, job_id: &str, attempts: u32, ended: Ended) -> Result<Finished, ClientError> {
-        Ok(Finished {
-            job_id: job_id.to_owned(),
-            state: ended.state(),
-            attempts,
-            result: self.result(&ended.result_ptr).await?,
-            worker_id: ended.worker_id,
-            result_ptr: ended.result_ptr,
-            error_code: ended.error_code,
-            error_message: ended.error_message,
-            execution: Duration::from_millis(u64::try_from(ended.execution_ms).unwrap_or(0)),
-        })
+    /// The same with its result.
+    async fn finished(&self, finished: Finished) -> Result<Finished, ClientError> {
+        Ok(Finished { result: self.result(&finished.result_ptr).await?, ..finished })
     }
 
     async fn result(&self, pointer: &str) -> Result<Option<Bytes>, ClientError> {
@@ -317,6 +313,40 @@ impl<B: Bus, R: Records> Inner<B, R> {
             }
         }
     }
+}
+
+/// What a record says of the end of its job.
+fn by_record(job_id: &str, attempts: u32, ended: Ended) -> Finished {
+    Finished {
+        job_id: job_id.to_owned(),
+        state: ended.state(),
+        attempts,
+        result: None,
+        worker_id: ended.worker_id,
+        result_ptr: ended.result_ptr,
+        error_code: ended.error_code,
+        error_message: ended.error_message,
+        execution: millis(ended.execution_ms),
+    }
+}
+
+/// What the change says by which a job ended.
+fn by_event(end: &JobEvent) -> Finished {
+    Finished {
+        job_id: end.job_id.clone(),
+        state: end.states().next_back().unwrap_or_default(),
+        attempts: end.attempt,
+        result: None,
+        worker_id: end.worker_id.clone(),
+        result_ptr: end.result_ptr.clone(),
+        error_code: end.error_code.clone(),
+        error_message: end.error_message.clone(),
+        execution: millis(end.execution_ms),
+    }
+}
+
+fn millis(count: i64) -> Duration {
+    Duration::from_millis(u64::try_from(count).unwrap_or(0))
 }
 
 fn live_state(state: Option<&job_record::State>) -> JobState {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use busbar_api::{BatchReply, JobView, SubmitReply};
+use busbar_api::{BatchReply, JobView};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -27,7 +27,8 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(endpoints: &Endpoints) -> Self {
-        let config = Agent::config_builder().timeout_global(Some(TIMEOUT));
+        // With a bound for the whole call, a thread would be made for each to look the address up.
+        let config = Agent::config_builder().timeout_recv_response(Some(TIMEOUT));
         // As many as are ever under way at once: what is measured is not how fast connections are made.
         let agent = config.max_idle_connections_per_host(CONNECTIONS).max_idle_connections(CONNECTIONS).build().into();
         Self { agent, base: endpoints.http.clone(), key: endpoints.api_key.clone() }
@@ -51,11 +52,10 @@ impl Http {
     pub(crate) async fn run(&self, input: Value) -> Outcome<()> {
         let http = self.clone();
         tokio::task::spawn_blocking(move || {
-            let reply: SubmitReply = http.post("/api/v1/jobs", &json!({ "topic": ECHO, "input": input }))?;
-            let view: JobView = http.get(&format!("/api/v1/jobs/{}?wait=30s", reply.job_id))?;
+            let view: JobView = http.post("/api/v1/jobs?wait=30s", &json!({ "topic": ECHO, "input": input }))?;
             match view.result {
                 Some(_) => Ok(()),
-                None => Err(format!("job {} has no result after 30 s", reply.job_id).into()),
+                None => Err(format!("job {} has no result after 30 s", view.id).into()),
             }
         })
         .await?

@@ -8,12 +8,13 @@ use busbar_protocol::busbar::{self, watch_jobs_reply};
 use busbar_protocol::cap::JobProgress;
 use busbar_protocol::codes::Code;
 use busbar_protocol::cordum_api;
+use busbar_protocol::cursor::LogCursor;
 use busbar_protocol::prost_types::Timestamp;
 use busbar_rules::TopicPattern;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::follow::{Filter, LogCursor, Whom};
+use super::follow::{self, Filter, Whom};
 use super::submission::Familiar;
 
 const PROMPT_CHARACTERS_MAX: usize = 100_000;
@@ -287,7 +288,7 @@ pub(crate) fn watch(request: busbar::WatchJobsRequest, tenant_id: &str) -> Resul
     let states = request.states.into_iter().map(state).collect::<Result<Vec<_>, _>>()?;
     let states = states.into_iter().map(|state| state.ok_or_else(|| invalid("states: JOB_STATE_UNSPECIFIED is none")));
     let filter = Filter { tenant_id: tenant_id.to_owned(), whom, states: states.collect::<Result<_, _>>()? };
-    let cursor = Some(request.cursor).filter(|cursor| !cursor.is_empty()).map(|cursor| cursor.parse()).transpose()?;
+    let cursor = Some(request.cursor).filter(|cursor| !cursor.is_empty()).map(|cursor| follow::cursor(&cursor)).transpose()?;
     Ok((filter, cursor))
 }
 

@@ -8,8 +8,9 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::ports::{Bus, Records, StoreError};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{ids, keys, subjects};
+use futures::future::join;
 
-use super::results;
+use super::results::{self, Found};
 use super::waiting::Waiting;
 use crate::app::{App, Caller};
 use crate::core::view;
@@ -26,15 +27,19 @@ pub(crate) async fn get<B: Bus, R: Records>(
     job_id: &str,
     patience: Duration,
 ) -> Result<JobView, Problem> {
-    let record = wait_for_end(app, tenant_id, job_id, patience).await?;
-    show(app, &record).await
+    let (record, found) = wait_for_end(app, tenant_id, job_id, patience).await?;
+    show(app, &record, found).await
 }
 
-/// A record with its result where that is small.
-pub(crate) async fn show<B: Bus, R: Records>(app: &App<B, R>, record: &JobRecord) -> Result<JobView, Problem> {
+/// A record with its result where that is small; it may have been found already.
+pub(crate) async fn show<B: Bus, R: Records>(
+    app: &App<B, R>,
+    record: &JobRecord,
+    found: Option<Found>,
+) -> Result<JobView, Problem> {
     let unknown = || internal(&format!("the record of {} is in no known state", record.job_id));
     let mut view = view::view(record).ok_or_else(unknown)?;
-    view.result = results::inline(app, record).await?;
+    view.result = results::inline(app, record, found).await?;
     Ok(view)
 }
 
@@ -87,19 +92,20 @@ fn cancelled(job_id: String, reply: busbar::CancelReply) -> Result<CancelReply, 
     Ok(CancelReply { id: job_id, state, reason: None })
 }
 
-/// The record of a job as soon as it has ended, or as it is when patience is over.
+/// The record of a job as soon as it has ended, or as it is when patience is over; with the payload that was read beside it.
 async fn wait_for_end<B: Bus, R: Records>(
     app: &App<B, R>,
     tenant_id: &str,
     job_id: &str,
     patience: Duration,
-) -> Result<JobRecord, Problem> {
+) -> Result<(JobRecord, Option<Found>), Problem> {
     check_job_id(job_id)?;
     let mut waiting = Waiting::new(app.jobs.register(job_id), patience, &app.shutdown);
     loop {
-        let seen = read_job(app, tenant_id, job_id).await;
+        let told = waiting.told();
+        let (seen, found) = join(read_job(app, tenant_id, job_id), results::told(app, &told)).await;
         if !waiting.again(&seen, |record| view::ended(record).is_some()).await {
-            return seen;
+            return Ok((seen?, found));
         }
     }
 }

@@ -11,13 +11,32 @@ use crate::app::App;
 use crate::core::view;
 use crate::error::{internal, of_store};
 
-/// The result where it is there, small enough and JSON.
-pub(crate) async fn inline<B: Bus, R: Records>(app: &App<B, R>, record: &JobRecord) -> Result<Option<Box<RawValue>>, Problem> {
+/// A payload that was read before it was known whether anybody needs it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    key: String,
+    bytes: Bytes,
+}
+
+/// What stands where an event says that a result stands, if that is in the store and can be read.
+pub(crate) async fn told<B: Bus, R: Records>(app: &App<B, R>, result_ptr: &str) -> Option<Found> {
+    let Ok(Pointer::Redis(key)) = Pointer::parse(result_ptr) else { return None };
+    let bytes = payload(app, key.clone()).await.ok()??;
+    Some(Found { key, bytes })
+}
+
+/// The result where it is there, small enough and JSON; it may have been found already.
+pub(crate) async fn inline<B: Bus, R: Records>(
+    app: &App<B, R>,
+    record: &JobRecord,
+    found: Option<Found>,
+) -> Result<Option<Box<RawValue>>, Problem> {
     let small = view::ended(record).is_some_and(|end| end.result_bytes <= INLINE_RESULT_BYTES_MAX);
     let Some(pointer) = pointer(record).filter(|_| small) else { return Ok(None) };
-    let bytes = match pointer {
-        Pointer::Redis(key) => payload(app, key).await?,
-        Pointer::Blob(digest) => match app.blobs.read(&digest, INLINE_RESULT_BYTES_MAX).await {
+    let bytes = match (pointer, found) {
+        (Pointer::Redis(key), Some(found)) if found.key == key => Some(found.bytes),
+        (Pointer::Redis(key), _) => payload(app, key).await?,
+        (Pointer::Blob(digest), _) => match app.blobs.read(&digest, INLINE_RESULT_BYTES_MAX).await {
             Ok(bytes) => Some(bytes),
             Err(BlobError::Missing { .. } | BlobError::TooLarge { .. }) => None,
             Err(error) => return Err(internal(&error)),

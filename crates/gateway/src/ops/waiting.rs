@@ -27,6 +27,11 @@ impl<'a> Waiting<'a> {
         Self { waiter, until: Instant::now() + patience, shutdown }
     }
 
+    /// Where the result stands, as far as an event has told; empty before.
+    pub(crate) fn told(&self) -> String {
+        self.waiter.told()
+    }
+
     /// Returns true when it is time to look again, and false when what was seen is the answer.
     pub(crate) async fn again<T>(&mut self, seen: &Result<T, Problem>, has_ended: impl Fn(&T) -> bool) -> bool {
         let over = Instant::now() >= self.until || self.shutdown.is_triggered();

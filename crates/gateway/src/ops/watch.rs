@@ -15,6 +15,7 @@ use busbar_api::{JobView, Problem};
 use busbar_protocol::busbar::{JobEvent, JobEventBatch};
 use busbar_protocol::cap::JobProgress;
 use busbar_protocol::codes::Code;
+use busbar_protocol::cursor::LogCursor;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus, Records};
 use busbar_protocol::prost::Message as _;
@@ -24,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use super::jobs::{check_job_id, read_job, show};
 use super::waiting::{LOOK_AGAIN, STORE_PAUSE};
 use crate::app::Shared;
-use crate::core::follow::{Filter, LogCursor, Step, Whom, is_end, step};
+use crate::core::follow::{self, Filter, Step, Whom, is_end, step};
 use crate::core::view;
 use crate::error::{busy, of_store};
 
@@ -160,12 +161,12 @@ impl<B: Bus, R: Records> Watch<B, R> {
 
     /// Tells how things are. The cursor is taken before, so that nothing falls in between.
     async fn begin(&mut self, missed: bool) -> Result<(), Problem> {
-        let at = self.app.records.log_end(keys::LOG_JOBS).await.map_err(|error| of_store(&error))?.parse()?;
+        let at = self.end().await?;
         let what = match &self.filter.whom {
             Whom::Tenant(_) => What::Begins { missed },
             Whom::Job(job_id) => {
                 let record = read_job(&self.app, &self.filter.tenant_id, job_id).await?;
-                let view = show(&self.app, &record).await?;
+                let view = show(&self.app, &record, None).await?;
                 self.over = view.state.is_terminal();
                 self.shown_ms = record.updated_ms;
                 What::Job(Box::new(view))
@@ -177,8 +178,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
     }
 
     async fn resume(&mut self, after: LogCursor) -> Result<(), Problem> {
-        let end: LogCursor = self.app.records.log_end(keys::LOG_JOBS).await.map_err(|error| of_store(&error))?.parse()?;
-        if after > end || after == LogCursor::default() {
+        if after > self.end().await? || after == LogCursor::default() {
             // Not of this log, or the log began anew; and nobody can say what came after nothing.
             return self.begin(true).await;
         }
@@ -190,6 +190,11 @@ impl<B: Bus, R: Records> Watch<B, R> {
         Ok(())
     }
 
+    /// Where the log ends now.
+    async fn end(&self) -> Result<LogCursor, Problem> {
+        follow::cursor(&self.app.records.log_end(keys::LOG_JOBS).await.map_err(|error| of_store(&error))?)
+    }
+
     /// Reads a page of what the bus did not bring.
     async fn read_log(&mut self) -> Result<(), Problem> {
         let records = &self.app.records;
@@ -197,7 +202,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
         if !entries.is_empty() {
             // Looked at afterwards: if the log still reaches back this far, it did while it was read.
             let oldest = records.log_after(keys::LOG_JOBS, "0", 1).await.map_err(|error| of_store(&error))?;
-            let oldest = oldest.first().map(|entry| entry.cursor.parse::<LogCursor>()).transpose()?;
+            let oldest = oldest.first().map(|entry| follow::cursor(&entry.cursor)).transpose()?;
             let began_empty = self.at == LogCursor::default();
             if !began_empty && oldest.is_none_or(|oldest| oldest > self.at) {
                 return self.begin(true).await;
@@ -226,7 +231,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
     }
 
     fn take(&mut self, cursor: &str, event: &JobEvent) {
-        let Ok(cursor) = cursor.parse() else { return };
+        let Some(cursor) = LogCursor::parse(cursor) else { return };
         self.at = cursor;
         if !self.filter.is_of(event) {
             return;
@@ -252,7 +257,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
         let Whom::Job(job_id) = &self.filter.whom else { return Ok(()) };
         match read_job(&self.app, &self.filter.tenant_id, job_id).await {
             Ok(record) => {
-                let view = show(&self.app, &record).await?;
+                let view = show(&self.app, &record, None).await?;
                 self.tell(What::Job(Box::new(view)));
             }
             // It has expired: its end was told.

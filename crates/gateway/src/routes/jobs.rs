@@ -8,7 +8,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use busbar_api::{AttemptLog, CancelReply, CancelRequest, ExplainView, JobView, LogsView};
+use busbar_api::{AttemptLog, CancelReply, CancelRequest, ExplainView, JobView, LogsView, Problem};
 use busbar_protocol::keys;
 use busbar_protocol::ports::{Bus, Records};
 use serde::Deserialize;
@@ -27,8 +27,8 @@ const LOGGED_ATTEMPTS_MAX: u32 = 10;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct GetQuery {
-    /// How long to wait for the job's end: `30s`, `500ms` or whole seconds, at most 60 s. Afterwards the job is shown as it is.
+pub(crate) struct WaitQuery {
+    /// How long to wait for the job's end: `30s`, `500ms` or whole seconds, at most 60 s.
     #[param(pattern = "^(0*([0-9]|[1-5][0-9]|60)s?|0*([0-9]{1,4}|[1-5][0-9]{4}|60000)ms)$", example = "30s")]
     wait: Option<String>,
 }
@@ -48,28 +48,32 @@ pub(crate) struct LogsQuery {
     path = "/api/v1/jobs/{id}",
     tag = "jobs",
     operation_id = "getJob",
-    params(("id" = String, Path, description = "The job."), GetQuery),
-    responses((status = 200, description = "The job as it is now.", body = JobView)),
+    params(("id" = String, Path, description = "The job."), WaitQuery),
+    responses((status = 200, description = "The job as it is now, ended or not.", body = JobView)),
     extensions(("x-busbar-codes" = json!(["job_not_found", "not_found", "field_invalid"]))),
 )]
 pub(crate) async fn get<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
-    query: Result<Query<GetQuery>, QueryRejection>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Json<JobView>, Refusal> {
     caller.require(Need::ReadJobs)?;
     let job_id = id_in(id)?;
+    Ok(Json(ops::jobs::get(&app, caller.tenant_id(), &job_id, patience(query)?).await?))
+}
+
+/// How long a call waits for a job's end.
+pub(super) fn patience(query: Result<Query<WaitQuery>, QueryRejection>) -> Result<Duration, Problem> {
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
-    let waited = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait::parse)?;
-    Ok(Json(ops::jobs::get(&app, caller.tenant_id(), &job_id, waited).await?))
+    query.wait.as_deref().map_or(Ok(Duration::ZERO), wait::parse)
 }
 
 /// Programs on the bus choose the ids of their jobs: one may be named `batch`, as the path is where many are submitted.
 pub(crate) async fn get_of_that_name<B: Bus, R: Records>(
     app: State<Shared<B, R>>,
     caller: Caller,
-    query: Result<Query<GetQuery>, QueryRejection>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Json<JobView>, Refusal> {
     get(app, caller, Ok(Path("batch".to_owned())), query).await
 }

@@ -1,32 +1,37 @@
 //! Submitting one job, or many.
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use busbar_api::{BODY_BYTES_MAX, BatchReply, BatchRequest, Problem, RawValue, Rejection, SubmitReply, SubmitRequest};
+use busbar_api::{BODY_BYTES_MAX, BatchReply, BatchRequest, JobView, Problem, RawValue, Rejection, SubmitReply, SubmitRequest};
 use busbar_protocol::ports::{Bus, Records};
 use futures::StreamExt as _;
 
+use super::jobs::{WaitQuery, patience};
 use crate::app::{Caller, Shared};
 use crate::body;
 use crate::core::role::Need;
 use crate::core::submission;
 use crate::error::Refusal;
 use crate::metrics::GatewayMetrics;
+use crate::ops;
 use crate::ops::submit::{Read, Submit, place_for_batch};
 use crate::traces::{self, BegunHere};
 
 /// Submit a job.
 ///
 /// Answered after the commit: from then on the job is not lost. A job that the policy denies is accepted too, with state
-/// `DENIED`. A `traceparent` header is taken over. Needs the role admin, operator or submitter.
+/// `DENIED`. A `traceparent` header is taken over. With `wait`, a job that ends in time is shown as it ended (200); any other is accepted
+/// as without (202), and can be looked at. Needs the role admin, operator or submitter.
 #[utoipa::path(
     post,
     path = "/api/v1/jobs",
     tag = "jobs",
     operation_id = "submitJob",
+    params(WaitQuery),
     request_body(content = SubmitRequest, examples(
         ("echo" = (summary = "The smallest job", value = json!({"topic": "job.echo", "input": {"hello": "world"}}))),
         ("all" = (summary = "Every member", value = json!({
@@ -36,7 +41,10 @@ use crate::traces::{self, BegunHere};
             "heartbeat_timeout_ms": 5_000, "non_retryable_codes": ["card_declined"], "parent_job_id": "order-job-4711"
         }))),
     )),
-    responses((status = 202, description = "The job is on disk.", body = SubmitReply)),
+    responses(
+        (status = 200, description = "The job has ended.", body = JobView),
+        (status = 202, description = "The job is on disk.", body = SubmitReply),
+    ),
     extensions(("x-busbar-codes" = json!([
         "body_invalid", "field_invalid", "topic_invalid", "unknown_topic", "input_invalid", "payload_too_large",
         "batch_too_large", "payload_missing", "job_duplicate", "idempotency_key_used", "parent_cancelled", "key_busy", "backlog_full",
@@ -48,14 +56,26 @@ pub(crate) async fn one<B: Bus, R: Records>(
     State(app): State<Shared<B, R>>,
     Extension(metrics): Extension<GatewayMetrics>,
     caller: Caller,
+    query: Result<Query<WaitQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     caller.require(Need::WriteJobs)?;
+    let patience = patience(query)?;
+    if !patience.is_zero() {
+        caller.require(Need::ReadJobs)?;
+    }
     let body = body::read(&headers, body, BODY_BYTES_MAX).await?;
     let submit = Submit { app: &app, caller: &caller, metrics: &metrics, trace: traces::of_headers(&headers) };
     let reply = submit.one(read(&body)).await?;
     traces::note("job_id", &reply.job_id);
+    if !patience.is_zero()
+        // It is on disk, whatever comes of looking at it.
+        && let Ok(view) = ops::jobs::get(&app, caller.tenant_id(), &reply.job_id, patience).await
+        && view.state.is_terminal()
+    {
+        return Ok(Json(view).into_response());
+    }
     Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
 }
 

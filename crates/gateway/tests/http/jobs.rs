@@ -87,6 +87,29 @@ async fn a_wait_ends_with_the_state_as_it_is_and_a_lost_event_costs_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_submits_can_wait_for_the_end() {
+    let fixture = Fixture::start().await;
+    let scheduler = Scheduler::start(&fixture).await;
+    let body = json!({"topic": "job.echo", "input": {"a": 1}, "idempotency_key": "once"}).to_string();
+    let submit = |wait: &'static str| fixture.ask("POST", wait, &body);
+    let first = submit("/api/v1/jobs?wait=200ms").await;
+    let accepted = first.json();
+    assert_eq!((first.status, &accepted["state"], &accepted["existing"]), (202, &json!("SCHEDULED"), &json!(false)));
+    let job_id = accepted["job_id"].as_str().expect("an id").to_owned();
+
+    // The same job, and this time it ends.
+    let (waited, ()) = tokio::join!(submit("/api/v1/jobs?wait=60s"), async {
+        scheduler.finish(&job_id, JobState::Succeeded, Some(r#"{"b": 2}"#)).await;
+    });
+    let view = waited.json();
+    assert_eq!((waited.status, &view["id"], &view["state"]), (200, &json!(job_id), &json!("SUCCEEDED")));
+    assert_eq!(view["result"], json!({"b": 2}));
+    submit("/api/v1/jobs?wait=2h").await.refused(422, "field_invalid");
+    submit("/api/v1/jobs?wiat=2s").await.refused(422, "field_invalid");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_of_ten_thousand_keeps_its_order() {
     let fixture = Fixture::start().await;
     let scheduler = Scheduler::start(&fixture).await;

@@ -469,6 +469,8 @@ pub struct JobEventGist {
     pub job_id: ::prost::alloc::string::String,
     #[prost(enumeration = "JobState", repeated, tag = "6")]
     pub states: ::prost::alloc::vec::Vec<i32>,
+    #[prost(string, tag = "12")]
+    pub result_ptr: ::prost::alloc::string::String,
 }
 /// JobEventBatch for them.
 #[derive(Clone, PartialEq, ::prost::Message)]

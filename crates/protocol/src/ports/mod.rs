@@ -3,7 +3,7 @@
 //! Shells are generic over [`Bus`], [`Records`], [`Clock`] and, where they need judgement, [`Judge`]. Production gives them
 //! NATS, Redis, the system's clock and a gRPC client; the simulator gives them seeded models of the same. A [`Tracer`] tells of
 //! the way that a piece of work takes through all of them. What every shell does alike over its ports stands here, too:
-//! [`commit_all`], and the [`Relay`] of a log.
+//! [`commit_all`], and the [`Relay`] of a log with its [`LogTail`].
 
 mod bus;
 mod clock;
@@ -12,6 +12,7 @@ mod judge;
 mod records;
 mod relay;
 mod spans;
+mod tail;
 mod units;
 
 pub use bus::{
@@ -27,4 +28,5 @@ pub use records::{
 };
 pub use relay::{Relay, RelayError, RelayProgress, RelayedLog, Teller};
 pub use spans::{Span, SpanKind, SpanSink, SpanValue, Tracer, ago};
+pub use tail::{LogTail, appended};
 pub use units::unit_fault;

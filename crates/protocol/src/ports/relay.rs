@@ -5,6 +5,9 @@
 //!     ◀──cursor, once a round trip over the same connection has shown that the server has it all──
 //! ```
 //!
+//! What the owner has just written it hands over ([`LogTail`]), and nobody reads it. The log is read at the beginning, after a mishap,
+//! where the tail is torn, and now and then.
+//!
 //! How an entry is told, and what is measured of it, is the owner's; when a cursor may be saved is the same for all.
 
 use std::future::Future;
@@ -13,17 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future;
-use tokio::sync::Notify;
-
-use super::{Answer, Bus, BusError, Clock, CommitClass, CommitId, Guard, LogEntry, Records, StoreError, Unit, Write};
+use super::{Answer, Bus, BusError, Clock, CommitClass, CommitId, Guard, LogEntry, LogTail, Records, StoreError, Unit, Write};
+use crate::cursor::LogCursor;
 use crate::time::Timestamp;
+use futures::future::{self, Either};
 
 /// The most entries that are read, and told, at once.
-const BATCH: u64 = 256;
+const BATCH: usize = 256;
 /// The most bytes of entries that are told at once: a message holds 1 MiB.
 const BATCH_BYTES: usize = 512 << 10;
-/// How long the relay waits when nobody wakes it.
+/// How long the relay waits for the tail to grow; then it looks whether the log holds anything else.
 const IDLE: Duration = Duration::from_millis(500);
 /// How long it waits after a mishap.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -91,6 +93,8 @@ pub struct Relay<B, R, C, T> {
     pub of: RelayedLog,
     /// The epoch of the term.
     pub epoch: u64,
+    /// What its owner has just written.
+    pub tail: Arc<LogTail>,
     /// How far it is.
     pub progress: Arc<RelayProgress>,
 }
@@ -116,36 +120,55 @@ impl Position {
 }
 
 impl<B: Bus, R: Records, C: Clock, T: Teller> Relay<B, R, C, T> {
-    /// Relays for ever; `wake` says that there may be something new.
-    pub async fn run(self, wake: Arc<Notify>) {
+    /// Relays for ever.
+    pub async fn run(self) {
         let mut position = None;
+        // Whether the log may hold what its tail does not.
+        let mut reads = true;
         loop {
-            if let Err(error) = self.relay(&mut position).await {
+            if let Err(error) = self.relay(&mut position, reads).await {
                 self.teller.paused(&error);
-                position = None;
+                (position, reads) = (None, true);
                 self.clock.sleep(PAUSE).await;
                 continue;
             }
-            future::select(pin!(wake.notified()), pin!(self.clock.sleep(IDLE))).await;
+            reads = matches!(future::select(pin!(self.tail.grown()), pin!(self.clock.sleep(IDLE))).await, Either::Right(_));
         }
     }
 
-    /// Relays until the log is caught up.
-    async fn relay(&self, position: &mut Option<Position>) -> Result<(), RelayError> {
+    async fn relay(&self, position: &mut Option<Position>, reads: bool) -> Result<(), RelayError> {
         let at = match position {
             Some(at) => at,
             None => position.insert(self.load().await?),
         };
+        if !reads && let Some(entries) = self.tail.take() {
+            return self.tell_tail(at, entries).await;
+        }
+        self.catch_up(at).await
+    }
+
+    /// Relays what was just written. Everything before has been told, or read: the log was read to its end after the tail was whole.
+    async fn tell_tail(&self, at: &mut Position, mut entries: Vec<LogEntry>) -> Result<(), RelayError> {
+        let here = LogCursor::parse(&at.cursor);
+        entries.retain(|entry| LogCursor::parse(&entry.cursor) > here);
+        for some in batches(&entries) {
+            self.tell(at, some).await?;
+        }
+        if at.is_due(self.clock.now(), false) { self.save(at).await } else { Ok(()) }
+    }
+
+    /// Relays until the end of the log.
+    async fn catch_up(&self, at: &mut Position) -> Result<(), RelayError> {
         loop {
             let (mark, now) = (self.progress.mark(), self.clock.now());
-            let entries = self.records.log_after(self.of.log, &at.cursor, BATCH).await?;
+            let entries = self.records.log_after(self.of.log, &at.cursor, BATCH as u64).await?;
             for some in batches(&entries) {
                 self.tell(at, some).await?;
             }
             if at.is_due(now, entries.is_empty()) {
                 self.save(at).await?;
             }
-            if (entries.len() as u64) < BATCH {
+            if entries.len() < BATCH {
                 self.progress.caught_up(mark, now);
                 return Ok(());
             }
@@ -212,7 +235,7 @@ fn batches(mut entries: &[LogEntry]) -> Vec<&[LogEntry]> {
     let mut batches = Vec::new();
     while !entries.is_empty() {
         let mut bytes = 0;
-        let fit = entries.iter().take_while(|entry| {
+        let fit = entries.iter().take(BATCH).take_while(|entry| {
             bytes += entry.value.len();
             bytes <= BATCH_BYTES
         });
@@ -223,10 +246,9 @@ fn batches(mut entries: &[LogEntry]) -> Vec<&[LogEntry]> {
     batches
 }
 
-/// When an entry was written: its cursor begins with the milliseconds.
+/// When an entry was written.
 fn written(cursor: &str) -> Timestamp {
-    let millis = cursor.split_once('-').map_or(cursor, |(millis, _)| millis);
-    Timestamp::from_millis(millis.parse().unwrap_or(0))
+    Timestamp::from_millis(LogCursor::parse(cursor).map_or(0, LogCursor::millis))
 }
 
 /// How far a relay is: told by the owner that writes the log and by the relay, read by whoever measures.
@@ -295,17 +317,10 @@ mod tests {
     fn what_is_told_at_once_fits_into_a_message() {
         let entry = |bytes: usize| LogEntry { cursor: "1-0".to_owned(), value: vec![0; bytes].into() };
         let sizes = |entries: &[LogEntry]| batches(entries).iter().map(|batch| batch.len()).collect::<Vec<_>>();
-        assert_eq!(sizes(&vec![entry(10); 256]), [256]);
+        assert_eq!(sizes(&vec![entry(10); BATCH]), [BATCH]);
+        assert_eq!(sizes(&vec![entry(10); BATCH + 1]), [BATCH, 1]);
         assert_eq!(sizes(&vec![entry(200 << 10); 5]), [2, 2, 1]);
         assert_eq!(sizes(&[entry(1), entry(600 << 10), entry(1)]), [1, 1, 1]);
         assert!(sizes(&[]).is_empty());
-    }
-
-    #[test]
-    fn an_entry_was_written_when_its_cursor_says() {
-        assert_eq!(written("1700000000123-4"), Timestamp::from_millis(1_700_000_000_123));
-        assert_eq!(written("7"), Timestamp::from_millis(7));
-        assert_eq!(written("0"), Timestamp::from_millis(0));
-        assert_eq!(written("strange"), Timestamp::from_millis(0));
     }
 }

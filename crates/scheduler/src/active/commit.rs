@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use busbar_protocol::busbar::{AdmitReply, Problem};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
-use busbar_protocol::ports::{Answer, Answers, Bus, Clock, CommitClass, Commits, Judge, Records, StoreError, Unit, Write};
+use busbar_protocol::keys;
+use busbar_protocol::ports::{Answer, Answers, Bus, Clock, CommitClass, Commits, Judge, Records, StoreError, Unit, appended};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
@@ -59,7 +62,8 @@ struct Load {
     plans: Vec<Plan>,
     births: Vec<Delivered>,
     changed: Vec<JobId>,
-    log_entries: usize,
+    /// What each unit appends to the log of jobs, in the order of the answers.
+    appends: Vec<Option<Bytes>>,
     facts: Vec<Fact>,
     /// When the results arrived from which it follows.
     received: BTreeMap<JobId, Instant>,
@@ -147,15 +151,14 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             self.answer_admits(admits, fates.collect(), &mut effects);
             return self.flights.tell_with_last(effects);
         }
-        let is_logged = |unit: &&Unit| matches!(unit.writes.last(), Some(Write::Append { .. }));
-        let log_entries = units.iter().chain(&advances).chain(&born).filter(is_logged).count();
+        let appends = advances.iter().chain(&born).chain(&units).map(|unit| appended(unit, keys::LOG_JOBS)).collect();
         let (facts, received) = (self.cell.take_facts(), self.observer.take_received());
         let load = Load {
             admits,
             plans,
             births,
             changed,
-            log_entries,
+            appends,
             facts,
             received,
             effects,
@@ -177,15 +180,16 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     /// A flush has come back: what it said is durable. Returns what may be told now.
     pub(super) fn land(&mut self, landed: Landed) -> Result<Effects, Left> {
         let Landed { outcome: [advanced, born, admitted], load } = landed;
-        let Load { admits, plans, births, changed, log_entries, facts, received, mut effects, is_alone: _, launched, begun } =
-            load;
+        let Load { admits, plans, births, changed, appends, facts, received, mut effects, is_alone: _, launched, begun } = load;
         let now = self.ports.clock.now();
         if now.since(launched) > DEAF {
             self.heard_since = now;
         }
-        let (mut advanced, mut born) = (advanced.map_err(|_| Left::Reload)?, born.map_err(|_| Left::Reload)?);
-        advanced.append(&mut born);
-        for answer in advanced {
+        let certain = |answers: Result<Answers, StoreError>| answers.map_err(|_| Left::Reload);
+        let (advanced, born, admitted) = (certain(advanced)?, certain(born)?, certain(admitted)?);
+        self.observer.committed(begun.elapsed(), appends.iter().flatten().count());
+        self.tail.committed(appends, advanced.iter().chain(&born).chain(&admitted));
+        for answer in advanced.into_iter().chain(born) {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
                 // The only guard that can fail while we are who we believe to be is the epoch's.
@@ -195,8 +199,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 None => return Err(Left::Reload),
             }
         }
-        self.observer.committed(begun.elapsed(), log_entries);
-        let fates = self.take_in(&admits, plans, &admitted.map_err(|_| Left::Reload)?, now)?;
+        let fates = self.take_in(&admits, plans, &admitted, now)?;
         self.observer.tell(facts, &received, &self.cell, now);
         for Delivered { job, class, .. } in births {
             self.cell.insert_new(job, class, now);
@@ -205,7 +208,6 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             self.cell.committed(id, now);
         }
         self.answer_admits(admits, fates, &mut effects);
-        self.relay_wake.notify_one();
         Ok(effects)
     }
 

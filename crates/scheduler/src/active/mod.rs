@@ -18,14 +18,14 @@ mod refusals;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use busbar_protocol::busbar::WorkerKind;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
 use busbar_protocol::ports::{
-    Bus, COMMIT_RETRY, Clock, Connection, Headers, Judge, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
+    Bus, COMMIT_RETRY, Clock, Connection, Headers, Judge, LogTail, Records, Relay, RelayProgress, Settlement, UNITS_MAX,
 };
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
@@ -110,7 +110,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
 
     let (inputs, arrived) = mpsc::channel(4 * INPUTS_MAX);
     let (shelf, shelved) = watch::channel(Arc::clone(&library));
-    let relay_wake = Arc::new(Notify::new());
+    let tail = Arc::<LogTail>::default();
     let progress = Arc::<RelayProgress>::default();
     let observer = Observer::begin(instruments.clone(), Arc::clone(&progress), epoch);
     let relay = Relay {
@@ -120,9 +120,10 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         teller: JobTeller { bus: ports.bus.clone(), meters: instruments.meters.clone(), voice: config.voice.clone() },
         of: relay::JOBS,
         epoch,
+        tail: Arc::clone(&tail),
         progress,
     };
-    tasks.spawn(relay.run(Arc::clone(&relay_wake)));
+    tasks.spawn(relay.run());
     tasks.spawn(tasks::keep_lease(ports.clone(), config.clone(), epoch, Arc::clone(&proven), inputs.clone()));
     tasks.spawn(tasks::watch_connection(ports.bus.connection(), inputs.clone()));
     tasks::watch_config(ports, inputs.clone(), &mut tasks).await?;
@@ -156,7 +157,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         inputs,
         arrived,
         stopping,
-        relay_wake,
+        tail,
         inbox,
         heard_since: started,
         proven,
@@ -187,7 +188,7 @@ struct Term<'a, B, R, C, J> {
     inputs: mpsc::Sender<Input>,
     arrived: mpsc::Receiver<Input>,
     stopping: watch::Receiver<bool>,
-    relay_wake: Arc<Notify>,
+    tail: Arc<LogTail>,
     inbox: String,
     proven: Arc<Proof>,
     /// Since when the bus could be heard without a break.
