@@ -8,6 +8,12 @@ pub const ADMIT_ITEMS_MAX: usize = 256;
 /// The largest `admit` message, in bytes.
 pub const ADMIT_BYTES_MAX: usize = 512 * 1024;
 
+/// The most attempts of one message to a worker.
+pub const DISPATCH_ITEMS_MAX: usize = 256;
+
+/// The largest message of several attempts to a worker, in bytes.
+pub const DISPATCH_BYTES_MAX: usize = 512 * 1024;
+
 /// The most attempts of one `report` message.
 pub const REPORT_ITEMS_MAX: usize = 256;
 

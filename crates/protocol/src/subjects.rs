@@ -87,6 +87,12 @@ pub fn worker_jobs(worker_id: &str) -> String {
     format!("worker.{worker_id}.jobs")
 }
 
+/// Ours: where a native worker gets many jobs in one message, if its beats say so.
+#[must_use]
+pub fn worker_batches(worker_id: &str) -> String {
+    format!("busbar.worker.jobs.{worker_id}")
+}
+
 /// Whether a worker id can stand in a subject as one token; one that cannot is reached through its topics only.
 #[must_use]
 pub fn is_addressable(worker_id: &str) -> bool {

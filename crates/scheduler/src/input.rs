@@ -44,6 +44,8 @@ pub(crate) enum Input {
     Distrusted(Vec<String>),
     /// A queue group had nobody for this attempt.
     NobodyThere { job: JobId, attempt: u32 },
+    /// Nobody listened where this message of several attempts was sent.
+    NobodyTook { batch: u64 },
     /// Somebody wants jobs cancelled, and perhaps an answer.
     Cancel { items: Vec<CancelItem>, reply: Option<String> },
     /// Somebody wants to see live jobs.

@@ -1,7 +1,7 @@
 //! The scheduler: admits, decides, places, dispatches and finishes jobs.
 //!
 //! ```text
-//!  gateway, engine, SDK ──busbar.scheduler.admit──▶┐                ┌──▶ worker.<id>.jobs, job.<topic>   (dispatch)
+//!  gateway, engine, SDK ──busbar.scheduler.admit──▶┐                ┌──▶ busbar.worker.jobs.<id>, worker.<id>.jobs, job.<topic>
 //!  bus clients ──────────sys.job.submit (stream)──▶│ listen, intake │──▶ sys.job.cancel                  (stop)
 //!  workers ──────────────sys.job.result (stream)──▶│       │        │
 //!  workers ──beats, heartbeats, progress──────────▶│       ▼        │
@@ -20,6 +20,7 @@
 
 mod active;
 mod admission;
+mod batches;
 mod config;
 pub mod core;
 mod input;

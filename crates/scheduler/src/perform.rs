@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use busbar_protocol::busbar::WorkerKind;
+use busbar_protocol::busbar::{DispatchItem, WorkerKind};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{AlertSeverity, BusPacket, DispatchIdentity, IdentityBinding, JobCancel, JobRequest, SystemAlert};
 use busbar_protocol::envelope::{self, PacketError};
@@ -13,11 +13,15 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::{hex, inline, subjects};
 
+use crate::batches::{Batch, SentBatches};
 use crate::core::cell::Order;
 use crate::core::job::Job;
 use crate::core::transition::Command;
 use crate::traces::Traces;
 use crate::voice::Voice;
+
+/// Stands in reply subjects where that of a single attempt has its number.
+const BATCH: &str = "batch";
 
 /// The identity of an attempt: the same for every sending of it.
 #[must_use]
@@ -54,6 +58,36 @@ fn identity(job: &Job) -> IdentityBinding {
         principal_id: or(request.principal_id, said.principal_id),
         actor_id: or(request.meta.unwrap_or_default().actor_id, said.actor_id),
         delegation_id: said.delegation_id,
+    }
+}
+
+/// What a native worker is told of an attempt. It does not look at signatures, and gets the most.
+#[must_use]
+pub(crate) fn dispatch_item(job: &Job, errand: Errand<'_>, traceparent: String, now: Timestamp) -> DispatchItem {
+    // Whoever submits on the bare bus waits there for the result, and follows its pointer as soon as it comes.
+    let output_bytes_max = if job.from_bus { 0 } else { u32::try_from(errand.output_bytes_max).unwrap_or(u32::MAX) };
+    let packet = dispatch_packet(job, &errand.order.worker_id, None, now);
+    DispatchItem { packet, traceparent, input: errand.input.unwrap_or_default(), output_bytes_max }
+}
+
+/// The same for a message of its own: the headers that go with the packet.
+fn headers(item: &DispatchItem, incarnation: &str) -> Headers {
+    let mut headers = traced(item.traceparent.clone());
+    headers.extend((!incarnation.is_empty()).then(|| (INCARNATION.to_owned(), incarnation.to_owned())));
+    let most = (item.output_bytes_max > 0).then(|| (inline::OUTPUT_BYTES_MAX.to_owned(), item.output_bytes_max.to_string()));
+    headers.extend(most);
+    headers.extend((!item.input.is_empty()).then(|| (inline::INPUT.to_owned(), inline::encode(&item.input))));
+    headers
+}
+
+/// Sends attempts to their worker. As with [`send`], nobody handles a failure here.
+pub(crate) async fn send_batch<B: Bus>(bus: &B, sent: &mut SentBatches, batch: Batch, inbox: &str) {
+    let Batch { worker_id, attempts, message } = batch;
+    let subject = subjects::worker_batches(&worker_id);
+    let count = attempts.len();
+    let reply = format!("{inbox}.{BATCH}.{}", sent.remember(worker_id, attempts));
+    if let Err(error) = bus.publish_with_reply(&subject, &reply, Headers::new(), message.encode_to_vec().into()).await {
+        tracing::debug!(subject, attempts = count, %error, "attempts were not sent; they are when their worker does not show them");
     }
 }
 
@@ -124,29 +158,22 @@ fn traced(traceparent: String) -> Headers {
 }
 
 async fn dispatch<B: Bus>(bus: &B, voice: &Voice, sending: Sending<'_>, now: Timestamp) -> Result<(), BusError> {
-    let Sending { job, errand: Errand { order, bound, input, output_bytes_max }, inbox, traceparent } = sending;
-    let worker_id = order.worker_id.as_str();
+    let Sending { job, errand, inbox, traceparent } = sending;
+    let (worker_id, bound) = (errand.order.worker_id.as_str(), errand.bound);
     let subject = if worker_id.is_empty() { job.topic.clone() } else { subjects::worker_jobs(worker_id) };
-    let mut headers = traced(traceparent);
     // Only a native worker tells its starts apart, and looks for payloads in headers.
     let native = job.hold().filter(|hold| hold.kind == WorkerKind::Native);
-    // Native workers do not look at signatures, and get the most.
-    let packet = if native.is_some() {
-        dispatch_packet(job, worker_id, None, now)
+    let (headers, packet) = if let Some(hold) = native {
+        let item = dispatch_item(job, errand, traceparent, now);
+        (headers(&item, &hold.incarnation), item.packet)
     } else if bound {
         // It wants to see for whom it works.
         let identity = identity(job);
-        voice.seal_for(&subject, &dispatch_packet(job, worker_id, Some(identity.clone()), now), identity, now)
+        let packet = dispatch_packet(job, worker_id, Some(identity.clone()), now);
+        (traced(traceparent), voice.seal_for(&subject, &packet, identity, now))
     } else {
-        voice.seal(dispatch_packet(job, worker_id, None, now))
+        (traced(traceparent), voice.seal(dispatch_packet(job, worker_id, None, now)))
     };
-    if let Some(hold) = native {
-        headers.extend((!hold.incarnation.is_empty()).then(|| (INCARNATION.to_owned(), hold.incarnation.clone())));
-        // Whoever submits on the bare bus waits there for the result, and follows its pointer as soon as it comes.
-        let may_carry = output_bytes_max > 0 && !job.from_bus;
-        headers.extend(may_carry.then(|| (inline::OUTPUT_BYTES_MAX.to_owned(), output_bytes_max.to_string())));
-        headers.extend(input.map(|input| (inline::INPUT.to_owned(), inline::encode(&input))));
-    }
     // An announced worker may answer whoever wants an answer.
     if native.is_none() && !worker_id.is_empty() {
         return bus.publish(&subject, headers, packet).await;
@@ -161,6 +188,12 @@ async fn dispatch<B: Bus>(bus: &B, voice: &Voice, sending: Sending<'_>, now: Tim
 pub(crate) fn attempt_of_reply(subject: &str, inbox: &str) -> Option<(String, u32)> {
     let (attempt, name) = subject.strip_prefix(inbox)?.strip_prefix('.')?.split_once('.')?;
     Some((unhex_name(name)?, attempt.parse().ok()?))
+}
+
+/// The message of several attempts that a reply subject made by [`send_batch`] names.
+#[must_use]
+pub(crate) fn batch_of_reply(subject: &str, inbox: &str) -> Option<u64> {
+    subject.strip_prefix(inbox)?.strip_prefix('.')?.strip_prefix(BATCH)?.strip_prefix('.')?.parse().ok()
 }
 
 /// Job ids may hold dots, which divide subjects; their hexadecimal form does not.
@@ -254,5 +287,8 @@ mod tests {
         assert_eq!(attempt_of_reply(&reply, "_INBOX.x"), Some(("run:a.b[1]@2".to_owned(), 3)));
         assert_eq!(attempt_of_reply("_INBOX.x.3.zz", "_INBOX.x"), None);
         assert_eq!(attempt_of_reply("_INBOX.y.3.61", "_INBOX.x"), None);
+        let reply = format!("_INBOX.x.{BATCH}.17");
+        assert_eq!((batch_of_reply(&reply, "_INBOX.x"), attempt_of_reply(&reply, "_INBOX.x")), (Some(17), None));
+        assert_eq!(batch_of_reply("_INBOX.x.3.61", "_INBOX.x"), None);
     }
 }

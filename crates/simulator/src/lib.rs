@@ -1,5 +1,6 @@
 //! Runs the real scheduler and workflow engine against seeded models of the bus and the store.
 
+mod batch;
 pub mod chaos;
 pub mod gate;
 pub mod model_bus;

@@ -1,10 +1,12 @@
-//! Reading a dispatch: the packet that the scheduler puts on `worker.<id>.jobs`.
+//! Reading dispatches: one packet on `worker.<id>.jobs`, or many in one message on `busbar.worker.jobs.<id>`.
 
+use busbar_protocol::busbar::{DispatchBatch, DispatchItem};
 use busbar_protocol::cap::JobRequest;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope::{self, PacketError};
 use busbar_protocol::inline;
 use busbar_protocol::ports::{INCARNATION, Message, TRACEPARENT};
+use busbar_protocol::prost::{DecodeError, Message as _};
 use bytes::Bytes;
 
 use super::ledger::AttemptKey;
@@ -38,27 +40,74 @@ pub(crate) enum NotADispatch {
     Earlier { job_id: String },
 }
 
-/// Reads a message as a dispatch to `worker_id`, in this start of its process.
-pub(crate) fn read(message: &Message, worker_id: &str, incarnation: &str) -> Result<Dispatch, NotADispatch> {
-    let decoded = envelope::decode(&message.payload)?;
+/// Who reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    pub(crate) worker_id: &'a str,
+    /// The start of its process.
+    pub(crate) incarnation: &'a str,
+}
+
+/// What comes along with a packet.
+struct Along {
+    traceparent: Option<String>,
+    input: Option<Bytes>,
+    output_bytes_max: usize,
+}
+
+/// Reads a message as a dispatch.
+pub(crate) fn read(message: &Message, reader: Reader<'_>) -> Result<Dispatch, NotADispatch> {
+    let along = |request: &JobRequest| Along {
+        traceparent: message.headers.get(TRACEPARENT).cloned(),
+        input: input(message, request),
+        output_bytes_max: output_bytes_max(message),
+    };
+    read_packet(&message.payload, message.headers.get(INCARNATION).map(String::as_str), along, reader)
+}
+
+/// Reads a message as many dispatches, each for itself.
+pub(crate) fn read_batch<'a>(
+    message: &Message,
+    reader: Reader<'a>,
+) -> Result<impl Iterator<Item = Result<Dispatch, NotADispatch>> + use<'a>, DecodeError> {
+    let DispatchBatch { incarnation, items } = DispatchBatch::decode(message.payload.clone())?;
+    Ok(items.into_iter().map(move |item| {
+        let DispatchItem { packet, traceparent, input, output_bytes_max } = item;
+        let along = |_: &JobRequest| Along {
+            traceparent: Some(traceparent).filter(|place| !place.is_empty()),
+            input: Some(input).filter(|input| !input.is_empty()),
+            output_bytes_max: inline::BYTES_MAX.min(usize::try_from(output_bytes_max).unwrap_or(usize::MAX)),
+        };
+        read_packet(&packet, Some(&incarnation), along, reader)
+    }))
+}
+
+fn read_packet(
+    packet: &Bytes,
+    meant: Option<&str>,
+    along: impl FnOnce(&JobRequest) -> Along,
+    reader: Reader<'_>,
+) -> Result<Dispatch, NotADispatch> {
+    let decoded = envelope::decode(packet)?;
     let Payload::JobRequest(request) = decoded.payload else { return Err(NotADispatch::Kind) };
     let unnamed = || NotADispatch::Unnamed { job_id: request.job_id.clone() };
     let identity = request.dispatch.as_ref().ok_or_else(unnamed)?;
     let attempt = u32::try_from(identity.attempt).ok().filter(|attempt| *attempt > 0).ok_or_else(unnamed)?;
-    if identity.assigned_worker_id != worker_id {
+    if identity.assigned_worker_id != reader.worker_id {
         let worker_id = identity.assigned_worker_id.clone();
         return Err(NotADispatch::Elsewhere { job_id: request.job_id, worker_id });
     }
-    if message.headers.get(INCARNATION).is_some_and(|meant| meant != incarnation) {
+    if meant.is_some_and(|meant| meant != reader.incarnation) {
         return Err(NotADispatch::Earlier { job_id: request.job_id });
     }
+    let Along { traceparent, input, output_bytes_max } = along(&request);
     Ok(Dispatch {
         key: AttemptKey { job_id: request.job_id.clone(), attempt },
         dispatch_id: identity.dispatch_id.clone(),
         trace_id: decoded.packet.trace_id,
-        traceparent: message.headers.get(TRACEPARENT).cloned(),
-        input: input(message, &request),
-        output_bytes_max: output_bytes_max(message),
+        traceparent,
+        input,
+        output_bytes_max,
         request,
     })
 }
@@ -81,6 +130,8 @@ mod tests {
     use busbar_protocol::cap::{DispatchIdentity, JobCancel};
     use busbar_protocol::time::Timestamp;
 
+    const W: Reader<'_> = Reader { worker_id: "w", incarnation: "i" };
+
     fn message(payload: Payload) -> Message {
         let packet = envelope::packet("trace", "scheduler", Timestamp::from_millis(1), payload);
         let headers = [(TRACEPARENT.to_owned(), "00-a-b-01".to_owned())].into();
@@ -94,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_dispatch_names_attempt_worker_and_trace() {
-        let read = read(&message(Payload::JobRequest(request(3, "w"))), "w", "i").expect("a dispatch");
+        let read = read(&message(Payload::JobRequest(request(3, "w"))), W).expect("a dispatch");
         assert_eq!(read.key, AttemptKey { job_id: "j".into(), attempt: 3 });
         assert_eq!((read.dispatch_id.as_str(), read.trace_id.as_str()), ("d", "trace"));
         assert_eq!(read.traceparent.as_deref(), Some("00-a-b-01"));
@@ -105,7 +156,7 @@ mod tests {
         let with = |headers: &[(&str, &str)]| {
             let mut message = message(Payload::JobRequest(request(1, "w")));
             message.headers.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-            let read = read(&message, "w", "i").expect("a dispatch");
+            let read = read(&message, W).expect("a dispatch");
             (read.input, read.output_bytes_max)
         };
         let input = inline::encode(b"[1]");
@@ -116,8 +167,37 @@ mod tests {
     }
 
     #[test]
+    fn many_come_in_one_message_each_for_itself() {
+        let item = |request, traceparent: &str, input: &'static str, output_bytes_max| DispatchItem {
+            packet: message(Payload::JobRequest(request)).payload,
+            traceparent: traceparent.to_owned(),
+            input: input.into(),
+            output_bytes_max,
+        };
+        let items = vec![
+            item(request(3, "w"), "00-a-b-01", "[1]", 100),
+            item(request(1, "x"), "", "", 0),
+            item(request(1, "w"), "", "", u32::MAX),
+        ];
+        let of = |incarnation: &str, items| {
+            let batch = DispatchBatch { incarnation: incarnation.to_owned(), items };
+            let message = Message { payload: batch.encode_to_vec().into(), ..Message::default() };
+            read_batch(&message, W).expect("a batch").collect::<Vec<_>>()
+        };
+        let read = of("i", items.clone());
+        let first = read[0].as_ref().expect("a dispatch");
+        assert_eq!((first.key.attempt, first.traceparent.as_deref()), (3, Some("00-a-b-01")));
+        assert_eq!((first.input.clone(), first.output_bytes_max), (Some("[1]".into()), 100));
+        assert!(matches!(read[1], Err(NotADispatch::Elsewhere { .. })));
+        let last = read[2].as_ref().expect("a dispatch");
+        assert_eq!((&last.traceparent, &last.input, last.output_bytes_max), (&None, &None, inline::BYTES_MAX));
+        assert!(matches!(of("an earlier one", items)[0], Err(NotADispatch::Earlier { .. })));
+        assert!(read_batch(&Message { payload: "no protobuf".into(), ..Message::default() }, W).is_err());
+    }
+
+    #[test]
     fn anything_else_is_told_apart() {
-        let of = |payload| read(&message(payload), "w", "i").expect_err("not a dispatch");
+        let of = |payload| read(&message(payload), W).expect_err("not a dispatch");
         let cancel = JobCancel { job_id: "j".into(), requested_by: "me".into(), ..JobCancel::default() };
         assert_eq!(of(Payload::JobCancel(cancel)), NotADispatch::Kind);
         let bare = JobRequest { dispatch: None, ..request(1, "w") };
@@ -126,9 +206,9 @@ mod tests {
         assert!(matches!(of(Payload::JobRequest(request(1, "x"))), NotADispatch::Elsewhere { .. }));
         let mut late = message(Payload::JobRequest(request(1, "w")));
         late.headers.insert(INCARNATION.to_owned(), "an earlier one".to_owned());
-        assert!(matches!(read(&late, "w", "i"), Err(NotADispatch::Earlier { .. })));
-        assert!(read(&late, "w", "an earlier one").is_ok());
+        assert!(matches!(read(&late, W), Err(NotADispatch::Earlier { .. })));
+        assert!(read(&late, Reader { incarnation: "an earlier one", ..W }).is_ok());
         let garbage = Message { payload: "no protobuf".into(), ..Message::default() };
-        assert!(matches!(read(&garbage, "w", "i"), Err(NotADispatch::Packet(_))));
+        assert!(matches!(read(&garbage, W), Err(NotADispatch::Packet(_))));
     }
 }

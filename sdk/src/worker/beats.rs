@@ -109,6 +109,7 @@ fn about(options: &WorkerOptions, desk: &Desk) -> WorkerBeat {
         region: options.region.clone(),
         capabilities: options.capabilities.clone(),
         sdk_version: SDK_VERSION.to_owned(),
+        takes_batches: true,
         ..WorkerBeat::default()
     }
 }

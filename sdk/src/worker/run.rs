@@ -20,7 +20,7 @@ use super::beats::{Beats, SDK_VERSION};
 use super::results::{self, Results, Told};
 use super::{Worker, WorkerError, WorkerOptions, attempt};
 use crate::context::{CancelFlag, Stop};
-use crate::core::dispatch::{self, Dispatch};
+use crate::core::dispatch::{self, Dispatch, NotADispatch, Reader};
 use crate::core::ledger::{Ledger, Verdict};
 use crate::handler::Routes;
 use crate::payloads::Payloads;
@@ -71,6 +71,12 @@ pub(super) struct Shared<B, R> {
     pub(super) tracer: Tracer,
 }
 
+impl<B, R> Shared<B, R> {
+    fn reader(&self) -> Reader<'_> {
+        Reader { worker_id: &self.worker_id, incarnation: &self.desk.incarnation }
+    }
+}
+
 impl<B: Bus, R: Records> Worker<B, R> {
     /// Takes jobs until `shutdown` is ready, then drains: takes nothing new, hands back what has not begun, finishes the rest, says
     /// good-bye.
@@ -94,6 +100,7 @@ impl<B: Bus, R: Records> Worker<B, R> {
             tracer,
         });
         let mut jobs = shared.bus.subscribe(&subjects::worker_jobs(&options.id), None).await?;
+        let mut batches = shared.bus.subscribe(&subjects::worker_batches(&options.id), None).await?;
         let mut cancels = shared.bus.subscribe(subjects::CANCEL, None).await?;
         let mut beats = Beats::start(beats, desk, &options).await?;
         let _announcing = AbortOnDropHandle::new(tokio::spawn(announce(Arc::clone(&shared))));
@@ -115,6 +122,7 @@ impl<B: Bus, R: Records> Worker<B, R> {
                 },
                 () = beats.ended() => return Err(WorkerError::Beats { detail: "it ended while the worker ran".to_owned() }),
                 message = jobs.next() => floor.dispatched(&message.ok_or(WorkerError::Closed)?),
+                message = batches.next() => floor.dispatched_together(&message.ok_or(WorkerError::Closed)?),
                 message = cancels.next() => floor.cancelled(&message.ok_or(WorkerError::Closed)?),
                 Some(ended) = floor.tasks.join_next() => report_panic(ended),
             }
@@ -156,9 +164,22 @@ impl<B: Bus, R: Records> Floor<B, R> {
     }
 
     fn dispatched(&mut self, message: &Message) {
-        match dispatch::read(message, &self.shared.worker_id, &self.shared.desk.incarnation) {
+        let shared = Arc::clone(&self.shared);
+        self.take(dispatch::read(message, shared.reader()));
+    }
+
+    fn dispatched_together(&mut self, message: &Message) {
+        let shared = Arc::clone(&self.shared);
+        match dispatch::read_batch(message, shared.reader()) {
+            Ok(dispatches) => dispatches.for_each(|dispatch| self.take(dispatch)),
+            Err(error) => tracing::warn!(%error, "a message that is no batch of dispatches was ignored"),
+        }
+    }
+
+    fn take(&mut self, dispatch: Result<Dispatch, NotADispatch>) {
+        match dispatch {
             Ok(dispatch) => self.receive(dispatch),
-            Err(error) => tracing::warn!(%error, "a message that is no dispatch to this worker was ignored"),
+            Err(error) => tracing::warn!(%error, "what is no dispatch to this worker was ignored"),
         }
     }
 

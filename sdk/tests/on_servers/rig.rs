@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use busbar_bus::{BusConfig, NatsBus};
-use busbar_protocol::busbar::WorkerBeat;
+use busbar_protocol::busbar::{DispatchBatch, DispatchItem, WorkerBeat};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{DispatchIdentity, JobCancel, JobRequest, JobResult};
 use busbar_protocol::ports::{Bus, Delivery, Headers, PullConsumer, Records, Settlement, Subscription};
@@ -119,6 +119,17 @@ impl Rig {
         let mut headers = Headers::from([("traceparent".to_owned(), TRACEPARENT.to_owned())]);
         headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         self.bus.publish(&subjects::worker_jobs(WORKER), headers, packet).await.unwrap();
+    }
+
+    /// Dispatches first attempts in one message, with their inputs.
+    pub(crate) async fn dispatch_together(&self, incarnation: &str, jobs: &[(&str, &str, &Value)]) {
+        let item = |(job_id, topic, input): &(&str, &str, &Value)| {
+            let request = Payload::JobRequest(request(job_id, 1, topic));
+            let packet = envelope::packet("trace-1", "scheduler", Timestamp::wall_clock(), request);
+            DispatchItem { packet, input: input.to_string().into(), output_bytes_max: 4096, ..DispatchItem::default() }
+        };
+        let batch = DispatchBatch { incarnation: incarnation.to_owned(), items: jobs.iter().map(item).collect() };
+        self.bus.publish(&subjects::worker_batches(WORKER), Headers::new(), batch.encode_to_vec().into()).await.unwrap();
     }
 
     pub(crate) async fn cancel(&self, job_id: &str, attempt: Option<u64>) {

@@ -153,6 +153,22 @@ async fn small_payloads_come_and_go_with_their_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_attempts_come_in_one_message_and_begin_in_its_order() {
+    let mut rig = Rig::start().await;
+    let options = WorkerOptions { max_parallel: 1, prefetch: Some(5), ..rig.options() };
+    let _running = rig.work(options, echo).await;
+    let start = rig.beat(|beat| beat.takes_batches).await.incarnation;
+    let one = json!({ "x": 1 });
+    rig.dispatch_together("an earlier one", &[("lost", "job.echo", &one)]).await;
+    rig.dispatch_together(&start, &[("a", "job.echo", &one), ("b", "job.nobody", &one), ("c", "job.echo", &one)]).await;
+    for job_id in ["a", "b", "c"] {
+        let result = rig.result().await;
+        let status = if job_id == "b" { JobStatus::FailedRetryable } else { JobStatus::Succeeded };
+        assert_eq!((result.job_id.as_str(), result.status()), (job_id, status));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cancellation_reaches_running_and_queued_attempts() {
     let mut rig = Rig::start().await;
     let gate = Gate::new();
@@ -549,7 +565,7 @@ async fn an_output_waits_for_redis_to_come_back() {
 async fn garbage_on_the_workers_subjects_harms_nothing() {
     let mut rig = Rig::start().await;
     let _running = rig.work(rig.options(), echo).await;
-    for subject in [subjects::worker_jobs(WORKER).as_str(), subjects::CANCEL] {
+    for subject in [subjects::worker_jobs(WORKER).as_str(), &subjects::worker_batches(WORKER), subjects::CANCEL] {
         for garbage in [&b""[..], b"garbage", &[0xff; 100]] {
             rig.bus.publish(subject, Default::default(), garbage.to_vec().into()).await.unwrap();
         }

@@ -111,15 +111,26 @@ async fn a_worker_hears_its_own_jobs_and_nobody_elses() {
     let server = Guarded::start();
     let (scheduler, worker) = (server.bus("scheduler").await, server.bus("worker-1").await);
     let mut own = worker.subscribe(&subjects::worker_jobs("worker-1"), None).await.expect("subscribed");
+    let mut batches = worker.subscribe(&subjects::worker_batches("worker-1"), None).await.expect("subscribed");
+    say(&scheduler, &subjects::worker_batches("worker-1"), &subjects::worker_batches("worker-1")).await;
+    assert_eq!(heard(&mut batches).await, [subjects::worker_batches("worker-1")]);
     let mut others = Vec::new();
-    for subject in
-        [&subjects::worker_jobs("worker-2"), "worker.*.jobs", "job.>", "job.echo", subjects::RESULT, subjects::HEARTBEAT]
-    {
+    let (their_jobs, their_batches) = (subjects::worker_jobs("worker-2"), subjects::worker_batches("worker-2"));
+    for subject in [
+        &their_jobs,
+        &their_batches,
+        "worker.*.jobs",
+        "busbar.worker.jobs.*",
+        "job.>",
+        "job.echo",
+        subjects::RESULT,
+        subjects::HEARTBEAT,
+    ] {
         // Being refused is good, too.
         others.extend(worker.subscribe(subject, None).await.ok());
     }
-    for subject in [subjects::worker_jobs("worker-2"), "job.echo".to_owned(), subjects::RESULT.to_owned()] {
-        say(&scheduler, &subject, &subjects::worker_jobs("worker-1")).await;
+    for subject in [&their_jobs, &their_batches, "job.echo", subjects::RESULT] {
+        say(&scheduler, subject, &subjects::worker_jobs("worker-1")).await;
         assert_eq!(heard(&mut own).await, Vec::<String>::new());
     }
     for subscription in &mut others {

@@ -1,9 +1,9 @@
 //! The same messages and the same Redis steps without a control plane: what the servers and the worker cost by themselves.
 //!
 //! ```text
-//!  admit unit (≤ 256 together) ─► queue ─► dispatch unit ─► worker.<id>.jobs ─► the same `worker` program
-//!                                                                                                   │
-//!  busbar.job.event ◄─ relay ◄─ log ◄─ finish unit ◄─ busbar.worker.report (≤ 256 together) ◄────────┘
+//!  admit unit (≤ 256 together) ─► queue ─► dispatch unit ─► busbar.worker.jobs.<id> ─► the same `worker` program
+//!                                                                                                         │
+//!  busbar.job.event ◄─ relay ◄─ finish unit ◄─ busbar.worker.report (≤ 256 together) ◄─────────────────────┘
 //! ```
 //!
 //! The units are those of the scheduler, made from the record of a job that it ran itself. What is left out is what a control
@@ -15,23 +15,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use busbar_bus::NatsBus;
-use busbar_protocol::busbar::{JobState, ReportReply, ReportRequest, WorkerBeat, WorkerKind};
+use busbar_protocol::busbar::{
+    DispatchBatch, DispatchItem, JobEventBytes, JobState, ReportReply, ReportRequest, WorkerBeat, WorkerKind, job_event_bytes,
+};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult};
 use busbar_protocol::ids::{self, JobId};
 use busbar_protocol::pointers::Pointer;
-use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, Message, Records as _, Subscription, Unit};
+use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, Message, Records as _, Subscription, Unit, appended};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
-use busbar_protocol::{busbar, envelope, inline, keys};
+use busbar_protocol::{envelope, inline, keys};
 use busbar_scheduler::core::commit::{self, Birth, Change, Retention};
 use busbar_scheduler::core::job::{End, Hold, Job, Outcome as Ended, ResultPlace, Source, State};
 use busbar_servers::{Companion, Durability, Stack, StackOptions};
 use busbar_store::Store;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -71,7 +73,10 @@ struct Steps {
     slots: Semaphore,
     ready: mpsc::UnboundedSender<(Job, Bytes)>,
     out: Mutex<BTreeMap<String, Job>>,
-    logged: Notify,
+    /// What was written to the log.
+    logged: mpsc::UnboundedSender<job_event_bytes::Entry>,
+    /// The start of the worker's process.
+    incarnation: String,
 }
 
 impl Plain {
@@ -82,9 +87,10 @@ impl Plain {
         let World { bus, store, follower } = World::connect(&servers.nats.url(), &servers.redis.url()).await?;
         bus.ensure_streams().await?;
         let reports = bus.subscribe(subjects::REPORT, None).await?;
-        let worker = start_worker_and_wait(&bus, &servers, dir, slots).await?;
+        let (worker, incarnation) = start_worker_and_wait(&bus, &servers, dir, slots).await?;
         let epoch = store.lease(keys::LOCK_SCHEDULER, "plain", LEASE).await?.epoch;
         let (ready, queue) = mpsc::unbounded_channel();
+        let (logged, log) = mpsc::unbounded_channel();
         let steps = Arc::new(Steps {
             bus,
             store,
@@ -93,7 +99,8 @@ impl Plain {
             slots: Semaphore::new(slots.into()),
             ready,
             out: Mutex::default(),
-            logged: Notify::new(),
+            logged,
+            incarnation,
         });
         let mut tasks = JoinSet::new();
         let alarm = follower.alarm();
@@ -102,7 +109,7 @@ impl Plain {
         tasks.spawn(async move { one.dispatch(queue).await.unwrap_or_else(|error| told.raise(format!("dispatch: {error}"))) });
         let told = alarm.clone();
         tasks.spawn(async move { two.finish(reports).await.unwrap_or_else(|error| told.raise(format!("finish: {error}"))) });
-        tasks.spawn(async move { three.relay().await.unwrap_or_else(|error| alarm.raise(format!("relay: {error}"))) });
+        tasks.spawn(async move { three.relay(log).await.unwrap_or_else(|error| alarm.raise(format!("relay: {error}"))) });
         let processes = vec![
             Process::of_file("nats-server", &dir.join("nats/nats-server.pid"))?,
             Process::of_file("redis-server", &dir.join("redis/redis-server.pid"))?,
@@ -139,7 +146,6 @@ impl Plain {
         let id = job.id.clone();
         self.steps.admit_jobs(vec![(job, input)]).await?;
         ended.await?;
-        self.steps.store.read(vec![keys::job(id.as_str())]).await?;
         let result = self.steps.store.payloads(vec![keys::attempt_result(id.as_str(), 1)]).await?;
         if result.first().is_some_and(Option::is_some) { Ok(()) } else { Err(format!("job {id} has no result").into()) }
     }
@@ -155,20 +161,21 @@ impl Plain {
     }
 }
 
-async fn start_worker_and_wait(bus: &NatsBus, servers: &Stack, dir: &Path, slots: u16) -> Outcome<Companion> {
+async fn start_worker_and_wait(bus: &NatsBus, servers: &Stack, dir: &Path, slots: u16) -> Outcome<(Companion, String)> {
     let mut beats = bus.subscribe(subjects::BEAT, None).await?;
     let blobs = format!("file://{}", dir.join("blobs").display());
     let worker = start_worker(WORKER, &servers.nats.url(), &servers.redis.url(), &blobs, slots, dir.join("worker"))?;
     let there = async {
         while let Some(message) = beats.next().await {
-            if WorkerBeat::decode(message.payload).is_ok_and(|beat| beat.worker_id == WORKER) {
-                return Ok(());
+            let beat = WorkerBeat::decode(message.payload).ok().filter(|beat| beat.worker_id == WORKER);
+            if let Some(beat) = beat {
+                return Ok(beat.incarnation);
             }
         }
         Err("the bus was closed")
     };
-    timeout(WORKER_WITHIN, there).await.map_err(|_| "the worker of the plain program did not come")??;
-    Ok(worker)
+    let incarnation = timeout(WORKER_WITHIN, there).await.map_err(|_| "the worker of the plain program did not come")??;
+    Ok((worker, incarnation))
 }
 
 impl Steps {
@@ -218,12 +225,17 @@ impl Steps {
     }
 
     async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Outcome<()> {
+        let appends: Vec<Option<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_JOBS)).collect();
         let answers = self.store.commit(class, units).await?;
-        self.logged.notify_one();
-        match answers.iter().find(|answer| !matches!(answer, Answer::Applied { .. })) {
-            None => Ok(()),
-            Some(other) => Err(format!("a unit was not applied: {other:?}").into()),
+        for (event, answer) in appends.into_iter().zip(answers) {
+            match (event, answer) {
+                (Some(event), Answer::Applied { appended: Some(cursor) }) => {
+                    self.logged.send(job_event_bytes::Entry { cursor, event })?;
+                }
+                (_, other) => return Err(format!("a unit was not applied, or tells nothing: {other:?}").into()),
+            }
         }
+        Ok(())
     }
 
     /// Sends what is queued to the worker, for as long as it has free slots.
@@ -251,13 +263,11 @@ impl Steps {
         }
         let units = jobs.iter().map(|(job, _)| self.unit(job, 1, &[JobState::Dispatched])).collect();
         self.commit(CommitClass::Advance, units).await?;
-        let packets: Vec<(Headers, Bytes)> = jobs.iter().map(|(job, input)| packet(job, input, now)).collect();
+        let items = jobs.iter().map(|(job, input)| item(job, input, now)).collect();
         let named = jobs.into_iter().map(|(job, _)| (job.id.to_string(), job));
         self.out.lock().unwrap_or_else(PoisonError::into_inner).extend(named);
-        for (headers, packet) in packets {
-            self.bus.publish(&subjects::worker_jobs(WORKER), headers, packet).await?;
-        }
-        Ok(())
+        let batch = DispatchBatch { incarnation: self.incarnation.clone(), items };
+        Ok(self.bus.publish(&subjects::worker_batches(WORKER), Headers::new(), batch.encode_to_vec().into()).await?)
     }
 
     /// Takes reports, commits the ends and answers.
@@ -282,37 +292,27 @@ impl Steps {
         Ok(self.bus.publish(&reply, Headers::new(), ReportReply::default().encode_to_vec().into()).await?)
     }
 
-    /// Tells what the log holds, in batches.
-    async fn relay(&self) -> Outcome<()> {
+    /// Tells what was written to the log, in batches.
+    async fn relay(&self, mut log: mpsc::UnboundedReceiver<job_event_bytes::Entry>) -> Outcome<()> {
         let mut after = "0".to_owned();
         loop {
-            self.logged.notified().await;
-            loop {
-                let entries = self.store.log_after(keys::LOG_JOBS, &after, GROUP as u64).await?;
-                let Some(last) = entries.last().map(|entry| entry.cursor.clone()) else { break };
-                let told = entries.into_iter().map(|entry| {
-                    let event = busbar::JobEvent::decode(entry.value).ok();
-                    busbar::JobEventEntry { cursor: entry.cursor, event }
-                });
-                let batch = busbar::JobEventBatch { after: std::mem::replace(&mut after, last), entries: told.collect() };
-                self.bus.publish(subjects::JOB_EVENT, Headers::new(), batch.encode_to_vec().into()).await?;
-            }
+            let mut entries = Vec::new();
+            log.recv_many(&mut entries, GROUP).await;
+            let Some(last) = entries.last().map(|entry| entry.cursor.clone()) else { return Ok(()) };
+            let batch = JobEventBytes { after: std::mem::replace(&mut after, last), entries };
+            self.bus.publish(subjects::JOB_EVENT, Headers::new(), batch.encode_to_vec().into()).await?;
         }
     }
 }
 
 /// What takes an attempt to the worker.
-fn packet(job: &Job, input: &[u8], now: Timestamp) -> (Headers, Bytes) {
+fn item(job: &Job, input: &Bytes, now: Timestamp) -> DispatchItem {
     let dispatch = DispatchIdentity { dispatch_id: format!("{}/1", job.id), attempt: 1, assigned_worker_id: WORKER.to_owned() };
     let patch = JobRequest { dispatch: Some(dispatch), ..JobRequest::default() };
     let request = envelope::patch_request(&job.request, &patch);
     let packet = envelope::packet_with_request(&job.trace_id, subjects::SCHEDULER_SENDER, now, &request);
-    let headers = [
-        ("traceparent".to_owned(), job.traceparent.clone()),
-        (inline::INPUT.to_owned(), inline::encode(input)),
-        (inline::OUTPUT_BYTES_MAX.to_owned(), inline::BYTES_MAX.to_string()),
-    ];
-    (Headers::from(headers), packet)
+    let output_bytes_max = u32::try_from(inline::BYTES_MAX).unwrap_or(u32::MAX);
+    DispatchItem { packet, traceparent: job.traceparent.clone(), input: input.clone(), output_bytes_max }
 }
 
 fn ended(job: Job, result: JobResult, output: Option<Bytes>) -> Job {

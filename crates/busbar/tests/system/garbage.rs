@@ -36,7 +36,8 @@ fn heard() -> Vec<String> {
         "sys.audit.anything",
         SLEEP,
     ];
-    fixed.into_iter().chain(asked()).map(str::to_owned).chain([subjects::worker_jobs(WORKER)]).collect()
+    let to_the_worker = [subjects::worker_jobs(WORKER), subjects::worker_batches(WORKER)];
+    fixed.into_iter().chain(asked()).map(str::to_owned).chain(to_the_worker).collect()
 }
 
 /// Those that answer.

@@ -32,6 +32,7 @@ use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
 use crate::config::SchedulerConfig;
+use crate::batches::{Batches, SentBatches};
 use crate::core::cell::{Beginning, Cell, Order, Settings};
 use crate::core::job::{Hold, Job};
 use crate::core::transition::{Command, Event};
@@ -171,6 +172,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         effects: Effects::default(),
         taken: 0,
         flights: Flights::new(&ports.records, &ports.clock),
+        sent_batches: SentBatches::default(),
     };
     let (left, workers) = term.run().await;
     *known = workers;
@@ -205,6 +207,7 @@ struct Term<'a, B, R, C, J> {
     effects: Effects,
     taken: usize,
     flights: Flights<'a, R, C>,
+    sent_batches: SentBatches,
 }
 
 /// What may be told once everything is durable that was taken in with it.
@@ -371,6 +374,11 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
             Input::Distrusted(workers) => workers.iter().for_each(|worker| self.cell.distrust(worker, now)),
             Input::NobodyThere { job, attempt } => self.cell.nobody_there(&job, attempt, now),
+            Input::NobodyTook { batch } => {
+                if let Some((worker_id, attempts)) = self.sent_batches.forget(batch) {
+                    self.cell.nobody_took(&worker_id, &attempts, now);
+                }
+            }
             Input::Cancel { items, reply } => self.cancel(&items, reply, now),
             Input::List { request, reply } => self.list(&request, reply),
             Input::Listed { jobs, reply } => self.listed(jobs, reply),
@@ -513,17 +521,36 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 tracing::debug!(%error, "a delivery was not settled and comes again");
             }
         }
+        let mut batches = Batches::default();
         for order in effects.orders {
             if !self.cell.is_due(&order) {
                 continue;
             }
             let speaker = (bus, &self.config.voice);
+            let traces = &self.observer.instruments().traces;
             let is_dispatch = matches!(order.command, Command::Dispatch { .. });
             let input = if is_dispatch { self.cell.take_input(&order.job) } else { None };
             let job = self.cell.job(&order.job);
             let bound = self.cell.tenant_of(&order.worker_id).is_some();
             let errand = Errand { order: &order, bound, input, output_bytes_max: self.config.inline_bytes_max };
-            perform::send(speaker, &self.observer.instruments().traces, errand, job, &self.inbox, now).await;
+            let together = job.filter(|_| is_dispatch).and_then(|job| Some((job, job.hold()?)));
+            if let Some((job, hold)) = together.filter(|(_, hold)| self.cell.workers().takes_batches(hold)) {
+                let item = perform::dispatch_item(job, errand, traces.of_dispatch(job), now);
+                if let Some(full) = batches.add(hold, (job.id.clone(), job.attempt), item) {
+                    perform::send_batch(bus, &mut self.sent_batches, full, &self.inbox).await;
+                }
+                continue;
+            }
+            if !is_dispatch {
+                // Whoever is to stop something gets it before.
+                for batch in batches.take() {
+                    perform::send_batch(bus, &mut self.sent_batches, batch, &self.inbox).await;
+                }
+            }
+            perform::send(speaker, traces, errand, job, &self.inbox, now).await;
+        }
+        for batch in batches.take() {
+            perform::send_batch(bus, &mut self.sent_batches, batch, &self.inbox).await;
         }
     }
 }

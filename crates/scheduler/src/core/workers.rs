@@ -235,6 +235,21 @@ impl Workers {
         }
     }
 
+    /// Whether what is held like this goes to its worker together with others.
+    #[must_use]
+    pub fn takes_batches(&self, hold: &Hold) -> bool {
+        let takes = |worker: &Worker| worker.takes_batches && !worker.hears_no_batches && worker.incarnation == hold.incarnation;
+        hold.kind == WorkerKind::Native && self.by_id.get(&hold.worker_id).is_some_and(takes)
+    }
+
+    /// Nobody listened where a worker said that it takes many attempts at once: it may lack the permission. It gets them one by one, until
+    /// it starts anew.
+    pub fn hears_no_batches(&mut self, id: &str) {
+        if let Some(worker) = self.by_id.get_mut(id) {
+            worker.hears_no_batches = true;
+        }
+    }
+
     /// Nobody listened where a worker should, when an attempt was sent to it: whether that was the only sending, so that the attempt
     /// cannot have come. It is free of it then, and nothing more is sent there before it is heard.
     pub fn never_came(&mut self, id: &str, key: &AttemptKey) -> bool {

@@ -194,7 +194,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         if message.headers.get("Status").map(String::as_str) != Some("503") {
             return;
         }
-        if let Some((job, attempt)) = perform::attempt_of_reply(&message.subject, &self.inbox)
+        if let Some(batch) = perform::batch_of_reply(&message.subject, &self.inbox) {
+            self.send(Input::NobodyTook { batch }).await;
+        } else if let Some((job, attempt)) = perform::attempt_of_reply(&message.subject, &self.inbox)
             && let Ok(job) = JobId::parse(job)
         {
             self.send(Input::NobodyThere { job, attempt }).await;

@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use tokio::sync::watch;
 
 use super::{Sabotaged, messages};
+use crate::batch;
 use crate::plant::Plant;
 
 /// Two workers that are taken for one another.
@@ -26,13 +27,16 @@ pub struct SabotagedConsumer<P: Bus> {
 
 impl<P: Bus> Sabotaged<P> {
     async fn double(&self, subject: &str, headers: &Headers, payload: &Bytes) {
-        let [first, second] = TWINS;
-        let other = if subject == subjects::worker_jobs(first) { second } else { first };
-        if !TWINS.iter().any(|twin| subjects::worker_jobs(twin) == subject) {
-            return;
-        }
-        if let Some(payload) = messages::readdress(payload, other) {
-            let _ = self.port.publish(&subjects::worker_jobs(other), headers.clone(), payload).await;
+        let message = Message { subject: subject.to_owned(), headers: headers.clone(), payload: payload.clone(), reply: None };
+        for Message { subject, headers, payload, .. } in batch::apart(&message).unwrap_or_else(|| vec![message]) {
+            let [first, second] = TWINS;
+            let other = if subject == subjects::worker_jobs(first) { second } else { first };
+            if !TWINS.iter().any(|twin| subjects::worker_jobs(twin) == subject) {
+                continue;
+            }
+            if let Some(payload) = messages::readdress(&payload, other) {
+                let _ = self.port.publish(&subjects::worker_jobs(other), headers, payload).await;
+            }
         }
     }
 
@@ -77,10 +81,13 @@ impl<P: Bus> Bus for Sabotaged<P> {
     }
 
     async fn publish_with_reply(&self, subject: &str, reply: &str, headers: Headers, payload: Bytes) -> Result<(), BusError> {
-        let headers = match self.saboteur.plant {
-            Some(Plant::InputMistaken) => messages::mistake_input(headers),
-            Some(Plant::RedactionUndone) => messages::undo_redaction(headers, &payload),
-            _ => headers,
+        let is_batch = batch::worker_of(subject).is_some();
+        let (headers, payload) = match (self.saboteur.plant, is_batch) {
+            (Some(Plant::InputMistaken), false) => (messages::mistake_input(headers), payload),
+            (Some(Plant::InputMistaken), true) => (headers, batch::with_inputs(&payload, |headers, _| messages::mistake_input(headers))),
+            (Some(Plant::RedactionUndone), false) => (messages::undo_redaction(headers, &payload), payload),
+            (Some(Plant::RedactionUndone), true) => (headers, batch::with_inputs(&payload, messages::undo_redaction)),
+            _ => (headers, payload),
         };
         if self.has(Plant::DispatchDoubled) {
             self.double(subject, &headers, &payload).await;

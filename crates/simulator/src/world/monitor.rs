@@ -254,6 +254,9 @@ impl Watch for Monitor {
         let subject = message.subject.as_str();
         if subject.starts_with("worker.") || subject.starts_with("job.") || subject == subjects::CANCEL {
             self.seen().command(message);
+        } else if batch::worker_of(subject).is_some() {
+            let mut seen = self.seen();
+            batch::apart(message).into_iter().flatten().for_each(|message| seen.command(&message));
         } else if subject == subjects::RESULT || subject == subjects::DEAD_LETTER {
             self.seen().announcement(message);
         } else if subject == subjects::REPORT {

@@ -22,6 +22,7 @@ use busbar_protocol::subjects;
 use bytes::Bytes;
 
 use super::{World, rules};
+use crate::batch;
 use crate::model_bus::ModelClient;
 
 use execution::{Execution, Told};
@@ -57,6 +58,11 @@ pub(crate) fn takes(id: &str) -> Option<usize> {
         _ => return None,
     };
     usize::try_from(capacity).ok()
+}
+
+/// Whether a native worker takes many attempts in one message.
+fn takes_batches(id: &str) -> bool {
+    id == "native-1"
 }
 
 /// How many attempts a native worker takes beyond its capacity.
@@ -168,10 +174,12 @@ struct Running {
 impl Native {
     async fn live(self) {
         let Ok(jobs) = self.bus.subscribe(&subjects::worker_jobs(&self.id), None).await else { return };
+        let Ok(batches) = self.bus.subscribe(&subjects::worker_batches(&self.id), None).await else { return };
         let Ok(cancels) = self.bus.subscribe(subjects::CANCEL, None).await else { return };
         let Ok(calls) = self.bus.subscribe(subjects::CALL, None).await else { return };
         let mut calls = calls.fuse();
         let mut jobs = jobs.fuse();
+        let mut batches = batches.fuse();
         let mut cancels = cancels.fuse();
         let mut running: BTreeMap<Attempt, Running> = BTreeMap::new();
         let mut finished: BTreeMap<Attempt, Told> = BTreeMap::new();
@@ -184,6 +192,16 @@ impl Native {
                 message = jobs.next() => {
                     let Some(message) = message else { return };
                     self.receive(&message, &mut running, &finished, &mut work);
+                }
+                message = batches.next() => {
+                    let Some(message) = message else { return };
+                    let Some(messages) = batch::apart(&message) else {
+                        self.world.breaks("a batch of dispatches cannot be read".to_owned());
+                        continue;
+                    };
+                    for message in messages {
+                        self.receive(&message, &mut running, &finished, &mut work);
+                    }
                 }
                 message = cancels.next() => {
                     let Some(message) = message else { return };
@@ -228,6 +246,7 @@ impl Native {
             capacity: CAPACITY,
             held,
             prefetch: prefetches(&self.id),
+            takes_batches: takes_batches(&self.id),
             next_ms: if shown.is_empty() { 10_000 } else { 1_000 },
             topics: SERVED.map(str::to_owned).to_vec(),
             ..WorkerBeat::default()

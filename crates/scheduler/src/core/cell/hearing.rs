@@ -102,6 +102,12 @@ impl Cell {
         let _ = self.apply(id, &event, now);
     }
 
+    /// Nobody heard a message of several attempts.
+    pub fn nobody_took(&mut self, worker_id: &str, attempts: &[AttemptKey], now: Timestamp) {
+        self.workers.hears_no_batches(worker_id);
+        attempts.iter().for_each(|(id, attempt)| self.nobody_there(id, *attempt, now));
+    }
+
     /// Lets time pass: timers of jobs, gates that open by themselves, silence of workers. `heard_since` is when the bus could last
     /// be heard.
     pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {

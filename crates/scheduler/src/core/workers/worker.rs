@@ -69,6 +69,10 @@ pub struct Worker {
     pub(super) busy_since: Timestamp,
     /// It was not heard for too long.
     pub lost: bool,
+    /// It gets many attempts in one message, if it listens where it says so.
+    pub(super) takes_batches: bool,
+    /// Nobody listened there, in this start of its process.
+    pub(super) hears_no_batches: bool,
     /// Nobody listened when something was sent to it, and it was not heard since.
     pub(super) absent: bool,
     /// It said good-bye then, and its last results may still be on their way.
@@ -147,6 +151,8 @@ impl Worker {
             rests: BEAT,
             busy_since: now,
             lost: false,
+            takes_batches: false,
+            hears_no_batches: false,
             absent: false,
             left: None,
             shared: false,
@@ -177,6 +183,8 @@ impl Worker {
         self.capacity = beat.capacity.min(CAPACITY_MAX);
         self.prefetch = beat.prefetch.min(CAPACITY_MAX);
         self.draining = beat.draining;
+        self.takes_batches = beat.takes_batches;
+        self.hears_no_batches &= !is_new;
         self.incarnation.clone_from(&beat.incarnation);
         self.sequence = beat.sequence;
         let serves_others = self.serve(&beat.topics);
