@@ -220,6 +220,7 @@ impl ModelStore {
     fn lose_from(&self, pending: Pending) {
         let behind = |next: &Waiting| next.pending.connection == pending.connection && next.pending.ticket >= pending.ticket;
         for behind in self.lock().take_waiting(behind) {
+            self.watched.tell(|watcher| watcher.lost(&behind.units));
             let _ = behind.reply.send(Err(unavailable("the connection broke")));
         }
     }

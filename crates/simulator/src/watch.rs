@@ -12,6 +12,8 @@ pub trait Watch: fmt::Debug + Send + Sync {
     fn applied(&self, at: Timestamp, unit: &Unit);
     /// All units of a call were dealt with.
     fn flushed(&self);
+    /// A call with these units did not arrive. Its caller asks again, if it lives; meanwhile a later one may have arrived.
+    fn lost(&self, units: &[Unit]);
     /// A lease was given, under this epoch.
     fn leased(&self, lock: &str, epoch: u64);
     /// A message has reached the server of the bus.

@@ -414,7 +414,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
 
     /// Commits changes of runs, which the relay has to tell.
     async fn commit_runs(&mut self, class: CommitClass, units: Vec<Unit>) -> Result<Answers, Left> {
-        let appends: Vec<Option<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_RUNS)).collect();
+        let appends: Vec<Vec<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_RUNS)).collect();
         let answers = commit_all(&self.ports.records, &self.ports.clock, class, units).await.map_err(|_| Left::Reload)?;
         self.progress.written(appends.iter().flatten().count());
         self.tail.committed(appends, &answers);

@@ -112,10 +112,10 @@ mod tests {
         let follower = Follower { waiting: Waiting::default(), _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
         let mut news = follower.watch("a");
         let mut second = follower.watch("a");
-        tell(&follower.waiting, batch("a", &[JobState::Dispatched])).unwrap();
-        tell(&follower.waiting, batch("b", &[JobState::Failed])).unwrap();
+        tell(&follower.waiting, batch("a", &[JobState::Dispatched])).expect("a batch");
+        tell(&follower.waiting, batch("b", &[JobState::Failed])).expect("a batch");
         assert!(news.ended().now_or_never().is_none());
-        tell(&follower.waiting, batch("a", &[JobState::Running, JobState::Succeeded])).unwrap();
+        tell(&follower.waiting, batch("a", &[JobState::Running, JobState::Succeeded])).expect("a batch");
         assert_eq!(news.ended().now_or_never().map(|end| end.worker_id.clone()), Some("w".to_owned()));
         assert!(second.ended().now_or_never().is_some() && news.ended().now_or_never().is_none());
         drop(news);

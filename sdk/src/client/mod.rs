@@ -15,7 +15,6 @@ use busbar_blobs::Blobs;
 use busbar_bus::{BusConfig, NatsBus};
 pub use busbar_protocol::busbar::JobState;
 use busbar_protocol::busbar::{CancelItem, CancelReply, CancelRequest, Ended, JobEvent, JobRecord, cancel_answer, job_record};
-use busbar_protocol::codes::Code;
 use busbar_protocol::pointers::Pointer;
 use busbar_protocol::ports::{Bus, BusError, Headers, Records, StoreError};
 use busbar_protocol::prost::Message as _;
@@ -27,7 +26,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use crate::blob;
-use follow::Follower;
+use follow::{Follower, News};
 pub use submit::{Refusal, Submission, Submitted};
 
 /// How often a record is looked at while its event does not come.
@@ -205,9 +204,7 @@ impl<B: Bus, R: Records> Client<B, R> {
     /// # Errors
     /// [`ClientError::Refused`] with a code.
     pub async fn submit_one(&self, submission: Submission) -> Result<Submitted, ClientError> {
-        let mut answers = self.submit_many(vec![submission]).await;
-        let answer = answers.pop().unwrap_or_else(|| Err(Refusal::of(Code::Internal, "no answer")));
-        Ok(answer?)
+        Ok(self.inner.submit_as(ids::JobId::generate(), submission).await?)
     }
 
     /// Submits any number of jobs; one answer each, in order. Jobs whose answer is [`Ok`] are committed.
@@ -220,29 +217,8 @@ impl<B: Bus, R: Records> Client<B, R> {
     /// # Errors
     /// [`ClientError::StillLive`] when it has not ended in time, [`ClientError::NotFound`], or what the servers said.
     pub async fn wait(&self, job_id: &str, within: Duration) -> Result<Finished, ClientError> {
-        let ends = Instant::now() + within;
-        let mut news = self.inner.follower.watch(job_id);
-        loop {
-            let record = self.inner.record(job_id).await?;
-            match record.state {
-                Some(job_record::State::Ended(ended)) => {
-                    return self.inner.finished(by_record(job_id, record.attempt, ended)).await;
-                }
-                state if Instant::now() >= ends => {
-                    return Err(ClientError::StillLive {
-                        job_id: job_id.to_owned(),
-                        state: live_state(state.as_ref()),
-                        waited: within,
-                    });
-                }
-                _ => {}
-            }
-            match timeout_at(ends.min(Instant::now() + LOOK_EVERY), news.ended()).await {
-                Ok(end) if end.tenant_id == self.inner.options.tenant => return self.inner.finished(by_event(&end)).await,
-                // The record is looked at again.
-                _ => {}
-            }
-        }
+        let news = self.inner.follower.watch(job_id);
+        self.inner.wait(job_id, within, news, true).await
     }
 
     /// Submits one job and waits for its output.
@@ -254,8 +230,11 @@ impl<B: Bus, R: Records> Client<B, R> {
         I: Serialize + ?Sized,
         O: DeserializeOwned,
     {
-        let submitted = self.submit(topic, input).await?;
-        self.wait(&submitted.job_id, within).await?.output()
+        // Watched before anybody else can know of it, so that there is nothing to look at before there is news.
+        let job_id = ids::JobId::generate();
+        let news = self.inner.follower.watch(job_id.as_str());
+        let submitted = self.inner.submit_as(job_id, Submission::new(topic, input)?).await?;
+        self.inner.wait(&submitted.job_id, within, news, submitted.state.is_terminal()).await?.output()
     }
 
     /// Cancels a job; returns the state after that. A job that had ended stays as it is.
@@ -284,6 +263,32 @@ impl<B: Bus, R: Records> Client<B, R> {
 }
 
 impl<B: Bus, R: Records> Inner<B, R> {
+    /// Waits for the end of a job that is watched; `looks` at its record before that.
+    async fn wait(&self, job_id: &str, within: Duration, mut news: News, mut looks: bool) -> Result<Finished, ClientError> {
+        let ends = Instant::now() + within;
+        loop {
+            let record = if looks { Some(self.record(job_id).await?) } else { None };
+            match record.map(|record| (record.attempt, record.state)) {
+                Some((attempts, Some(job_record::State::Ended(ended)))) => {
+                    return self.finished(by_record(job_id, attempts, ended)).await;
+                }
+                Some((_, state)) if Instant::now() >= ends => {
+                    return Err(ClientError::StillLive {
+                        job_id: job_id.to_owned(),
+                        state: live_state(state.as_ref()),
+                        waited: within,
+                    });
+                }
+                _ => looks = true,
+            }
+            match timeout_at(ends.min(Instant::now() + LOOK_EVERY), news.ended()).await {
+                Ok(end) if end.tenant_id == self.options.tenant => return self.finished(by_event(&end)).await,
+                // The record is looked at again.
+                _ => {}
+            }
+        }
+    }
+
     async fn record(&self, job_id: &str) -> Result<JobRecord, ClientError> {
         let key = keys::job(job_id);
         let stored = self.records.read(vec![key.clone()]).await?.into_iter().next().flatten();

@@ -133,17 +133,24 @@ impl<B: Bus, R: Records> Inner<B, R> {
         let mut rest = submissions.into_iter().peekable();
         while rest.peek().is_some() {
             let some: Vec<Submission> = rest.by_ref().take(ADMIT_ITEMS_MAX).collect();
-            let prepared = join_all(some.into_iter().map(|submission| self.prepare(submission))).await;
-            answers.extend(self.admit_all(prepared).await);
+            let prepared = some.into_iter().map(|submission| self.prepare(ids::JobId::generate(), submission));
+            answers.extend(self.admit_all(join_all(prepared).await).await);
         }
         answers
     }
 
+    /// Submits one job under an id of the caller's.
+    pub(super) async fn submit_as(&self, job_id: ids::JobId, submission: Submission) -> Answer {
+        let prepared = self.prepare(job_id, submission).await;
+        let answer = self.admit_all(vec![prepared]).await.pop();
+        answer.unwrap_or_else(|| Err(Refusal::of(Code::Internal, "no answer")))
+    }
+
     /// Writes the item about a job. A small input goes along with it; a larger one is stored.
-    async fn prepare(&self, submission: Submission) -> Result<AdmitItem, Refusal> {
+    async fn prepare(&self, job_id: ids::JobId, submission: Submission) -> Result<AdmitItem, Refusal> {
         check_parent(&submission.parent)?;
         let options = options(&submission);
-        let job_id = ids::JobId::generate().to_string();
+        let job_id = job_id.to_string();
         let trace_id = ids::generate_trace();
         let mut request = request(&submission, &job_id, &self.options.tenant);
         let input_bytes = submission.input.len();

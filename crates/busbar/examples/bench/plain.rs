@@ -22,7 +22,9 @@ use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult};
 use busbar_protocol::ids::{self, JobId};
 use busbar_protocol::pointers::Pointer;
-use busbar_protocol::ports::{Answer, Bus as _, CommitClass, CommitId, Headers, Message, Records as _, Subscription, Unit, appended};
+use busbar_protocol::ports::{
+    Answer, Bus as _, CommitClass, CommitId, Headers, Message, Records as _, Subscription, Unit, appended,
+};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
@@ -225,10 +227,10 @@ impl Steps {
     }
 
     async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Outcome<()> {
-        let appends: Vec<Option<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_JOBS)).collect();
+        let appends: Vec<Vec<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_JOBS)).collect();
         let answers = self.store.commit(class, units).await?;
         for (event, answer) in appends.into_iter().zip(answers) {
-            match (event, answer) {
+            match (event.into_iter().next(), answer) {
                 (Some(event), Answer::Applied { appended: Some(cursor) }) => {
                     self.logged.send(job_event_bytes::Entry { cursor, event })?;
                 }

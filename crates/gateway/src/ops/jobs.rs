@@ -27,7 +27,19 @@ pub(crate) async fn get<B: Bus, R: Records>(
     job_id: &str,
     patience: Duration,
 ) -> Result<JobView, Problem> {
-    let (record, found) = wait_for_end(app, tenant_id, job_id, patience).await?;
+    check_job_id(job_id)?;
+    let waiting = Waiting::new(app.jobs.register(job_id), patience, &app.shutdown);
+    show_ended(app, tenant_id, job_id, waiting).await
+}
+
+/// A job as soon as it has ended, or as it is when the wait is over; with its result where that is small.
+pub(crate) async fn show_ended<B: Bus, R: Records>(
+    app: &App<B, R>,
+    tenant_id: &str,
+    job_id: &str,
+    waiting: Waiting<'_>,
+) -> Result<JobView, Problem> {
+    let (record, found) = wait_for_end(app, tenant_id, job_id, waiting).await?;
     show(app, &record, found).await
 }
 
@@ -92,15 +104,13 @@ fn cancelled(job_id: String, reply: busbar::CancelReply) -> Result<CancelReply, 
     Ok(CancelReply { id: job_id, state, reason: None })
 }
 
-/// The record of a job as soon as it has ended, or as it is when patience is over; with the payload that was read beside it.
+/// The record of a job as soon as it has ended, or as it is when the wait is over; with the payload that was read beside it.
 async fn wait_for_end<B: Bus, R: Records>(
     app: &App<B, R>,
     tenant_id: &str,
     job_id: &str,
-    patience: Duration,
+    mut waiting: Waiting<'_>,
 ) -> Result<(JobRecord, Option<Found>), Problem> {
-    check_job_id(job_id)?;
-    let mut waiting = Waiting::new(app.jobs.register(job_id), patience, &app.shutdown);
     loop {
         let told = waiting.told();
         let (seen, found) = join(read_job(app, tenant_id, job_id), results::told(app, &told)).await;

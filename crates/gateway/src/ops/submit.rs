@@ -1,9 +1,9 @@
 //! Submitting one job, or many.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use busbar_api::{BATCH_JOBS_MAX, BATCH_TOO_LARGE, JobState, Problem, SubmitReply, SubmitRequest};
+use busbar_api::{BATCH_JOBS_MAX, BATCH_TOO_LARGE, JobState, JobView, Problem, SubmitReply, SubmitRequest};
 use busbar_protocol::busbar::Admitted;
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
@@ -14,6 +14,8 @@ use busbar_protocol::trace::TraceContext;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::jobs;
+use super::waiting::Waiting;
 use crate::app::{App, Caller};
 use crate::core::submission::{self, Familiar, Prepared, Submitter};
 use crate::error::{internal, no_scheduler, of_store};
@@ -48,12 +50,35 @@ pub(crate) fn check_count(jobs: usize) -> Result<(), Problem> {
 impl<B: Bus, R: Records> Submit<'_, B, R> {
     /// From one submission to its acceptance.
     pub(crate) async fn one(&self, read: Read) -> Result<SubmitReply, Problem> {
+        self.watched(read, |_| ()).await.map(|(reply, ())| reply)
+    }
+
+    /// From one submission to its end, if it comes in time. What cannot be looked at then was accepted all the same.
+    pub(crate) async fn one_to_its_end(&self, read: Read, patience: Duration) -> Result<(SubmitReply, Option<JobView>), Problem> {
+        let app = self.app;
+        let watch = |job_id: &str| (job_id.to_owned(), Waiting::new(app.jobs.register(job_id), patience, &app.shutdown));
+        let (reply, (job_id, mut waiting)) = self.watched(read, watch).await?;
+        let view = if reply.job_id == job_id && !reply.state.is_terminal() {
+            // It had not ended when it was admitted: there is nothing to look at before there is news.
+            waiting.news().await;
+            jobs::show_ended(app, self.caller.tenant_id(), &job_id, waiting).await
+        } else {
+            jobs::get(app, self.caller.tenant_id(), &reply.job_id, patience).await
+        };
+        Ok((reply, view.ok().filter(|view| view.state.is_terminal())))
+    }
+
+    /// From one submission to its acceptance; `watch` is called before anybody else can know of the job.
+    async fn watched<W>(&self, read: Read, watch: impl FnOnce(&str) -> W) -> Result<(SubmitReply, W), Problem> {
         let begun = Instant::now();
         let tracer = &self.app.tracer;
         let root = tracer.begin();
         let place = self.trace.unwrap_or_else(|| root.child("submit"));
         let outcome = match read.and_then(|(request, familiar)| self.prepare(&request, familiar, &place)) {
-            Ok(prepared) => self.store_and_admit(prepared).await,
+            Ok(prepared) => {
+                let watch = watch(&prepared.job_id);
+                self.store_and_admit(prepared).await.map(|reply| (reply, watch))
+            }
             Err(problem) => Err(problem),
         };
         if self.trace.is_none() {

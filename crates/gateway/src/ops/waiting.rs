@@ -41,11 +41,20 @@ impl<'a> Waiting<'a> {
             Err(problem) if !over && problem.code == Code::StoreUnavailable.as_str() => STORE_PAUSE,
             Err(_) => return false,
         };
+        self.pause(pause).await;
+        true
+    }
+
+    /// Returns when something may be there to look at, or when it is time to look anyway.
+    pub(crate) async fn news(&mut self) {
+        self.pause(LOOK_AGAIN).await;
+    }
+
+    async fn pause(&mut self, pause: Duration) {
         tokio::select! {
             () = self.waiter.woken() => {}
             () = tokio::time::sleep_until(self.until.min(Instant::now() + pause)) => {}
             () = self.shutdown.triggered() => {}
         }
-        true
     }
 }

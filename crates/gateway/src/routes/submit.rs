@@ -17,7 +17,6 @@ use crate::core::role::Need;
 use crate::core::submission;
 use crate::error::Refusal;
 use crate::metrics::GatewayMetrics;
-use crate::ops;
 use crate::ops::submit::{Read, Submit, place_for_batch};
 use crate::traces::{self, BegunHere};
 
@@ -67,16 +66,16 @@ pub(crate) async fn one<B: Bus, R: Records>(
     }
     let body = body::read(&headers, body, BODY_BYTES_MAX).await?;
     let submit = Submit { app: &app, caller: &caller, metrics: &metrics, trace: traces::of_headers(&headers) };
-    let reply = submit.one(read(&body)).await?;
+    let (reply, ended) = if patience.is_zero() {
+        (submit.one(read(&body)).await?, None)
+    } else {
+        submit.one_to_its_end(read(&body), patience).await?
+    };
     traces::note("job_id", &reply.job_id);
-    if !patience.is_zero()
-        // It is on disk, whatever comes of looking at it.
-        && let Ok(view) = ops::jobs::get(&app, caller.tenant_id(), &reply.job_id, patience).await
-        && view.state.is_terminal()
-    {
-        return Ok(Json(view).into_response());
-    }
-    Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
+    Ok(match ended {
+        Some(view) => Json(view).into_response(),
+        None => (StatusCode::ACCEPTED, Json(reply)).into_response(),
+    })
 }
 
 /// Submit many jobs.

@@ -7,7 +7,7 @@ use busbar_protocol::keys;
 use busbar_protocol::ports::Records as _;
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, Reply, Scheduler, request};
+use crate::support::{Fixture, Reply, Scheduler, request, until};
 
 async fn submit(fixture: &Fixture) -> String {
     let reply = fixture.ask("POST", "/api/v1/jobs", r#"{"topic":"job.echo","input":{"a": 1}}"#).await;
@@ -90,16 +90,18 @@ async fn a_wait_ends_with_the_state_as_it_is_and_a_lost_event_costs_little() {
 async fn whoever_submits_can_wait_for_the_end() {
     let fixture = Fixture::start().await;
     let scheduler = Scheduler::start(&fixture).await;
-    let body = json!({"topic": "job.echo", "input": {"a": 1}, "idempotency_key": "once"}).to_string();
-    let submit = |wait: &'static str| fixture.ask("POST", wait, &body);
+    let body = json!({"topic": "job.echo", "input": {"a": 1}}).to_string();
+    let submit = |path: &'static str| fixture.ask("POST", path, &body);
     let first = submit("/api/v1/jobs?wait=200ms").await;
     let accepted = first.json();
-    assert_eq!((first.status, &accepted["state"], &accepted["existing"]), (202, &json!("SCHEDULED"), &json!(false)));
-    let job_id = accepted["job_id"].as_str().expect("an id").to_owned();
+    assert_eq!((first.status, &accepted["state"]), (202, &json!("SCHEDULED")));
+    scheduler.finish(accepted["job_id"].as_str().expect("an id"), JobState::Failed, None).await;
 
-    // The same job, and this time it ends.
-    let (waited, ()) = tokio::join!(submit("/api/v1/jobs?wait=60s"), async {
+    // Whoever waits is told at the end, long before the wait is over.
+    let (waited, job_id) = tokio::join!(submit("/api/v1/jobs?wait=60s"), async {
+        let job_id = until("it was admitted", async || scheduler.live().pop()).await;
         scheduler.finish(&job_id, JobState::Succeeded, Some(r#"{"b": 2}"#)).await;
+        job_id
     });
     let view = waited.json();
     assert_eq!((waited.status, &view["id"], &view["state"]), (200, &json!(job_id), &json!("SUCCEEDED")));

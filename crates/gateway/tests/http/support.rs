@@ -273,6 +273,11 @@ impl Scheduler {
         self.state.lock().expect("not poisoned").jobs.get(job_id).cloned().expect("an admitted job")
     }
 
+    /// The live jobs.
+    pub(crate) fn live(&self) -> Vec<String> {
+        self.state.lock().expect("not poisoned").jobs.keys().cloned().collect()
+    }
+
     /// When a job was created, also after its end.
     pub(crate) fn created_ms(&self, job_id: &str) -> u64 {
         self.state.lock().expect("not poisoned").created.get(job_id).copied().expect("an admitted job")
@@ -427,7 +432,11 @@ impl Scheduler {
             state.cursor += 1;
             (format!("{}-0", state.cursor - 1), format!("{}-0", state.cursor))
         };
-        let event = JobEvent { job_id: record.job_id.clone(), states: vec![job_state.into()], ..JobEvent::default() };
+        let result_ptr = match &record.state {
+            Some(job_record::State::Ended(ended)) => ended.result_ptr.clone(),
+            _ => String::new(),
+        };
+        let event = JobEvent { job_id: record.job_id.clone(), states: vec![job_state.into()], result_ptr, ..JobEvent::default() };
         let batch = JobEventBatch { after, entries: vec![JobEventEntry { cursor, event: Some(event) }] };
         self.bus.publish(subjects::JOB_EVENT, Headers::new(), batch.encode_to_vec().into()).await.expect("published");
     }

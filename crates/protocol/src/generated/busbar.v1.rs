@@ -1325,6 +1325,35 @@ pub struct WorkerBeat {
     /// Within so many milliseconds comes the next beat, whatever happens; 0 stands for 1000. A worker that holds nothing may rest longer.
     #[prost(uint32, tag = "18")]
     pub next_ms: u32,
+    /// It listens on `busbar.worker.jobs.<id>`, and gets its attempts there instead of on `worker.<id>.jobs`.
+    #[prost(bool, tag = "19")]
+    pub takes_batches: bool,
+}
+/// `busbar.worker.jobs.<id>`: attempts for one worker, in the order in which they are to begin; at most 256 of them and, unless it is one
+/// alone, 512 KiB a message.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DispatchBatch {
+    /// The start of the worker's process that they are meant for.
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<DispatchItem>,
+}
+/// What a dispatch on `worker.<id>.jobs` says in its payload and its headers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DispatchItem {
+    /// A serialized cordum.agent.v1.BusPacket with a JobRequest.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub packet: ::prost::bytes::Bytes,
+    /// Its place in a trace, as W3C Trace Context writes it; empty for none.
+    #[prost(string, tag = "2")]
+    pub traceparent: ::prost::alloc::string::String,
+    /// The input, at most 4 KiB, so that it need not be read; nothing where it stands behind its pointer.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub input: ::prost::bytes::Bytes,
+    /// Up to how many bytes an output may come back with the result; 0 for none.
+    #[prost(uint32, tag = "4")]
+    pub output_bytes_max: u32,
 }
 /// `busbar.worker.report`: how attempts of native workers ended, at most 256 of them and 512 KiB a message. Whoever gets no answer, or an
 /// answer that names an attempt, tells of it in the stream, as other workers do.

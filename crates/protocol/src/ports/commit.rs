@@ -13,7 +13,8 @@ use super::{Answer, Clock, CommitClass, Records, StoreError, UNITS_MAX, Unit};
 /// After how long a question is repeated that the store did not answer.
 pub const COMMIT_RETRY: Duration = Duration::from_millis(50);
 
-/// What the store said of units, in their order. One that was refused for want of memory has no answer.
+/// What the store said of units, in their order. One that was refused for want of memory has no answer. Of one that was sent again nobody
+/// says what it has appended.
 pub type Answers = Vec<Option<Answer>>;
 
 /// What comes back of a call, with its number.
@@ -63,6 +64,16 @@ struct Call {
     state: CallState,
     /// It may have been carried out.
     doubtful: bool,
+}
+
+impl Call {
+    /// What was sent again may have come behind what was sent after it: where it stands in a log says nothing of their order.
+    fn settled(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Applied { .. } if self.doubtful => Answer::Applied { appended: None },
+            answer => answer,
+        }
+    }
 }
 
 enum CallState {
@@ -150,7 +161,7 @@ impl<'a, R: Records, C: Clock, const PARTS: usize> Commits<'a, R, C, PARTS> {
     fn answered(&mut self, number: usize, result: Result<Vec<Answer>, StoreError>) {
         if let Some(call) = self.calls.get_mut(number - self.over) {
             call.state = match result {
-                Ok(answers) => CallState::Answered(Ok(answers.into_iter().map(Some).collect())),
+                Ok(answers) => CallState::Answered(Ok(answers.into_iter().map(|answer| Some(call.settled(answer))).collect())),
                 Err(StoreError::MemoryShort) if !call.doubtful => CallState::Answered(Ok(vec![None; call.units.len()])),
                 Err(StoreError::Unavailable { .. }) => {
                     (call.doubtful, self.failed) = (true, true);

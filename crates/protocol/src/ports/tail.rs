@@ -34,16 +34,17 @@ impl LogTail {
     /// Units were committed, in this order: what each of them appends, if it does, and what the store said.
     pub fn committed<'a>(
         &self,
-        appends: impl IntoIterator<Item = Option<Bytes>>,
+        appends: impl IntoIterator<Item = Vec<Bytes>>,
         answers: impl IntoIterator<Item = &'a Option<Answer>>,
     ) {
         let mut kept = self.kept();
-        for (value, answer) in appends.into_iter().zip(answers) {
-            match (value, answer) {
-                (Some(value), Some(Answer::Applied { appended: Some(cursor) })) => kept.push(cursor, value),
-                // It is in the log, and nobody has said where.
-                (Some(_), Some(Answer::Already | Answer::Applied { appended: None })) => kept.tear(),
-                _ => {}
+        for (values, answer) in appends.into_iter().zip(answers) {
+            match (&values[..], answer) {
+                ([], _) => {}
+                ([value], Some(Answer::Applied { appended: Some(cursor) })) => kept.push(cursor, value.clone()),
+                // They are in the log, and nobody has said where: before what came earlier, perhaps, if they were sent again.
+                (_, Some(Answer::Already | Answer::Applied { .. })) => kept.tear(),
+                (_, Some(Answer::Conflict { .. } | Answer::GuardFailed { .. }) | None) => {}
             }
         }
         drop(kept);
@@ -90,14 +91,14 @@ impl Kept {
     }
 }
 
-/// What the unit appends to this log. Its answer names the place of its last entry, so the log must be the last that it appends to.
+/// What the unit appends to this log, which is the last that it appends to: its answer names the place of its last entry.
 #[must_use]
-pub fn appended(unit: &Unit, to: &str) -> Option<Bytes> {
-    let appends = unit.writes.iter().rev().find_map(|write| match write {
+pub fn appended(unit: &Unit, to: &str) -> Vec<Bytes> {
+    let appends = unit.writes.iter().filter_map(|write| match write {
         Write::Append { log, value, .. } => Some((log, value)),
         _ => None,
     });
-    appends.filter(|(log, _)| *log == to).map(|(_, value)| value.clone())
+    appends.filter(|(log, _)| *log == to).map(|(_, value)| value.clone()).collect()
 }
 
 #[cfg(test)]
@@ -109,7 +110,7 @@ mod tests {
     }
 
     fn commit(tail: &LogTail, answers: &[Option<Answer>]) {
-        tail.committed(answers.iter().map(|_| Some(Bytes::from_static(b"x"))), answers);
+        tail.committed(answers.iter().map(|_| vec![Bytes::from_static(b"x")]), answers);
     }
 
     fn taken(tail: &LogTail) -> Option<Vec<String>> {
@@ -120,7 +121,7 @@ mod tests {
     fn what_was_appended_is_there_once_and_in_order() {
         let tail = LogTail::default();
         commit(&tail, &[applied("1-0"), Some(Answer::GuardFailed { guard: 0 }), None, applied("1-1")]);
-        tail.committed([None], &[Some(Answer::Applied { appended: None })]);
+        tail.committed([vec![]], &[Some(Answer::Applied { appended: None })]);
         commit(&tail, &[applied("2-0")]);
         assert_eq!(taken(&tail), Some(["1-0", "1-1", "2-0"].map(str::to_owned).to_vec()));
         assert_eq!(taken(&tail), Some(vec![]));
@@ -144,18 +145,27 @@ mod tests {
         for n in 0..=ENTRIES_MAX {
             commit(&tail, &[applied(&format!("1-{}", n + 1))]);
         }
-        assert_eq!((tail.kept().entries.len(), taken(&tail)), (0, None));
+        let kept = tail.kept().entries.len();
+        assert_eq!((kept, taken(&tail)), (0, None));
         commit(&tail, &[applied("2-0")]);
-        tail.committed([Some(vec![0; BYTES_MAX].into())], &[applied("2-1")]);
+        tail.committed([vec![vec![0; BYTES_MAX].into()]], &[applied("2-1")]);
         assert_eq!(taken(&tail), None);
     }
 
     #[test]
-    fn only_the_last_log_of_a_unit_counts() {
+    fn of_several_entries_nobody_knows_the_places() {
+        let tail = LogTail::default();
+        tail.committed([vec![Bytes::from_static(b"x"); 2]], &[applied("1-1")]);
+        assert_eq!(taken(&tail), None);
+    }
+
+    #[test]
+    fn only_one_log_of_a_unit_counts() {
         let append = |log: &str| Write::Append { log: log.to_owned(), value: Bytes::from(log.to_owned()), keep: 1 };
         let unit = |writes: Vec<Write>| Unit { id: super::super::CommitId::generate(), guards: vec![], writes };
-        assert_eq!(appended(&unit(vec![append("a"), append("b")]), "b"), Some(Bytes::from_static(b"b")));
-        assert_eq!(appended(&unit(vec![append("a"), append("b")]), "a"), None);
-        assert_eq!(appended(&unit(vec![]), "a"), None);
+        let told = |unit: &Unit| appended(unit, "b").len();
+        assert_eq!(told(&unit(vec![append("a"), append("b")])), 1);
+        assert_eq!(told(&unit(vec![append("a"), append("b"), append("a"), append("b")])), 2);
+        assert_eq!(told(&unit(vec![append("a")])), 0);
     }
 }

@@ -63,7 +63,7 @@ struct Load {
     births: Vec<Delivered>,
     changed: Vec<JobId>,
     /// What each unit appends to the log of jobs, in the order of the answers.
-    appends: Vec<Option<Bytes>>,
+    appends: Vec<Vec<Bytes>>,
     facts: Vec<Fact>,
     /// When the results arrived from which it follows.
     received: BTreeMap<JobId, Instant>,

@@ -31,8 +31,8 @@ use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
 use crate::Ports;
-use crate::config::SchedulerConfig;
 use crate::batches::{Batches, SentBatches};
+use crate::config::SchedulerConfig;
 use crate::core::cell::{Beginning, Cell, Order, Settings};
 use crate::core::job::{Hold, Job};
 use crate::core::transition::{Command, Event};

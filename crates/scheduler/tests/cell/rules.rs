@@ -90,6 +90,23 @@ fn jobs_of_one_key_go_one_by_one_and_hold_up_nobody_else() {
 }
 
 #[test]
+fn room_of_a_key_that_is_not_made_use_of_goes_to_the_next_one() {
+    let mut scene = Scene::new(topic(FlowLimits::default(), KeyLimits::default()));
+    (1..=3).for_each(|number| scene.job(&format!("k{number}"), "acme", keyed));
+    assert_eq!(scene.turn(1), ["k1"]);
+    assert_eq!(scene.stands("k3").0, "key");
+    scene.beat("w", 0);
+    scene.succeeds("k1");
+    scene.turn(1);
+    assert_eq!(scene.stands("k2").0, "worker", "its key has room, and no worker has");
+    let cancel = Event::CancelAsked { attempt: 0, reason: String::new(), requested_by: "test".to_owned(), code: Code::Cancelled };
+    scene.cell.apply(&id("k2"), &cancel, at(scene.now)).expect("it waits");
+    scene.turn(1);
+    scene.beat("w", 100);
+    assert_eq!([scene.turn(1), scene.turn(1)].concat(), ["k3"]);
+}
+
+#[test]
 fn starts_of_a_key_are_paced_and_hold_up_nobody_else() {
     let starts = Some(Rate { count: 1, per_ms: 1_000, burst: 1 });
     let mut scene = Scene::new(topic(FlowLimits::default(), KeyLimits { concurrency_max: 10, starts, ..KeyLimits::default() }));

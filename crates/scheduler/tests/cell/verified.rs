@@ -220,3 +220,26 @@ pub(super) fn read_siblings(store: &BTreeMap<JobId, (Job, u64)>, group: &UnreadG
     let checks = if group.is_checked { read(verification_id) } else { Vec::new() };
     Siblings { replicas: read(replica_id), checks }
 }
+
+#[test]
+fn what_would_check_a_result_is_not_needed_where_the_end_of_its_parent_is_on_its_way() {
+    let mut scene = scene(&["w", "w2"]);
+    let late = scene.now + 60_000;
+    scene.job("j", "acme", |job| {
+        checked(2)(job);
+        job.plan.deadline_at_ms = late;
+    });
+    scene.settle();
+    scene.says("j.r1", "7 · 11");
+    scene.cell.apply(&id("j"), &Event::Tick, at(late)).expect("its time is over");
+    // It is read after that, and before the end is durable.
+    let name = check("j.r1");
+    scene.job(&name, "acme", |job| {
+        job.parent_job_id = "j".to_owned();
+        job.verifies = name.rsplit_once(".v").and_then(|(_, number)| number.parse().ok()).expect("a number");
+    });
+    scene.now = late;
+    scene.settle();
+    assert_eq!((scene.state("j"), scene.state(&name)), (None, None));
+    assert_eq!(scene.stored(&name).state.tag(), JobState::Cancelled);
+}

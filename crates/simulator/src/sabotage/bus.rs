@@ -84,7 +84,9 @@ impl<P: Bus> Bus for Sabotaged<P> {
         let is_batch = batch::worker_of(subject).is_some();
         let (headers, payload) = match (self.saboteur.plant, is_batch) {
             (Some(Plant::InputMistaken), false) => (messages::mistake_input(headers), payload),
-            (Some(Plant::InputMistaken), true) => (headers, batch::with_inputs(&payload, |headers, _| messages::mistake_input(headers))),
+            (Some(Plant::InputMistaken), true) => {
+                (headers, batch::with_inputs(&payload, |headers, _| messages::mistake_input(headers)))
+            }
             (Some(Plant::RedactionUndone), false) => (messages::undo_redaction(headers, &payload), payload),
             (Some(Plant::RedactionUndone), true) => (headers, batch::with_inputs(&payload, messages::undo_redaction)),
             _ => (headers, payload),

@@ -11,13 +11,14 @@ use busbar_protocol::busbar::{JobEvent, JobEventBatch, LimitsDocument, PauseScop
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::envelope;
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Delivery, Message, Settlement, Unit, Write};
+use busbar_protocol::ports::{CommitId, Delivery, Message, Settlement, Unit, Write};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
 use busbar_protocol::time::Timestamp;
 use busbar_scheduler::core::job::{Job, Outcome};
 use tokio::time::Instant;
 
+use crate::batch;
 use crate::watch::Watch;
 
 /// The most breaches that are told: the first ones say it all.
@@ -68,6 +69,8 @@ struct Seen {
     cancelled: BTreeMap<String, Timestamp>,
     /// Accounts on which something was dispatched in the present call.
     charged: BTreeSet<String>,
+    /// Changes of jobs that have not arrived, and that the present scheduler commits again.
+    lost: BTreeSet<CommitId>,
     /// Where something was dispatched to in the present call.
     filled: BTreeSet<String>,
     /// Jobs that were dispatched in the present call, and when.
@@ -96,6 +99,17 @@ struct Seen {
     /// What the bus had lost when a worker last got something.
     dropped: u64,
     broken: Vec<String>,
+}
+
+/// The epoch under which a unit was made, if it is the scheduler's or the engine's.
+fn epoch_of(unit: &Unit) -> u64 {
+    let mut epoch = [0; 8];
+    epoch[2..].copy_from_slice(&unit.id.0[..6]);
+    u64::from_be_bytes(epoch)
+}
+
+fn is_of_job(write: &Write) -> bool {
+    matches!(write, Write::Put { key, .. } if key.starts_with("job:meta:"))
 }
 
 impl Seen {
@@ -212,6 +226,7 @@ impl Watch for Monitor {
             Write::Delete { key } => key.strip_prefix("dlq:entry:").map(str::to_owned),
             _ => None,
         };
+        seen.lost.remove(&unit.id);
         seen.discarded.extend(unit.writes.iter().filter_map(discarded));
         let subject = unit.writes.iter().find_map(|write| match write {
             Write::Put { key, revision, value, .. } => Some((key.as_str(), *revision, value)),
@@ -241,13 +256,27 @@ impl Watch for Monitor {
 
     fn flushed(&self) {
         let seen = &mut *self.seen();
-        seen.check_room();
+        // What frees a place may be behind what takes it, once.
+        if seen.lost.is_empty() {
+            seen.check_room();
+        }
         seen.check_turns();
         seen.check_meetings();
     }
 
+    fn lost(&self, units: &[Unit]) {
+        let seen = &mut *self.seen();
+        let present = seen.epochs.get(keys::LOCK_SCHEDULER).copied();
+        let changes = units.iter().filter(|unit| present == Some(epoch_of(unit)) && unit.writes.iter().any(is_of_job));
+        seen.lost.extend(changes.map(|unit| unit.id));
+    }
+
     fn leased(&self, lock: &str, epoch: u64) {
-        self.seen().epochs.insert(lock.to_owned(), epoch);
+        let seen = &mut *self.seen();
+        let before = seen.epochs.insert(lock.to_owned(), epoch);
+        if lock == keys::LOCK_SCHEDULER && before != Some(epoch) {
+            seen.lost.clear();
+        }
     }
 
     fn published(&self, message: &Message) {
@@ -282,9 +311,7 @@ impl Watch for Monitor {
 impl Seen {
     /// Nobody but the owner of the lease changes anything: the id of a commit says under which epoch it was made.
     fn fence(&mut self, unit: &Unit, lock: &str, key: &str) {
-        let mut epoch = [0; 8];
-        epoch[2..].copy_from_slice(&unit.id.0[..6]);
-        let (under, present) = (u64::from_be_bytes(epoch), self.epochs.get(lock).copied().unwrap_or(0));
+        let (under, present) = (epoch_of(unit), self.epochs.get(lock).copied().unwrap_or(0));
         if under != present {
             self.breaks(format!("{key} was changed under epoch {under}, and {present} is the present one"));
         }

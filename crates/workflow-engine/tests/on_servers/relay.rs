@@ -77,7 +77,7 @@ async fn write(store: &Store, entries: usize) -> Vec<Answer> {
 
 fn hand_over(tail: &LogTail, answers: Vec<Answer>) {
     let answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
-    tail.committed(answers.iter().map(|_| Some(Bytes::from_static(b"handed over"))), &answers);
+    tail.committed(answers.iter().map(|_| vec![Bytes::from_static(b"handed over")]), &answers);
 }
 
 struct Scene {
@@ -141,7 +141,7 @@ async fn what_its_owner_hands_over_is_told_once_and_not_read() {
     // It would not be found in the log.
     let far = |n: u64| Answer::Applied { appended: Some(format!("9000000000000-{n}")) };
     hand_over(&scene.tail, vec![far(1), far(2)]);
-    assert_eq!(scene.told.entries(4).await[1..], [end.clone()]);
+    assert_eq!(scene.told.entries(4).await[1..], *std::slice::from_ref(&end));
     hand_over(&scene.tail, vec![far(3)]);
     assert_eq!(scene.told.entries(5).await[1..], [end, "9000000000000-2".to_owned()]);
 }

@@ -11,6 +11,7 @@ use busbar_protocol::time::Timestamp;
 use super::super::job::{Job, Outcome};
 use super::super::transition::Event;
 use super::Cell;
+use super::replicating::parent_of;
 
 /// How many children are cancelled in one turn: the rest follow in the next ones, and everybody else goes on.
 const CANCELLED_AT_ONCE: usize = 512;
@@ -68,7 +69,12 @@ impl Cell {
         let parent = &job.parent_job_id;
         if !parent.is_empty() {
             self.family.children.entry(parent.clone()).or_default().insert(job.id.clone());
-            if self.is_cancelled(parent) {
+            // Where its parent's replicas have spoken before it was read, nobody needs it any more, and nothing else says so: the parent
+            // is live here until its end is durable.
+            let useless = || {
+                job.is_part() && parent_of(job).and_then(|parent| self.job(&parent)).is_some_and(|parent| parent.end().is_some())
+            };
+            if self.is_cancelled(parent) || useless() {
                 self.family.ending.push_back(parent.clone());
             }
         }

@@ -241,6 +241,10 @@ impl Cell {
         let spot: Spot = entry.spot();
         if let Some(name) = entry.charge.key_name() {
             self.flow.leave(&name, &entry.of_key(), now);
+            // It may have lined up for room that another one of its key can have now.
+            if self.queue.has(&spot) {
+                self.alarms.insert((Timestamp::default(), Alarm::Key(name)));
+            }
         }
         self.queue.remove(&spot);
     }
