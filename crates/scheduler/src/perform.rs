@@ -81,13 +81,13 @@ fn headers(item: &DispatchItem, incarnation: &str) -> Headers {
 }
 
 /// Sends attempts to their worker. As with [`send`], nobody handles a failure here.
-pub(crate) async fn send_batch<B: Bus>(bus: &B, sent: &mut SentBatches, batch: Batch, inbox: &str) {
-    let Batch { worker_id, attempts, message } = batch;
-    let subject = subjects::worker_batches(&worker_id);
-    let count = attempts.len();
-    let reply = format!("{inbox}.{BATCH}.{}", sent.remember(worker_id, attempts));
-    if let Err(error) = bus.publish_with_reply(&subject, &reply, Headers::new(), message.encode_to_vec().into()).await {
-        tracing::debug!(subject, attempts = count, %error, "attempts were not sent; they are when their worker does not show them");
+pub(crate) async fn send_batches<B: Bus>(bus: &B, sent: &mut SentBatches, batches: impl IntoIterator<Item = Batch>, inbox: &str) {
+    for Batch { worker_id, attempts, message } in batches {
+        let (subject, count) = (subjects::worker_batches(&worker_id), attempts.len());
+        let reply = format!("{inbox}.{BATCH}.{}", sent.remember(worker_id, attempts));
+        if let Err(error) = bus.publish_with_reply(&subject, &reply, Headers::new(), message.encode_to_vec().into()).await {
+            tracing::debug!(subject, attempts = count, %error, "attempts were not sent; they are when their worker does not show them");
+        }
     }
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn attempt_of_reply(subject: &str, inbox: &str) -> Option<(String, u3
     Some((unhex_name(name)?, attempt.parse().ok()?))
 }
 
-/// The message of several attempts that a reply subject made by [`send_batch`] names.
+/// The message of several attempts that a reply subject made by [`send_batches`] names.
 #[must_use]
 pub(crate) fn batch_of_reply(subject: &str, inbox: &str) -> Option<u64> {
     subject.strip_prefix(inbox)?.strip_prefix('.')?.strip_prefix(BATCH)?.strip_prefix('.')?.parse().ok()

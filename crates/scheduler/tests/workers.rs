@@ -280,6 +280,25 @@ fn one_that_rests_shows_at_once_what_it_is_given_or_is_sent_it_again_and_then_lo
 }
 
 #[test]
+fn a_worker_that_is_not_heard_to_listen_for_batches_gets_none_until_it_starts_anew() {
+    let mut workers = resting();
+    let say = |workers: &mut Workers, start: &str, sequence, takes_batches| {
+        workers.beat(&WorkerBeat { takes_batches, ..beat(start, sequence, &[]) }, at(1));
+    };
+    let takes = |workers: &Workers, start: &str| workers.takes_batches(&hold(WorkerKind::Native, start));
+    assert!(!takes(&workers, "start-1"), "it has not said so");
+    say(&mut workers, "start-1", 2, true);
+    assert!(takes(&workers, "start-1") && !takes(&workers, "start-0"));
+    workers.hears_no_batches("w");
+    say(&mut workers, "start-1", 3, true);
+    assert!(!takes(&workers, "start-1"));
+    say(&mut workers, "start-2", 1, true);
+    assert!(takes(&workers, "start-2"));
+    say(&mut workers, "start-2", 2, false);
+    assert!(!takes(&workers, "start-2"));
+}
+
+#[test]
 fn what_nobody_heard_never_came_and_its_worker_is_given_nothing_before_it_is_heard() {
     let mut workers = resting();
     let is_fresh = |workers: &Workers| workers.get("w").is_some_and(|worker| worker.is_fresh(at(1)));

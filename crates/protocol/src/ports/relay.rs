@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::{self, Either};
+
 use super::{Answer, Bus, BusError, Clock, CommitClass, CommitId, Guard, LogEntry, LogTail, Records, StoreError, Unit, Write};
 use crate::cursor::LogCursor;
 use crate::time::Timestamp;
-use futures::future::{self, Either};
 
 /// The most entries that are read, and told, at once.
 const BATCH: usize = 256;

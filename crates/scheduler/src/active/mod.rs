@@ -536,21 +536,16 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             let together = job.filter(|_| is_dispatch).and_then(|job| Some((job, job.hold()?)));
             if let Some((job, hold)) = together.filter(|(_, hold)| self.cell.workers().takes_batches(hold)) {
                 let item = perform::dispatch_item(job, errand, traces.of_dispatch(job), now);
-                if let Some(full) = batches.add(hold, (job.id.clone(), job.attempt), item) {
-                    perform::send_batch(bus, &mut self.sent_batches, full, &self.inbox).await;
-                }
+                let full = batches.add(hold, (job.id.clone(), job.attempt), item);
+                perform::send_batches(bus, &mut self.sent_batches, full, &self.inbox).await;
                 continue;
             }
             if !is_dispatch {
                 // Whoever is to stop something gets it before.
-                for batch in batches.take() {
-                    perform::send_batch(bus, &mut self.sent_batches, batch, &self.inbox).await;
-                }
+                perform::send_batches(bus, &mut self.sent_batches, batches.take(), &self.inbox).await;
             }
             perform::send(speaker, traces, errand, job, &self.inbox, now).await;
         }
-        for batch in batches.take() {
-            perform::send_batch(bus, &mut self.sent_batches, batch, &self.inbox).await;
-        }
+        perform::send_batches(bus, &mut self.sent_batches, batches.take(), &self.inbox).await;
     }
 }
