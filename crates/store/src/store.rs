@@ -201,6 +201,14 @@ impl Records for Store {
         Ok(payloads)
     }
 
+    // One call, over the connection that large answers may keep busy.
+    async fn read_beside(&self, key: String, payload: String) -> Result<(Option<Stored>, Option<Bytes>), StoreError> {
+        let keys = [key, payload];
+        let mut frames = self.inner.payload_reads.send(asked(&keys)).await?.into_iter();
+        let mut next = || frames.next().unwrap_or(Frame::Null);
+        Ok((decode::stored(&keys[0], next())?, decode::bytes(next())?))
+    }
+
     async fn put_payload(&self, key: &str, value: Bytes, expire: Option<Duration>) -> Result<(), StoreError> {
         self.inner.payload_writes.send(written(key, value, expire)).await.map(|_| ())
     }

@@ -418,6 +418,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         let answers = commit_all(&self.ports.records, &self.ports.clock, class, units).await.map_err(|_| Left::Reload)?;
         self.progress.written(appends.iter().flatten().count());
         self.tail.committed(appends, &answers);
+        self.tail.announce();
         Ok(answers)
     }
 

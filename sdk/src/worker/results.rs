@@ -5,11 +5,11 @@
 //! stream that every worker of CAP uses, where it is kept while no scheduler is there.
 //!
 //! ```text
-//!                          ┌─► heard by whoever listens ┐
-//!  attempt ─► what it told ┤                            ├ sys.job.result
-//!                          ├─► reported, in batches ─► the scheduler's answer ─► forgotten
-//!                          └─► no answer ─► stored in the stream ─► its answer ─► forgotten
+//!  attempt ─► what it told ─┬─► reported, in batches ─► the scheduler's answer ─► heard by whoever listens ┐
+//!                           └─► no answer ─► stored in the stream, and heard ─► its answer ───────────────┴ sys.job.result
 //! ```
+//!
+//! So those who listen hear of a result once it is kept, and nobody waits for their sake.
 
 use std::time::Duration;
 
@@ -70,15 +70,15 @@ impl<B: Bus> Results<B> {
     pub(super) async fn tell(&self, message_id: &str, told: &Told) {
         let item = ReportItem { packet: told.packet.clone(), output: told.output.clone().unwrap_or_default() };
         let (done, is_done) = oneshot::channel();
-        let asked = self.reports.send(Waiting { item, done });
+        let is_asked = self.reports.send(Waiting { item, done }).is_ok();
+        if !is_asked || !is_done.await.unwrap_or(false) {
+            return self.store(message_id, told).await;
+        }
         // For those who only listen.
         let mut headers = told.headers.clone();
         headers.insert(NOT_STORED.0.to_owned(), NOT_STORED.1.to_owned());
         if let Err(error) = self.bus.publish(subjects::RESULT, headers, told.packet.clone()).await {
             tracing::debug!(message_id, %error, "a result is not heard by those who only listen");
-        }
-        if asked.is_err() || !is_done.await.unwrap_or(false) {
-            self.store(message_id, told).await;
         }
     }
 

@@ -61,6 +61,21 @@ impl Http {
         .await?
     }
 
+    /// Holds echo jobs back, or lets them go on.
+    pub(crate) async fn pause_echo(&self, is_paused: bool) -> Outcome<()> {
+        let http = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let url = format!("{}/api/v1/pauses/topic/{ECHO}", http.base);
+            let mut answer = if is_paused {
+                http.agent.put(url).header("X-API-Key", &http.key).send_empty()?
+            } else {
+                http.agent.delete(url).header("X-API-Key", &http.key).call()?
+            };
+            read::<Value>(answer.body_mut()).map(drop)
+        })
+        .await?
+    }
+
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Outcome<T> {
         let request = self.agent.post(format!("{}{path}", self.base)).header("X-API-Key", &self.key);
         let mut answer = request.content_type("application/json").send(body.to_string())?;

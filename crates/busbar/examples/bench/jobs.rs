@@ -11,6 +11,7 @@ use busbar_servers::{Stack, StackOptions};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::acceptance;
 use crate::budget::{self, Counters, Counts};
 use crate::ceiling::{Ceiling, Grouping, beside};
 use crate::dev::{Dev, World};
@@ -58,6 +59,7 @@ struct Stacks {
     servers: Stack,
     world: World,
     plain: Arc<Plain>,
+    http: Http,
     ways: [Way; 3],
     busbar_processes: Vec<Process>,
     plain_processes: Vec<Process>,
@@ -73,9 +75,10 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
     let stacks = Stacks::start(temp.path(), args).await?;
     let ceiling = Ceiling::start(&temp.path().join("ceiling"), args.durability.for_servers()).await?;
     let memory = Memory::watch(&stacks.busbar_processes)?;
-    let (mut runs, mut requests, mut ceilings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut runs, mut requests, mut ceilings, mut taken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 0..usize::from(args.runs) {
         requests.push(loads::requests_per_second(&stacks.world.bus).await?);
+        taken.push(acceptance::measure(&stacks.http, &stacks.world.follower, args.jobs).await?);
         let turns = stacks.ways.len() + 1;
         for turn in 0..turns {
             // Each run begins with another one, so that none is always the one on a warm or tired machine.
@@ -106,17 +109,21 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
         loaded.push(loads::measure(way).await?);
     }
     stacks.stop().await?;
-    let acceptance: Vec<f64> = of_way(&runs, "busbar_http").map(|run| per_second(run.jobs, run.submit_seconds)).collect();
-    let loads = loads::summary(&loaded, &acceptance, &requests, &memory);
+    let running: Vec<f64> = of_way(&runs, "busbar_http").map(|run| per_second(run.jobs, run.submit_seconds)).collect();
+    let loads = loads::summary(&loaded, acceptance::summary(&taken, &running, &requests), &memory);
     let mut report = report(args, &machine, &runs, &latencies, half);
     beside::add(&mut report, &busbar_rates(&runs, &latencies), &ceilings, &idle);
     let budgets = budgets(&runs);
     report.table.push_str(&format!("\n{}\n{}", budget::table(&budgets), loads::table(&loaded, &loads)));
     report.summary["budget"] = budget::summary(&budgets);
+    if let Value::Array(figures) = &mut report.summary["figures"] {
+        figures.push(json!(Figure::of("busbar_http", "taken over HTTP while nothing runs", "jobs/s", &taken)));
+    }
     if let Value::Array(notes) = &mut report.summary["notes"] {
         notes.push(budget::note(&budgets));
     }
-    report.raw["loads"] = json!({ "ways": loaded, "bus_requests_per_second": requests });
+    report.raw["loads"] =
+        json!({ "ways": loaded, "bus_requests_per_second": requests, "taken_while_nothing_runs_per_second": taken });
     report.summary["loads"] = loads;
     Ok(report)
 }
@@ -138,10 +145,21 @@ impl Stacks {
         busbar_processes.extend(dev.processes()?);
         let mut plain_processes = vec![Process::own("plain program")];
         plain_processes.extend(plain.processes());
-        let ways = [Way::Http(Http::new(&dev.endpoints)), Way::Sdk(client), Way::Plain(Arc::clone(&plain))];
+        let http = Http::new(&dev.endpoints);
+        let ways = [Way::Http(http.clone()), Way::Sdk(client), Way::Plain(Arc::clone(&plain))];
         let (busbar_counters, plain_counters) = (Counters::of(&stack).await?, Counters::of(plain.servers()).await?);
-        let stacks =
-            Self { dev, servers: stack, world, plain, ways, busbar_processes, plain_processes, busbar_counters, plain_counters };
+        let stacks = Self {
+            dev,
+            servers: stack,
+            world,
+            plain,
+            http,
+            ways,
+            busbar_processes,
+            plain_processes,
+            busbar_counters,
+            plain_counters,
+        };
         for way in &stacks.ways {
             stacks.run(way, WARM_UP).await?;
         }

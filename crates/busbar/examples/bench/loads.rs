@@ -1,9 +1,8 @@
-//! The rest of `bench jobs`: jobs one by one, an open loop, memory, and how fast submissions are taken.
+//! The rest of `bench jobs`: jobs one by one, an open loop, memory, and what the bus alone carries.
 //!
 //! ```text
 //!  one by one   1, 8, 64 under way at once, each submitted and its result fetched       jobs a second
 //!  open loop    half of what 64 at once carried, at fixed times                         milliseconds from when a job was due
-//!  acceptance   what HTTP took in bulk, beside bare requests and replies of the bus     a ratio in one run
 //! ```
 //!
 //! In the open loop a job is sent when it is due, whatever became of those before it: a system that stalls is late for all that were due
@@ -22,7 +21,8 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::figures::{Table, median, percentile, rounded};
+use crate::acceptance;
+use crate::figures::{Table, percentile, rounded};
 use crate::jobs::per_second;
 use crate::spread::permille;
 use crate::usage::Process;
@@ -158,18 +158,9 @@ fn resident(processes: &[Process]) -> Outcome<BTreeMap<&'static str, u64>> {
 }
 
 /// All of it in a few numbers.
-pub(crate) fn summary(loads: &[Load], acceptance: &[f64], requests: &[f64], memory: &Value) -> Value {
+pub(crate) fn summary(loads: &[Load], acceptance: Value, memory: &Value) -> Value {
     let ways: serde_json::Map<String, Value> = loads.iter().map(|load| (load.way.to_owned(), of_way(load))).collect();
-    let (taken, carried) = (median(acceptance), median(requests));
-    json!({
-        "ways": ways,
-        "http_acceptance": {
-            "jobs_per_second": rounded(taken),
-            "bus_requests_per_second": rounded(carried),
-            "ratio": rounded(taken / carried.max(1.0)),
-        },
-        "memory_mib": memory,
-    })
+    json!({ "ways": ways, "http_acceptance": acceptance, "memory_mib": memory })
 }
 
 fn of_way(load: &Load) -> Value {
@@ -201,14 +192,8 @@ pub(crate) fn table(loads: &[Load], summary: &Value) -> String {
     }
     let cells = loads.iter().map(|load| format!("{:.1}", permille(&load.open_ms, 999)));
     table.line(std::iter::once("  from when due, p99.9 ms".to_owned()).chain(cells));
-    let http = &summary["http_acceptance"];
-    let mut text = format!(
-        "{}\nHTTP took {:.0} jobs/s in bulk; the bus alone carries {:.0} requests/s: ratio {:.2}\n\nresident MiB  idle  at most\n",
-        table.show(),
-        http["jobs_per_second"].as_f64().unwrap_or_default(),
-        http["bus_requests_per_second"].as_f64().unwrap_or_default(),
-        http["ratio"].as_f64().unwrap_or_default(),
-    );
+    let taken = acceptance::line(&summary["http_acceptance"]);
+    let mut text = format!("{}\n{taken}\n\nresident MiB  idle  at most\n", table.show());
     let memory = &summary["memory_mib"];
     for (name, idle) in memory["idle"].as_object().into_iter().flatten() {
         let number = |value: &Value| value.as_f64().unwrap_or_default();

@@ -29,6 +29,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
+mod acceptance;
 mod apart;
 mod budget;
 mod ceiling;

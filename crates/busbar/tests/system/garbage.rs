@@ -27,9 +27,12 @@ fn heard() -> Vec<String> {
         subjects::DEAD_LETTER,
         subjects::HEARTBEAT,
         subjects::HANDSHAKE,
+        subjects::TRUST_CHALLENGE,
+        subjects::TRUST_AUTHENTICATE,
         subjects::ALERT,
         subjects::BEAT,
         subjects::JOB_EVENT,
+        subjects::RUN_EVENT,
         subjects::CONFIG_CHANGED,
         subjects::KERNEL_SNAPSHOT,
         "sys.workflow.event",
@@ -41,8 +44,27 @@ fn heard() -> Vec<String> {
 }
 
 /// Those that answer.
-fn asked() -> [&'static str; 5] {
-    [subjects::ADMIT, subjects::SCHEDULER_CANCEL, subjects::SCHEDULER_LIST, subjects::SCHEDULER_WORKERS, subjects::KERNEL_PUBLISH]
+fn asked() -> [&'static str; 18] {
+    [
+        subjects::ADMIT,
+        subjects::SCHEDULER_CANCEL,
+        subjects::SCHEDULER_LIST,
+        subjects::SCHEDULER_WORKERS,
+        subjects::SCHEDULER_PAUSE,
+        subjects::SCHEDULER_DRAIN,
+        subjects::SCHEDULER_REDRIVE,
+        subjects::SCHEDULER_ENROL,
+        subjects::SCHEDULER_EXPLAIN,
+        subjects::REPORT,
+        subjects::ENGINE_DEFINE,
+        subjects::ENGINE_REMOVE,
+        subjects::ENGINE_START,
+        subjects::ENGINE_CANCEL,
+        subjects::ENGINE_PAUSE,
+        subjects::ENGINE_RESUME,
+        subjects::ENGINE_STATUS,
+        subjects::KERNEL_PUBLISH,
+    ]
 }
 
 #[test]

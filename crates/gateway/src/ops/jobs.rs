@@ -5,10 +5,10 @@ use std::time::Duration;
 use busbar_api::{CancelReply, JobState, JobView, Problem};
 use busbar_protocol::busbar::{self, CancelItem, JobRecord, cancel_answer};
 use busbar_protocol::codes::Code;
-use busbar_protocol::ports::{Bus, Records, StoreError};
+use busbar_protocol::pointers::Pointer;
+use busbar_protocol::ports::{Bus, Records, Stored};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{ids, keys, subjects};
-use futures::future::join;
 
 use super::results::{self, Found};
 use super::waiting::Waiting;
@@ -112,8 +112,10 @@ async fn wait_for_end<B: Bus, R: Records>(
     mut waiting: Waiting<'_>,
 ) -> Result<(JobRecord, Option<Found>), Problem> {
     loop {
-        let told = waiting.told();
-        let (seen, found) = join(read_job(app, tenant_id, job_id), results::told(app, &told)).await;
+        let (seen, found) = match Pointer::parse(&waiting.told()) {
+            Ok(Pointer::Redis(result)) => read_job_beside(app, tenant_id, job_id, result).await,
+            _ => (read_job(app, tenant_id, job_id).await, None),
+        };
         if !waiting.again(&seen, |record| view::ended(record).is_some()).await {
             return Ok((seen?, found));
         }
@@ -123,9 +125,25 @@ async fn wait_for_end<B: Bus, R: Records>(
 /// The record of a job of this tenant. Others' jobs do not exist for it.
 pub(crate) async fn read_job<B: Bus, R: Records>(app: &App<B, R>, tenant_id: &str, job_id: &str) -> Result<JobRecord, Problem> {
     check_job_id(job_id)?;
-    let stored = app.records.read(vec![keys::job(job_id)]).await.map_err(|error: StoreError| of_store(&error))?;
-    let record = stored.into_iter().next().flatten().map(|stored| JobRecord::decode(stored.value));
-    let record = record.transpose().map_err(|error| internal(&error))?;
+    let stored = app.records.read(vec![keys::job(job_id)]).await.map_err(|error| of_store(&error))?;
+    job_of(tenant_id, job_id, stored.into_iter().next().flatten())
+}
+
+/// The same with what stands where an event says that its result stands.
+async fn read_job_beside<B: Bus, R: Records>(
+    app: &App<B, R>,
+    tenant_id: &str,
+    job_id: &str,
+    result: String,
+) -> (Result<JobRecord, Problem>, Option<Found>) {
+    match app.records.read_beside(keys::job(job_id), result.clone()).await {
+        Ok((stored, bytes)) => (job_of(tenant_id, job_id, stored), bytes.map(|bytes| Found::new(result, bytes))),
+        Err(error) => (Err(of_store(&error)), None),
+    }
+}
+
+fn job_of(tenant_id: &str, job_id: &str, stored: Option<Stored>) -> Result<JobRecord, Problem> {
+    let record = stored.map(|stored| JobRecord::decode(stored.value)).transpose().map_err(|error| internal(&error))?;
     record.filter(|record| record.tenant_id == tenant_id).ok_or_else(|| {
         Problem::new(
             Code::JobNotFound,

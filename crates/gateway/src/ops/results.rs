@@ -18,11 +18,10 @@ pub(crate) struct Found {
     bytes: Bytes,
 }
 
-/// What stands where an event says that a result stands, if that is in the store and can be read.
-pub(crate) async fn told<B: Bus, R: Records>(app: &App<B, R>, result_ptr: &str) -> Option<Found> {
-    let Ok(Pointer::Redis(key)) = Pointer::parse(result_ptr) else { return None };
-    let bytes = payload(app, key.clone()).await.ok()??;
-    Some(Found { key, bytes })
+impl Found {
+    pub(crate) fn new(key: String, bytes: Bytes) -> Self {
+        Self { key, bytes }
+    }
 }
 
 /// The result where it is there, small enough and JSON; it may have been found already.

@@ -87,7 +87,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
         let mut watch = Self {
             app,
             filter,
-            at: LogCursor::default(),
+            at: LogCursor::START,
             changes,
             progress,
             behind: false,
@@ -178,7 +178,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
     }
 
     async fn resume(&mut self, after: LogCursor) -> Result<(), Problem> {
-        if after > self.end().await? || after == LogCursor::default() {
+        if after > self.end().await? || after == LogCursor::START {
             // Not of this log, or the log began anew; and nobody can say what came after nothing.
             return self.begin(true).await;
         }
@@ -203,7 +203,7 @@ impl<B: Bus, R: Records> Watch<B, R> {
             // Looked at afterwards: if the log still reaches back this far, it did while it was read.
             let oldest = records.log_after(keys::LOG_JOBS, "0", 1).await.map_err(|error| of_store(&error))?;
             let oldest = oldest.first().map(|entry| follow::cursor(&entry.cursor)).transpose()?;
-            let began_empty = self.at == LogCursor::default();
+            let began_empty = self.at == LogCursor::START;
             if !began_empty && oldest.is_none_or(|oldest| oldest > self.at) {
                 return self.begin(true).await;
             }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::busbar::{JobEvent, JobState, RunEvent};
+use busbar_protocol::cursor::LogCursor;
 use busbar_protocol::ports::{Bus, LogEntry, Records, StoreError};
 use busbar_protocol::prost::Message as _;
 
 use super::{Board, Hub, position};
-use crate::core::stream::cursor::{Log, Position, entries_to_read, holds_all_after};
+use crate::core::stream::cursor::{Log, entries_to_read, holds_all_after};
 use crate::core::stream::item::Item;
 use crate::core::stream::latest::Key;
 use crate::core::stream::owners::Whose;
@@ -87,7 +88,7 @@ async fn read_to_end<B: Bus, R: Records>(hub: &Hub<B, R>, log: Log) -> Result<()
 }
 
 /// What comes next in a log. `None` where some of it was trimmed.
-pub(super) async fn page<R: Records>(records: &R, log: Log, place: Position) -> Result<Option<Vec<LogEntry>>, StoreError> {
+pub(super) async fn page<R: Records>(records: &R, log: Log, place: LogCursor) -> Result<Option<Vec<LogEntry>>, StoreError> {
     let mut page = records.log_after(log.key(), &place.to_string(), entries_to_read(place, u64::from(PAGE))).await?;
     // Looked up afterwards: what is not trimmed now was not trimmed when the page was read.
     let first = records.log_after(log.key(), "0", 1).await?;

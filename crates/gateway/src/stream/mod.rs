@@ -27,12 +27,13 @@ use std::time::Duration;
 
 use busbar_api::Problem;
 use busbar_protocol::codes::Code;
+use busbar_protocol::cursor::LogCursor;
 use busbar_protocol::ports::{Bus, Records, StoreError};
 use busbar_service::telemetry::Gauges;
 use busbar_service::{Metrics, Shutdown, TaskSet};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::core::stream::cursor::{Cursor, Log, Position};
+use crate::core::stream::cursor::{Cursor, Log};
 use crate::core::stream::latest::Latest;
 use crate::core::stream::owners::Owners;
 use crate::core::stream::ring::Ring;
@@ -219,16 +220,16 @@ impl<B: Bus, R: Records> Hub<B, R> {
         Ok(Cursor { jobs: jobs?, runs: runs? })
     }
 
-    async fn end(&self, log: Log) -> Result<Position, StoreError> {
+    async fn end(&self, log: Log) -> Result<LogCursor, StoreError> {
         let end = self.records.log_end(log.key()).await?;
         position(log, &end)
     }
 }
 
 /// What the store calls a place, read.
-fn position(log: Log, cursor: &str) -> Result<Position, StoreError> {
+fn position(log: Log, cursor: &str) -> Result<LogCursor, StoreError> {
     let corrupt = || StoreError::Corrupt { key: log.key().to_owned(), detail: format!("{cursor:?} is no place in a log") };
-    Position::parse(cursor).ok_or_else(corrupt)
+    LogCursor::parse(cursor).ok_or_else(corrupt)
 }
 
 /// At the end, waits until every client has had its last word.

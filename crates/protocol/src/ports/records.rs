@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::try_join;
 
 use crate::time::Timestamp;
 
@@ -364,6 +365,21 @@ pub trait Records: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`].
     fn payloads(&self, keys: Vec<String>) -> impl Future<Output = Result<Vec<Option<Bytes>>, StoreError>> + Send;
+
+    /// Reads a record, and a payload beside it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn read_beside(
+        &self,
+        key: String,
+        payload: String,
+    ) -> impl Future<Output = Result<(Option<Stored>, Option<Bytes>), StoreError>> + Send {
+        async move {
+            let (records, payloads) = try_join(self.read(vec![key]), self.payloads(vec![payload])).await?;
+            Ok((records.into_iter().next().flatten(), payloads.into_iter().next().flatten()))
+        }
+    }
 
     /// Writes a payload.
     ///

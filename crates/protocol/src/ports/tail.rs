@@ -31,7 +31,8 @@ struct Kept {
 }
 
 impl LogTail {
-    /// Units were committed, in this order: what each of them appends, if it does, and what the store said.
+    /// Units were committed, in this order: what each of them appends, if it does, and what the store said. The relay learns of it when
+    /// the owner [announces](Self::announce) it.
     pub fn committed<'a>(
         &self,
         appends: impl IntoIterator<Item = Vec<Bytes>>,
@@ -47,7 +48,10 @@ impl LogTail {
                 (_, Some(Answer::Conflict { .. } | Answer::GuardFailed { .. }) | None) => {}
             }
         }
-        drop(kept);
+    }
+
+    /// Wakes the relay: at the end of the owner's turn, so that what the owner sends and what the relay sends leave in one write.
+    pub fn announce(&self) {
         self.grown.notify_one();
     }
 
@@ -59,7 +63,7 @@ impl LogTail {
         if std::mem::take(&mut kept.is_torn) { None } else { Some(entries) }
     }
 
-    /// Waits until something was committed.
+    /// Waits until the owner has announced something.
     pub(super) async fn grown(&self) {
         self.grown.notified().await;
     }

@@ -244,6 +244,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     async fn turn(&mut self) -> Result<(), Left> {
         let landed = self.gather().await?;
+        let has_landed = landed.is_some();
         let told = landed.map(|landed| self.land(landed)).transpose()?;
         let is_stopping = *self.stopping.borrow();
         let now = self.ports.clock.now();
@@ -257,6 +258,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 return Err(Left::Replaced);
             }
             self.perform(effects).await;
+        }
+        if has_landed {
+            self.tail.announce();
         }
         self.observer.look(&self.cell, &self.config.settings.patience, now);
         if is_stopping && self.flights.is_empty() { Err(Left::Stopped) } else { Ok(()) }

@@ -36,6 +36,21 @@ async fn a_payload_is_kept_by_the_unit_that_needs_it() {
 }
 
 #[tokio::test]
+async fn a_record_and_a_payload_are_read_together() {
+    let server = Server::start().await;
+    let beside = async |key: &str, payload: &str| server.store.read_beside(key.into(), payload.into()).await;
+    assert_eq!(server.commit(unit([], [put("k", 3, "a")])).await, APPLIED);
+    server.store.put_payload("res:1", Bytes::from_static(b"done"), Some(LONG)).await.expect("written");
+    let (record, payload) = beside("k", "res:1").await.expect("both");
+    let record = record.expect("a record");
+    assert_eq!((record.revision, &record.value[..], payload), (3, &b"a"[..], Some(Bytes::from_static(b"done"))));
+    assert_eq!(beside("none", "none").await, Ok((None, None)));
+    assert!(matches!(beside("k", "none").await, Ok((Some(_), None))));
+    // A payload is no record.
+    assert!(matches!(beside("res:1", "res:1").await, Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test]
 async fn a_unit_writes_payloads_over_whatever_stands_there() {
     let server = Server::start().await;
     let write = |key: &str, bytes: &'static [u8], expire| Write::PutPayload { key: key.into(), value: bytes.into(), expire };

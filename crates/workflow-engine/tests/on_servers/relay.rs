@@ -78,6 +78,7 @@ async fn write(store: &Store, entries: usize) -> Vec<Answer> {
 fn hand_over(tail: &LogTail, answers: Vec<Answer>) {
     let answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
     tail.committed(answers.iter().map(|_| vec![Bytes::from_static(b"handed over")]), &answers);
+    tail.announce();
 }
 
 struct Scene {

@@ -1,11 +1,10 @@
-//! Places in the two logs, and the opaque cursor that clients resume by.
-
-use std::fmt;
+//! The two logs, and the opaque cursor that clients resume by.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use busbar_api::Problem;
 use busbar_protocol::codes::Code;
+use busbar_protocol::cursor::LogCursor;
 use busbar_protocol::keys;
 
 /// A log of committed changes.
@@ -27,45 +26,15 @@ impl Log {
     }
 }
 
-/// A place in a log: that of an entry, or the one before the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Position {
-    millis: u64,
-    sequence: u64,
-}
-
-impl Position {
-    /// Before the first entry.
-    pub(crate) const START: Self = Self { millis: 0, sequence: 0 };
-
-    /// Reads what the store calls the place.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        // Only the form that the store itself gives out.
-        let plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
-        match text.split_once('-') {
-            None if text == "0" => Some(Self::START),
-            None => None,
-            Some((millis, sequence)) => Some(Self { millis: plain(millis)?, sequence: plain(sequence)? }),
-        }
-    }
-}
-
-/// What the store calls the place.
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::START { f.write_str("0") } else { write!(f, "{}-{}", self.millis, self.sequence) }
-    }
-}
-
 /// How far a reader has come in both logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
-    pub(crate) jobs: Position,
-    pub(crate) runs: Position,
+    pub(crate) jobs: LogCursor,
+    pub(crate) runs: LogCursor,
 }
 
 impl Cursor {
-    pub(crate) const fn at(&self, log: Log) -> Position {
+    pub(crate) const fn at(&self, log: Log) -> LogCursor {
         match log {
             Log::Jobs => self.jobs,
             Log::Runs => self.runs,
@@ -73,7 +42,7 @@ impl Cursor {
     }
 
     /// Goes forward, never back.
-    pub(crate) fn advance(&mut self, log: Log, to: Position) {
+    pub(crate) fn advance(&mut self, log: Log, to: LogCursor) {
         let at = match log {
             Log::Jobs => &mut self.jobs,
             Log::Runs => &mut self.runs,
@@ -94,7 +63,7 @@ impl Cursor {
     fn decode(cursor: &str) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
         let (jobs, runs) = text.strip_prefix("s1:")?.split_once(':')?;
-        Some(Self { jobs: Position::parse(jobs)?, runs: Position::parse(runs)? })
+        Some(Self { jobs: LogCursor::parse(jobs)?, runs: LogCursor::parse(runs)? })
     }
 }
 
@@ -103,41 +72,29 @@ const NEVER_TRIMMED: u64 = 20_000;
 
 /// How many entries must be read after a place to tell whether the log still holds everything that came after it, if `page` are
 /// wanted.
-pub(crate) fn entries_to_read(place: Position, page: u64) -> u64 {
-    if place == Position::START { NEVER_TRIMMED } else { page }
+pub(crate) fn entries_to_read(place: LogCursor, page: u64) -> u64 {
+    if place == LogCursor::START { NEVER_TRIMMED } else { page }
 }
 
 /// Whether a log still holds everything that came after a place, as far as that can be proved.
 ///
 /// `read` is how many entries came when [`entries_to_read`] were asked for; `first` is the log's first entry, looked up after
 /// that. From the place before the first entry nobody can see whether something was trimmed, so that the log must be short.
-pub(crate) fn holds_all_after(place: Position, first: Option<Position>, read: usize) -> bool {
-    if place == Position::START { (read as u64) < NEVER_TRIMMED } else { first.is_some_and(|first| first <= place) }
+pub(crate) fn holds_all_after(place: LogCursor, first: Option<LogCursor>, read: usize) -> bool {
+    if place == LogCursor::START { (read as u64) < NEVER_TRIMMED } else { first.is_some_and(|first| first <= place) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Position {
-        Position::parse(text).expect("a place")
-    }
-
-    #[test]
-    fn places_are_ordered_as_in_the_store_and_read_back() {
-        let places = ["0", "5-0", "5-9", "5-10", "40-0"].map(at);
-        assert!(places.is_sorted());
-        for place in places {
-            assert_eq!(at(&place.to_string()), place);
-        }
-        for bad in ["", "5", "-", "5-", "-5", "5-x", "+5-1", "5-1-1", "99999999999999999999-0"] {
-            assert_eq!(Position::parse(bad), None, "{bad:?}");
-        }
+    fn at(text: &str) -> LogCursor {
+        LogCursor::parse(text).expect("a place")
     }
 
     #[test]
     fn cursors_read_back_and_garbage_is_refused() {
-        for cursor in [Cursor::default(), Cursor { jobs: at("1700000000000-12"), runs: Position::START }] {
+        for cursor in [Cursor::default(), Cursor { jobs: at("1700000000000-12"), runs: LogCursor::START }] {
             assert_eq!(Cursor::parse(&cursor.opaque()), Ok(cursor));
         }
         let of = |text: &str| URL_SAFE_NO_PAD.encode(text);
@@ -151,7 +108,7 @@ mod tests {
         let mut cursor = Cursor::default();
         cursor.advance(Log::Runs, at("7-0"));
         cursor.advance(Log::Runs, at("6-9"));
-        assert_eq!((cursor.at(Log::Jobs), cursor.at(Log::Runs)), (Position::START, at("7-0")));
+        assert_eq!((cursor.at(Log::Jobs), cursor.at(Log::Runs)), (LogCursor::START, at("7-0")));
     }
 
     #[test]
@@ -160,10 +117,10 @@ mod tests {
         assert!(holds_all_after(at("5-0"), Some(at("4-0")), 10));
         assert!(!holds_all_after(at("5-0"), Some(at("5-1")), 10));
         assert!(!holds_all_after(at("5-0"), None, 0));
-        let (most, all) = (usize::try_from(NEVER_TRIMMED).expect("few"), entries_to_read(Position::START, 10));
+        let (most, all) = (usize::try_from(NEVER_TRIMMED).expect("few"), entries_to_read(LogCursor::START, 10));
         assert_eq!((all, entries_to_read(at("5-0"), 10)), (NEVER_TRIMMED, 10));
-        assert!(holds_all_after(Position::START, None, 0));
-        assert!(holds_all_after(Position::START, Some(at("1-0")), most - 1));
-        assert!(!holds_all_after(Position::START, Some(at("1-0")), most));
+        assert!(holds_all_after(LogCursor::START, None, 0));
+        assert!(holds_all_after(LogCursor::START, Some(at("1-0")), most - 1));
+        assert!(!holds_all_after(LogCursor::START, Some(at("1-0")), most));
     }
 }

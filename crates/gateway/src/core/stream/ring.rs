@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::cursor::{Cursor, Log, Position};
+use busbar_protocol::cursor::LogCursor;
+
+use super::cursor::{Cursor, Log};
 use super::item::Item;
 
 /// One committed change.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) log: Log,
-    pub(crate) position: Position,
+    pub(crate) position: LogCursor,
     /// None where the entry cannot be read: it is passed over.
     pub(crate) item: Option<Item>,
 }
@@ -116,8 +118,8 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn place(n: u64) -> Position {
-        Position::parse(&format!("{n}-0")).expect("a place")
+    fn place(n: u64) -> LogCursor {
+        LogCursor::parse(&format!("{n}-0")).expect("a place")
     }
 
     fn cursor(jobs: u64, runs: u64) -> Cursor {
@@ -128,7 +130,7 @@ mod tests {
         at.into_iter().for_each(|n| ring.push(Entry { log, position: place(n), item: None }));
     }
 
-    fn read(ring: &Ring, reader: &mut Reader, max: usize) -> Vec<(Log, Position)> {
+    fn read(ring: &Ring, reader: &mut Reader, max: usize) -> Vec<(Log, LogCursor)> {
         match ring.read(reader, max) {
             Found::Entries(entries) => entries.iter().map(|entry| (entry.log, entry.position)).collect(),
             Found::Behind(log) => panic!("behind in {log:?}"),

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::cursor::{Cursor, Log, Position};
+use busbar_protocol::cursor::LogCursor;
+
+use super::cursor::{Cursor, Log};
 use super::item::Item;
 
 /// What a snapshot has shown, by job or run, with the time of its last change.
@@ -24,7 +26,7 @@ impl Shown {
 
     /// Whether the snapshot was newer than this change. Two changes of one millisecond cannot be told apart: the later one
     /// must not be lost, so both are told.
-    pub(crate) fn repeats(&self, log: Log, position: Position, item: &Item) -> bool {
+    pub(crate) fn repeats(&self, log: Log, position: LogCursor, item: &Item) -> bool {
         let id = match log {
             Log::Jobs => item.job_id.as_ref(),
             Log::Runs => item.run_id.as_ref(),
@@ -45,17 +47,17 @@ mod tests {
 
     #[test]
     fn only_what_was_older_than_the_snapshot_is_left_out() {
-        let place = |n: u64| Position::parse(&format!("{n}-0")).expect("a place");
+        let place = |n: u64| LogCursor::parse(&format!("{n}-0")).expect("a place");
         let mut shown = Shown::default();
         shown.see("a".into(), 100);
-        shown.settle(Cursor { jobs: place(9), runs: Position::START });
+        shown.settle(Cursor { jobs: place(9), runs: LogCursor::START });
         let repeats = |at: u64, id: &str, ms: u64| shown.repeats(Log::Jobs, place(at), &job("acme", id, "job.x", ms));
         assert!(repeats(5, "a", 99));
         assert!(!repeats(5, "a", 100));
         assert!(!repeats(5, "b", 99));
         // A clock that was set back must not hide anything that came after the snapshot.
         assert!(!repeats(10, "a", 99));
-        assert!(!shown.is_over(Cursor { jobs: place(8), runs: Position::START }));
-        assert!(shown.is_over(Cursor { jobs: place(9), runs: Position::START }));
+        assert!(!shown.is_over(Cursor { jobs: place(8), runs: LogCursor::START }));
+        assert!(shown.is_over(Cursor { jobs: place(9), runs: LogCursor::START }));
     }
 }

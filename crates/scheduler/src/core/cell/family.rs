@@ -71,9 +71,7 @@ impl Cell {
             self.family.children.entry(parent.clone()).or_default().insert(job.id.clone());
             // Where its parent's replicas have spoken before it was read, nobody needs it any more, and nothing else says so: the parent
             // is live here until its end is durable.
-            let useless = || {
-                job.is_part() && parent_of(job).and_then(|parent| self.job(&parent)).is_some_and(|parent| parent.end().is_some())
-            };
+            let useless = || parent_of(job).and_then(|parent| self.job(&parent)).is_some_and(|parent| parent.end().is_some());
             if self.is_cancelled(parent) || useless() {
                 self.family.ending.push_back(parent.clone());
             }

@@ -78,9 +78,6 @@ impl Execution {
 
     /// Reports a result to the scheduler, some twice in one message, and some beside what is none; says whether it has answered.
     async fn report_end(&self, packet: &Bytes, told: &Told) -> bool {
-        let mut aside = told.headers.clone();
-        aside.insert(NOT_STORED.0.to_owned(), NOT_STORED.1.to_owned());
-        let _ = self.bus.publish(subjects::RESULT, aside, packet.clone()).await;
         let output = told.headers.get(inline::OUTPUT).and_then(|output| inline::decode(output).ok());
         let item = ReportItem { packet: packet.clone(), output: output.unwrap_or_default() };
         let mut items = vec![item.clone()];
@@ -93,7 +90,13 @@ impl Execution {
         let body = ReportRequest { items }.encode_to_vec();
         let asked = self.bus.request(subjects::REPORT, Headers::new(), body.into(), ANSWER_WITHIN).await;
         let reply = asked.ok().and_then(|answer| ReportReply::decode(answer.payload).ok());
-        reply.is_some_and(|reply| reply.problem.is_none() && !reply.again.contains(&0))
+        let is_committed = reply.is_some_and(|reply| reply.problem.is_none() && !reply.again.contains(&0));
+        if is_committed {
+            let mut aside = told.headers.clone();
+            aside.insert(NOT_STORED.0.to_owned(), NOT_STORED.1.to_owned());
+            let _ = self.bus.publish(subjects::RESULT, aside, packet.clone()).await;
+        }
+        is_committed
     }
 
     async fn execute(&self, cancelled: &mut watch::Receiver<bool>) -> Told {
