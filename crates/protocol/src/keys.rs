@@ -58,7 +58,7 @@ pub const ARTIFACTS: &str = "art:";
 /// The record of a job.
 #[must_use]
 pub fn job(job_id: &str) -> String {
-    format!("{JOBS}{job_id}")
+    [JOBS, job_id].concat()
 }
 
 /// A challenge that a worker has yet to answer.
@@ -89,13 +89,13 @@ pub fn index_finished(tenant_id: &str) -> String {
 /// The payload that a job works on.
 #[must_use]
 pub fn context(job_id: &str) -> String {
-    format!("ctx:{job_id}")
+    ["ctx:", job_id].concat()
 }
 
 /// Stands there for a submission that was taken back: it must not become a job any more.
 #[must_use]
 pub fn revoked(job_id: &str) -> String {
-    format!("job:revoked:{job_id}")
+    ["job:revoked:", job_id].concat()
 }
 
 /// Where a CAP worker leaves a result.

@@ -12,7 +12,7 @@ use busbar_protocol::ports::{Bus, Headers, Message, Subscription};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects::{self, Stream};
 use busbar_sdk::{Worker, WorkerOptions};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -60,7 +60,7 @@ async fn results_are_reported_with_their_outputs_and_held_until_the_answer() {
         rig.dispatch_with(crate::rig::request(&id, 1, "job.echo"), &[(inline::OUTPUT_BYTES_MAX, "4096")]).await;
     }
     let mut told = std::collections::BTreeMap::new();
-    let mut questions = Vec::new();
+    let (mut questions, mut is_answered) = (Vec::new(), false);
     // Four messages at most are under way without an answer; all others gather.
     while told.len() < 20 {
         let (question, items) = desk.next().await;
@@ -71,6 +71,10 @@ async fn results_are_reported_with_their_outputs_and_held_until_the_answer() {
         }
         questions.push(question);
         if questions.len() == 4 {
+            if !std::mem::replace(&mut is_answered, true) {
+                rig.bus.round_trip().await.unwrap();
+                assert_eq!(listener.next().now_or_never(), None, "others heard of what nobody has kept");
+            }
             for question in questions.drain(..) {
                 answer(&rig, &question, ReportReply::default()).await;
             }
@@ -95,6 +99,7 @@ async fn results_are_reported_with_their_outputs_and_held_until_the_answer() {
 async fn what_has_no_answer_goes_into_the_stream() {
     let mut rig = Rig::start().await;
     let mut desk = Desk::open(&rig).await;
+    let mut listener = rig.bus.subscribe(subjects::RESULT, None).await.unwrap();
     let _running = rig.work(rig.options(), echo).await;
     rig.input("silent", &json!(1)).await;
     rig.dispatch_with(crate::rig::request("silent", 1, "job.echo"), &[(inline::OUTPUT_BYTES_MAX, "4096")]).await;
@@ -103,6 +108,9 @@ async fn what_has_no_answer_goes_into_the_stream() {
     assert_eq!(result.job_id, "silent");
     assert_eq!(delivery.message.headers.get(inline::OUTPUT), Some(&inline::encode(b"1")), "its output goes along");
     rig.holds(&[]).await;
+    rig.bus.round_trip().await.unwrap();
+    let heard = std::iter::from_fn(|| listener.next().now_or_never().flatten()).count();
+    assert_eq!(heard, 1, "others hear of it once");
     // Nobody is asked again for a while, and a late answer hurts nobody.
     answer(&rig, &question, ReportReply::default()).await;
     rig.input("next", &json!(2)).await;

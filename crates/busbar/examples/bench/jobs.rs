@@ -110,7 +110,7 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
     }
     stacks.stop().await?;
     let running: Vec<f64> = of_way(&runs, "busbar_http").map(|run| per_second(run.jobs, run.submit_seconds)).collect();
-    let loads = loads::summary(&loaded, acceptance::summary(&taken, &running, &requests), &memory);
+    let loads = loads::summary(&loaded, &acceptance::summary(&taken, &running, &requests), &memory);
     let mut report = report(args, &machine, &runs, &latencies, half);
     beside::add(&mut report, &busbar_rates(&runs, &latencies), &ceilings, &idle);
     let budgets = budgets(&runs);

@@ -81,7 +81,7 @@ async fn open_loop(way: &Way, jobs_per_second: f64) -> Outcome<Vec<f64>> {
         let (way, number) = (way.clone(), usize::try_from(sent)?);
         running.spawn(async move {
             way.run(number).await?;
-            Ok::<_, crate::Failure>(due.elapsed().as_secs_f64() * 1e3)
+            Ok::<_, crate::Failure>(rounded(due.elapsed().as_secs_f64() * 1e3))
         });
         sent += 1;
     }
@@ -158,7 +158,7 @@ fn resident(processes: &[Process]) -> Outcome<BTreeMap<&'static str, u64>> {
 }
 
 /// All of it in a few numbers.
-pub(crate) fn summary(loads: &[Load], acceptance: Value, memory: &Value) -> Value {
+pub(crate) fn summary(loads: &[Load], acceptance: &Value, memory: &Value) -> Value {
     let ways: serde_json::Map<String, Value> = loads.iter().map(|load| (load.way.to_owned(), of_way(load))).collect();
     json!({ "ways": ways, "http_acceptance": acceptance, "memory_mib": memory })
 }

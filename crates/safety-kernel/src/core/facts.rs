@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use busbar_protocol::cap::{ActorType, PolicyCheckRequest};
+use busbar_protocol::cap::{ActorType, JobMetadata, PolicyCheckRequest};
 use busbar_protocol::ids::DEFAULT_TENANT;
 
 use crate::core::mcp::McpFacts;
@@ -38,27 +38,28 @@ impl<'a> Facts<'a> {
     /// Reads a request.
     #[must_use]
     pub fn of(request: &'a PolicyCheckRequest, default_tenant: &str) -> Self {
-        let meta = request.meta.clone().unwrap_or_default();
-        let identity = request.identity.clone().unwrap_or_default();
-        let actor_type = match meta.actor_type() {
+        let meta = request.meta.as_ref();
+        let of_meta = |text: fn(&JobMetadata) -> &String| meta.map_or("", |meta| text(meta));
+        let actor_type = match meta.map_or(ActorType::Unspecified, JobMetadata::actor_type) {
             ActorType::Human => "human",
             ActorType::Service => "service",
             ActorType::Unspecified => "",
         };
-        let risk_tags = lower(&meta.risk_tags);
+        let identified = request.identity.as_ref().map_or("", |identity| &identity.actor_id);
+        let risk_tags = lower(meta.map_or(&[], |meta| &meta.risk_tags));
         let secrets_present = match request.labels.get("secrets_present") {
             Some(label) => matches!(label.to_ascii_lowercase().as_str(), "true" | "1" | "yes"),
             None => risk_tags.contains("secrets"),
         };
         Self {
-            tenant: first([&request.tenant, &meta.tenant_id, default_tenant, DEFAULT_TENANT]).to_lowercase(),
+            tenant: first([&request.tenant, of_meta(|meta| &meta.tenant_id), default_tenant, DEFAULT_TENANT]).to_lowercase(),
             topic: &request.topic,
-            capability: meta.capability.to_lowercase(),
-            pack_id: meta.pack_id.to_lowercase(),
-            actor_id: first([&meta.actor_id, &identity.actor_id, "", ""]).to_lowercase(),
+            capability: of_meta(|meta| &meta.capability).to_lowercase(),
+            pack_id: of_meta(|meta| &meta.pack_id).to_lowercase(),
+            actor_id: first([of_meta(|meta| &meta.actor_id), identified]).to_lowercase(),
             actor_type,
             risk_tags,
-            requires: lower(&meta.requires),
+            requires: lower(meta.map_or(&[], |meta| &meta.requires)),
             labels: &request.labels,
             secrets_present,
             mcp: McpFacts::of_labels(&request.labels),
@@ -66,7 +67,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn first(texts: [&str; 4]) -> &str {
+fn first<const N: usize>(texts: [&str; N]) -> &str {
     texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 

@@ -13,16 +13,23 @@ pub struct McpFacts {
 /// The kinds of names, in the order of the arrays here.
 const KINDS: [&str; 4] = ["server", "tool", "resource", "action"];
 
+/// The labels that name each of them; the first that is there counts.
+const LABELS: [[&str; 3]; 4] = [
+    ["mcp.server", "mcp_server", "mcpServer"],
+    ["mcp.tool", "mcp_tool", "mcpTool"],
+    ["mcp.resource", "mcp_resource", "mcpResource"],
+    ["mcp.action", "mcp_action", "mcpAction"],
+];
+
 impl McpFacts {
-    /// Reads `mcp.server`, `mcp_server` or `mcpServer`, and so on for tool, resource and action.
+    /// Reads the names from the labels of a job.
     #[must_use]
     pub fn of_labels(labels: &BTreeMap<String, String>) -> Self {
-        let name = |kind: &str| {
-            let camel = format!("mcp{}{}", kind[..1].to_uppercase(), &kind[1..]);
-            let spellings = [format!("mcp.{kind}"), format!("mcp_{kind}"), camel];
-            spellings.iter().find_map(|label| labels.get(label)).filter(|name| !name.is_empty()).map(|name| name.to_lowercase())
+        let name = |spellings: [&str; 3]| {
+            let name = spellings.into_iter().find_map(|label| labels.get(label));
+            name.filter(|name| !name.is_empty()).map(|name| name.to_lowercase())
         };
-        Self { names: KINDS.map(name) }
+        Self { names: LABELS.map(name) }
     }
 }
 
