@@ -1,4 +1,6 @@
 //! Inputs and outputs behind pointers: Redis up to 1 MiB, blobs above.
+//!
+//! Small ones travel with their messages, so that an attempt seldom waits here: what does is boxed, and the future of an attempt small.
 
 use std::time::Duration;
 
@@ -51,8 +53,8 @@ impl<R: Records> Payloads<R> {
             (None, _) => Ok(Bytes::from_static(b"null")),
             // Where the policy has put another payload in place of the input, that is the input.
             (Some(pointer), Some(input)) if pointer.is_context_of(&dispatch.key.job_id) => Ok(input.clone()),
-            (Some(Pointer::Redis(key)), _) => self.redis(&key).await,
-            (Some(Pointer::Blob(digest)), _) => blob::read(self.blobs.as_ref(), &digest).await,
+            (Some(Pointer::Redis(key)), _) => Box::pin(self.redis(&key)).await,
+            (Some(Pointer::Blob(digest)), _) => Box::pin(blob::read(self.blobs.as_ref(), &digest)).await,
         }
     }
 
@@ -75,7 +77,8 @@ impl<R: Records> Payloads<R> {
     /// Stores the output of an attempt, unless it may go with the result.
     pub(crate) async fn place(&self, dispatch: &Dispatch, output: Bytes) -> Result<Placed, Failure> {
         if output.len() > PAYLOAD_BYTES_MAX {
-            return blob::put(self.blobs.as_ref(), output, "result", Code::ResultTooLarge).await.map(Placed::Reference);
+            let put = blob::put(self.blobs.as_ref(), output, "result", Code::ResultTooLarge);
+            return Box::pin(put).await.map(Placed::Reference);
         }
         let name = keys::attempt_result(&dispatch.key.job_id, dispatch.key.attempt);
         let pointer = Pointer::Redis(name.clone()).to_string();
@@ -83,7 +86,7 @@ impl<R: Records> Payloads<R> {
         if !output.is_empty() && output.len() <= dispatch.output_bytes_max {
             return Ok(Placed::Pointer { pointer, reference, carried: Some(output) });
         }
-        self.put(&name, output).await?;
+        Box::pin(self.put(&name, output)).await?;
         Ok(Placed::Pointer { pointer, reference, carried: None })
     }
 

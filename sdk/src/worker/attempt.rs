@@ -49,8 +49,9 @@ impl Outcome {
     }
 }
 
-/// Does an accepted attempt, tells its result and lets go of it.
-pub(super) async fn work<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, dispatch: Dispatch, cancel: CancelFlag, slot: Slot) {
+/// Does an accepted attempt, tells its result and lets go of it. Its future is copied several times on its way into its task and out of it,
+/// so that what is large in it is boxed.
+pub(super) async fn work<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, dispatch: Box<Dispatch>, cancel: CancelFlag, slot: Slot) {
     let lines = tracing::error_span!(
         "attempt",
         trace_id = dispatch.trace_id,
@@ -61,7 +62,7 @@ pub(super) async fn work<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, dispatch
     do_and_tell(shared, dispatch, cancel, slot).instrument(lines).await;
 }
 
-async fn do_and_tell<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, mut dispatch: Dispatch, cancel: CancelFlag, slot: Slot) {
+async fn do_and_tell<B: Bus, R: Records>(shared: Arc<Shared<B, R>>, mut dispatch: Box<Dispatch>, cancel: CancelFlag, slot: Slot) {
     let accepted = Instant::now();
     let place = shared.place(&mut dispatch);
     let outcome = shared.execute(&dispatch, &cancel, slot).await;
@@ -259,6 +260,17 @@ pub(super) fn headers(dispatch: &Dispatch) -> Headers {
 mod tests {
     use super::*;
     use busbar_protocol::cap::{ErrorCode, ResourceRef};
+
+    /// How large the future is that such a function returns, in bytes.
+    fn size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_attempt_is_small() {
+        let bytes = size(work::<busbar_bus::NatsBus, busbar_store::Store>);
+        assert!(bytes <= 2 << 10, "{bytes} bytes: box what is seldom waited for");
+    }
 
     fn done(pointer: &str) -> End {
         let (pointer, reference) = (pointer.to_owned(), ResourceRef::default());

@@ -78,7 +78,7 @@ impl<'a, B: Bus, R: Records> Reporter<'a, B, R> {
             Due::Progress => {
                 self.progress_at = Instant::now() + PROGRESS_EVERY;
                 if let Some(progress) = self.report.take_progress() {
-                    self.progress(progress).await;
+                    Box::pin(self.progress(progress)).await;
                 }
             }
             Due::Log => {
@@ -107,7 +107,7 @@ impl<'a, B: Bus, R: Records> Reporter<'a, B, R> {
         if piece.is_empty() {
             return true;
         }
-        let stored = self.shared.payloads.append_log(&self.dispatch.key, Bytes::copy_from_slice(&piece)).await;
+        let stored = Box::pin(self.shared.payloads.append_log(&self.dispatch.key, Bytes::copy_from_slice(&piece))).await;
         if let Err(error) = &stored {
             tracing::debug!(job_id = self.dispatch.key.job_id, %error, "a piece of log has to wait");
             self.report.return_log(piece);

@@ -72,7 +72,7 @@ impl<B: Bus> Results<B> {
         let (done, is_done) = oneshot::channel();
         let is_asked = self.reports.send(Waiting { item, done }).is_ok();
         if !is_asked || !is_done.await.unwrap_or(false) {
-            return self.store(message_id, told).await;
+            return Box::pin(self.store(message_id, told)).await;
         }
         // For those who only listen.
         let mut headers = told.headers.clone();

@@ -192,7 +192,7 @@ impl<B: Bus, R: Records> Floor<B, R> {
                 let stop = Stop::Cancelled("a later attempt of the job was dispatched".to_owned());
                 superseded.iter().for_each(|earlier| earlier.set(stop.clone()));
                 let slot = self.queue();
-                self.tasks.spawn(attempt::work(Arc::clone(&self.shared), dispatch, cancel, slot));
+                self.tasks.spawn(attempt::work(Arc::clone(&self.shared), Box::new(dispatch), cancel, slot));
             }
             Verdict::Duplicate => tracing::debug!(job_id, attempt, "a dispatch of an attempt that is held was dropped"),
             Verdict::Finished { result, repeat } => {
@@ -208,7 +208,7 @@ impl<B: Bus, R: Records> Floor<B, R> {
                 tracing::debug!(job_id, attempt, "a dispatch is handed back: the worker drains");
                 cancel.set(Stop::WorkerLeaves);
                 let never = std::future::pending().boxed();
-                self.tasks.spawn(attempt::work(Arc::clone(&self.shared), dispatch, cancel, never));
+                self.tasks.spawn(attempt::work(Arc::clone(&self.shared), Box::new(dispatch), cancel, never));
             }
         }
         self.shared.desk.changed.notify_one();

@@ -1,6 +1,6 @@
 //! Submissions over HTTP, as any client would make them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use busbar_api::{BatchReply, JobView};
 use serde::de::DeserializeOwned;
@@ -51,14 +51,26 @@ impl Http {
     /// Submits one echo job and fetches its result.
     pub(crate) async fn run(&self, input: Value) -> Outcome<()> {
         let http = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let view: JobView = http.post("/api/v1/jobs?wait=30s", &json!({ "topic": ECHO, "input": input }))?;
-            match view.result {
-                Some(_) => Ok(()),
-                None => Err(format!("job {} has no result after 30 s", view.id).into()),
-            }
-        })
-        .await?
+        tokio::task::spawn_blocking(move || http.run_here(&input)).await?
+    }
+
+    /// Milliseconds of each of `count` jobs, one after the other, on one thread: a client that blocks need not change threads for each.
+    pub(crate) async fn probe(&self, count: usize) -> Outcome<Vec<f64>> {
+        let http = self.clone();
+        let probe = move |number| {
+            let started = Instant::now();
+            http.run_here(&input(number))?;
+            Ok(started.elapsed().as_secs_f64() * 1e3)
+        };
+        tokio::task::spawn_blocking(move || (0..count).map(probe).collect()).await?
+    }
+
+    fn run_here(&self, input: &Value) -> Outcome<()> {
+        let view: JobView = self.post("/api/v1/jobs?wait=30s", &json!({ "topic": ECHO, "input": input }))?;
+        match view.result {
+            Some(_) => Ok(()),
+            None => Err(format!("job {} has no result after 30 s", view.id).into()),
+        }
     }
 
     /// Holds echo jobs back, or lets them go on.

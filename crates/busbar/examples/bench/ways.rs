@@ -72,6 +72,9 @@ impl Way {
 
     /// Milliseconds of each of `count` jobs, one after the other.
     pub(crate) async fn probe(&self, count: usize) -> Outcome<Vec<f64>> {
+        if let Self::Http(http) = self {
+            return http.probe(count).await;
+        }
         let mut samples = Vec::with_capacity(count);
         for number in 0..count {
             let started = Instant::now();
