@@ -61,6 +61,9 @@ pub const ENGINE_PAUSE: &str = "busbar.engine.pause";
 pub const ENGINE_RESUME: &str = "busbar.engine.resume";
 /// Ours: the engine itself.
 pub const ENGINE_STATUS: &str = "busbar.engine.status";
+/// Everything that the engine is asked.
+pub const ENGINE_QUESTIONS: [&str; 7] =
+    [ENGINE_DEFINE, ENGINE_REMOVE, ENGINE_START, ENGINE_CANCEL, ENGINE_PAUSE, ENGINE_RESUME, ENGINE_STATUS];
 /// Ours: committed changes of runs in batches.
 pub const RUN_EVENT: &str = "busbar.run.event";
 /// Ours: a document changed.

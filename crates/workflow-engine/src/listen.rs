@@ -71,15 +71,7 @@ fn of_library(error: LibraryError) -> Problem {
 impl<B: Bus, R: Records, C: Clock> Ears<B, R, C> {
     /// Starts to listen. When this returns, the server knows of it.
     pub(crate) async fn start(self: Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), BusError> {
-        for subject in [
-            subjects::ENGINE_DEFINE,
-            subjects::ENGINE_REMOVE,
-            subjects::ENGINE_START,
-            subjects::ENGINE_CANCEL,
-            subjects::ENGINE_PAUSE,
-            subjects::ENGINE_RESUME,
-            subjects::ENGINE_STATUS,
-        ] {
+        for subject in subjects::ENGINE_QUESTIONS {
             let messages = self.ports.bus.subscribe(subject, Some(subjects::ENGINE_QUEUE)).await?;
             let ears = Arc::clone(&self);
             tasks.spawn(async move {
