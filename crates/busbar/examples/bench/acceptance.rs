@@ -1,14 +1,13 @@
 //! How fast submissions are taken over HTTP while no job runs, beside bare requests and replies of the bus.
 //!
 //! ```text
-//!  topic paused ─► calls of 2,000 jobs, four at once ─► all acknowledged, each on disk as the durability says ─► topic resumed ─► all run
+//!  topic paused ─► large calls, four at once ─► all acknowledged, each on disk as the durability says ─► topic resumed ─► all run
 //! ```
 //!
 //! Taken while jobs run, acceptance is no faster than they are: both share the processors. So it is measured apart as well.
 
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
 use crate::figures::{median, rounded};
@@ -17,8 +16,6 @@ use crate::http::Http;
 use crate::jobs::per_second;
 use crate::{Outcome, say};
 
-/// How many jobs one call submits.
-const CALL: usize = 2_000;
 /// A client that has much to submit does not wait for each answer.
 const CALLS_AT_ONCE: usize = 4;
 const WITHIN: Duration = Duration::from_secs(120);
@@ -29,9 +26,7 @@ pub(crate) async fn measure(http: &Http, follower: &Follower, jobs: usize) -> Ou
     follower.begin();
     http.pause_echo(true).await?;
     let started = Instant::now();
-    let calls =
-        (0..jobs).step_by(CALL).map(|first| http.batch((first..jobs.min(first + CALL)).map(crate::http::input).collect()));
-    let taken = stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).try_for_each(|()| async { Ok(()) }).await;
+    let taken = http.submit(jobs, CALLS_AT_ONCE).await;
     let seconds = started.elapsed().as_secs_f64();
     http.pause_echo(false).await?;
     taken?;

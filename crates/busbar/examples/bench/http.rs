@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use busbar_api::{BatchReply, JobView};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -12,6 +13,8 @@ use crate::dev::Endpoints;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECTIONS: usize = 64;
+/// How many jobs one call submits.
+const CALL: usize = 2_000;
 const BODY_BYTES_MAX: u64 = 64 << 20;
 
 /// The topic of everything that is measured.
@@ -46,6 +49,12 @@ impl Http {
             }
         })
         .await?
+    }
+
+    /// Submits many echo jobs in large calls, some of them at once; all must be taken.
+    pub(crate) async fn submit(&self, count: usize, calls_at_once: usize) -> Outcome<()> {
+        let calls = (0..count).step_by(CALL).map(|first| self.batch((first..count.min(first + CALL)).map(input).collect()));
+        stream::iter(calls).buffer_unordered(calls_at_once).try_for_each(|()| async { Ok(()) }).await
     }
 
     /// Submits one echo job and fetches its result.

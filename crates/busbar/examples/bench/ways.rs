@@ -16,8 +16,6 @@ use crate::http::{ECHO, Http, input};
 use crate::plain::Plain;
 
 const WITHIN: Duration = Duration::from_secs(30);
-/// How many jobs one HTTP call submits.
-const HTTP_BATCH: usize = 2_000;
 /// The load comes in small portions, so that it is steady.
 const PORTIONS_A_SECOND: usize = 50;
 /// How long the load runs before the first probe.
@@ -47,12 +45,7 @@ impl Way {
     /// Submits `count` jobs in large portions; all must be taken.
     pub(crate) async fn submit(&self, count: usize) -> Outcome<()> {
         match self {
-            Self::Http(http) => {
-                for first in (0..count).step_by(HTTP_BATCH) {
-                    http.batch((first..count.min(first + HTTP_BATCH)).map(input).collect()).await?;
-                }
-                Ok(())
-            }
+            Self::Http(http) => http.submit(count, 1).await,
             Self::Sdk(client) => {
                 let jobs = (0..count).map(|number| Submission::new(ECHO, &input(number))).collect::<Result<Vec<_>, _>>()?;
                 client.submit_many(jobs).await.into_iter().try_for_each(|answer| Ok(answer.map(drop)?))

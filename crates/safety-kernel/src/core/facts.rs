@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use busbar_protocol::cap::{ActorType, JobMetadata, PolicyCheckRequest};
+use busbar_protocol::cap::{ActorType, IdentityBinding, JobMetadata, PolicyCheckRequest};
 use busbar_protocol::ids::DEFAULT_TENANT;
 
 use crate::core::mcp::McpFacts;
@@ -38,28 +38,28 @@ impl<'a> Facts<'a> {
     /// Reads a request.
     #[must_use]
     pub fn of(request: &'a PolicyCheckRequest, default_tenant: &str) -> Self {
-        let meta = request.meta.as_ref();
-        let of_meta = |text: fn(&JobMetadata) -> &String| meta.map_or("", |meta| text(meta));
-        let actor_type = match meta.map_or(ActorType::Unspecified, JobMetadata::actor_type) {
+        let (no_meta, nobody) = (JobMetadata::default(), IdentityBinding::default());
+        let meta = request.meta.as_ref().unwrap_or(&no_meta);
+        let identity = request.identity.as_ref().unwrap_or(&nobody);
+        let actor_type = match meta.actor_type() {
             ActorType::Human => "human",
             ActorType::Service => "service",
             ActorType::Unspecified => "",
         };
-        let identified = request.identity.as_ref().map_or("", |identity| &identity.actor_id);
-        let risk_tags = lower(meta.map_or(&[], |meta| &meta.risk_tags));
+        let risk_tags = lower(&meta.risk_tags);
         let secrets_present = match request.labels.get("secrets_present") {
             Some(label) => matches!(label.to_ascii_lowercase().as_str(), "true" | "1" | "yes"),
             None => risk_tags.contains("secrets"),
         };
         Self {
-            tenant: first([&request.tenant, of_meta(|meta| &meta.tenant_id), default_tenant, DEFAULT_TENANT]).to_lowercase(),
+            tenant: first([&request.tenant, &meta.tenant_id, default_tenant, DEFAULT_TENANT]).to_lowercase(),
             topic: &request.topic,
-            capability: of_meta(|meta| &meta.capability).to_lowercase(),
-            pack_id: of_meta(|meta| &meta.pack_id).to_lowercase(),
-            actor_id: first([of_meta(|meta| &meta.actor_id), identified]).to_lowercase(),
+            capability: meta.capability.to_lowercase(),
+            pack_id: meta.pack_id.to_lowercase(),
+            actor_id: first([&meta.actor_id, &identity.actor_id]).to_lowercase(),
             actor_type,
             risk_tags,
-            requires: lower(meta.map_or(&[], |meta| &meta.requires)),
+            requires: lower(&meta.requires),
             labels: &request.labels,
             secrets_present,
             mcp: McpFacts::of_labels(&request.labels),
