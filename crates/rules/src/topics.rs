@@ -23,6 +23,8 @@ enum Token {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicPattern {
     tokens: Vec<Token>,
+    /// What every topic of it begins with, kept because most topics are told apart by it.
+    prefix: String,
 }
 
 /// A text that is no topic pattern.
@@ -56,7 +58,8 @@ impl TopicPattern {
         if tokens.iter().rev().skip(1).any(|token| *token == Token::Rest) {
             return Err(error("`>` may only stand at the end"));
         }
-        Ok(Self { tokens })
+        let prefix = literal_prefix(&tokens);
+        Ok(Self { tokens, prefix })
     }
 
     /// Whether it names one topic only.
@@ -67,23 +70,16 @@ impl TopicPattern {
 
     /// What every topic of it begins with: up to the first wildcard, or the whole name.
     #[must_use]
-    pub fn literal_prefix(&self) -> String {
-        let mut prefix = String::new();
-        for (n, token) in self.tokens.iter().enumerate() {
-            if n > 0 {
-                prefix.push('.');
-            }
-            match token {
-                Token::Word(word) => prefix.push_str(word),
-                Token::One | Token::Rest => break,
-            }
-        }
-        prefix
+    pub fn literal_prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether a topic belongs to it. Topics are case-sensitive, as on the bus.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
+        if !topic.starts_with(&self.prefix) {
+            return false;
+        }
         let mut words = topic.split('.');
         for token in &self.tokens {
             match (token, words.next()) {
@@ -95,6 +91,20 @@ impl TopicPattern {
         }
         words.next().is_none()
     }
+}
+
+fn literal_prefix(tokens: &[Token]) -> String {
+    let mut prefix = String::new();
+    for (n, token) in tokens.iter().enumerate() {
+        if n > 0 {
+            prefix.push('.');
+        }
+        match token {
+            Token::Word(word) => prefix.push_str(word),
+            Token::One | Token::Rest => break,
+        }
+    }
+    prefix
 }
 
 fn token(text: &str) -> Option<Token> {
@@ -191,8 +201,9 @@ mod tests {
         assert!(!matches("job.*.map", "job.map"));
         assert!(matches("job.>", "job.a.b"));
         assert!(!matches("job.a.>", "job.a"));
-        let prefix = |pattern| TopicPattern::parse(pattern).expect("a pattern").literal_prefix();
-        assert_eq!((prefix("job.a.b"), prefix("job.a.*.b"), prefix("job.>")), ("job.a.b".into(), "job.a.".into(), "job.".into()));
+        let prefix = |pattern: &str| TopicPattern::parse(pattern).expect("a pattern").literal_prefix().to_owned();
+        let prefixes = ["job.a.b", "job.a.*.b", "job.>"].map(prefix);
+        assert_eq!(prefixes, ["job.a.b", "job.a.", "job."]);
     }
 
     #[test]

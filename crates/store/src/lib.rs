@@ -5,7 +5,7 @@
 //! ```text
 //!  commit ─► encode ─► group (admit)   ─┐ one call at a time each,      ┌───────────────────────────────┐
 //!  commit ─► encode ─► group (advance) ─┤ with what gathered meanwhile  │ redis-server                  │
-//!  read ───────────► group (read)      ─┼─► lane ── one connection ───► │  function library busbar_v1:  │
+//!  read ───────────► group (read)      ─┼─► lane ── one connection ───► │  function library busbar_v2:  │
 //!  lease, index, log, time             ─┘   each, reconnecting          │  each unit atomic, answered   │
 //!  read, very many ───► bulk ──────────────► lanes of their own ──────►  │                               │
 //!  payloads ─────────────────────────────► lane ─────────────────────►  └───────────────────────────────┘

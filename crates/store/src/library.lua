@@ -1,10 +1,15 @@
-#!lua name=busbar_v1
+#!lua name=busbar_v2
 -- The part of the store that runs inside Redis: units of guards and writes, leases, and payloads that grow.
 --
--- One call of busbar_v1_admit or busbar_v1_advance carries many units as flat arguments:
+-- One call of busbar_v2_admit or busbar_v2_advance carries many units as flat arguments, in groups that share what all of them name:
 --
---   unit:  commit id (16 bytes) | subject key or '' | number of arguments of the unit, these three included | guards | writes
---   guard or write:  one letter | its arguments (SIZE says how many arguments there are, the letter included)
+--   group:  how many names | how many units | names | units
+--   unit:   plan | commit id (16 bytes) | operands of its own
+--   plan:   how many operands of its own | place of the subject's key or 0 | guards | writes
+--   guard or write:  one letter | a place for each of its operands (ARITY says how many)
+--
+-- Numbers and places in a plan have two bytes, big endian. A place is that of an operand of the unit, from 1 on; with the highest bit set,
+-- that of a name of the group. Units of one kind have one plan, so that it is read once for all of them.
 --
 -- Each unit is atomic alone: every guard is judged and the type of every key that is written is checked before the first write;
 -- after that nothing can fail. Each unit is answered alone:
@@ -14,10 +19,10 @@
 --
 -- A record is a string: revision (8 bytes, big endian) | commit id (16 bytes) | value. The client packs it: Lua only compares bytes.
 -- Raise REVISION with every change: clients replace an older library and leave a newer one alone.
-local REVISION = 4
+local REVISION = 1
 
 -- Nothing of this exists yet while the library is loaded: the first call binds it.
-local call, sub, find, match, format, floor, ceil, min, max
+local call, sub, byte, find, match, format, concat, floor, ceil, min, max
 -- What one call has learnt: the type of a key and the unit that asked for it, the unit that filled a string, the unit that writes a
 -- payload over whatever stands there, epochs, the time.
 local kinds, stamps, filled, replaced, epochs, clock
@@ -27,7 +32,8 @@ local stamp, subject, head, taken, appended
 local function begin()
   if not call then
     call = redis.call
-    sub, find, match, format = string.sub, string.find, string.match, string.format
+    sub, byte, find, match, format = string.sub, string.byte, string.find, string.match, string.format
+    concat = table.concat
     floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
   end
   kinds, stamps, filled, replaced, epochs, clock, stamp = {}, {}, {}, {}, {}, nil, 0
@@ -102,6 +108,9 @@ end
 
 -- A bucket is forgotten when it is full again: a missing one is full.
 local function settle_buckets()
+  if not taken then
+    return
+  end
   for key, bucket in pairs(taken) do
     if bucket.left < bucket.full then
       local state = format('%d:%d', bucket.left, now())
@@ -114,85 +123,74 @@ local function settle_buckets()
   end
 end
 
-local SIZE = {
-  e = 3, r = 2, R = 3, a = 2, x = 2, c = 3, b = 5,
-  p = 2, q = 3, P = 3, Q = 4, d = 2, z = 4, Z = 3, t = 3, l = 4, n = 3, v = 3, V = 4, k = 2, E = 3, y = 3, Y = 4,
-}
-
-local CONFLICT = { r = true, R = true }
-
 local GUARD = {
-  e = function(A, i) -- lock, epoch
-    local lock = A[i + 1]
+  e = function(lock, wanted)
     local epoch = epochs[lock]
     if not epoch then
       epoch = call('HGET', lock, 'epoch')
       epochs[lock] = epoch
     end
-    return epoch == A[i + 2]
+    return epoch == wanted
   end,
-  r = function(A, i) -- revision of the subject
-    return sub(head, 1, 8) == A[i + 1]
+  r = function(revision) -- of the subject
+    return sub(head, 1, 8) == revision
   end,
-  R = function(A, i) -- key, revision
-    return call('GETRANGE', A[i + 1], '0', '7') == A[i + 2]
+  R = function(key, revision)
+    return call('GETRANGE', key, '0', '7') == revision
   end,
-  a = function(A, i) -- key that is absent
-    return call('EXISTS', A[i + 1]) == 0
+  a = function(key) -- absent
+    return call('EXISTS', key) == 0
   end,
-  x = function(A, i) -- key that exists
-    return call('EXISTS', A[i + 1]) == 1
+  x = function(key) -- there
+    return call('EXISTS', key) == 1
   end,
-  c = function(A, i) -- counter, bound
-    return counter(A[i + 1]) < tonumber(A[i + 2])
+  c = function(key, bound)
+    return counter(key) < tonumber(bound)
   end,
-  b = function(A, i) -- bucket, tokens a second, burst, cost
-    return take(A[i + 1], tonumber(A[i + 2]), A[i + 3] * 1000, A[i + 4] * 1000)
+  b = function(key, per_second, burst, cost)
+    return take(key, tonumber(per_second), burst * 1000, cost * 1000)
   end,
 }
 
-local function demand_zset(A, i)
-  demand(A[i + 1], 'zset')
+local function check_index(index)
+  demand(index, 'zset')
 end
 
 -- What is put or copied is no counter: a unit that fills a key and counts in it afterwards is refused.
-local function demand_put(A, i)
-  demand(A[i + 1], 'string')
-  filled[A[i + 1]] = stamp
+local function check_put(key)
+  demand(key, 'string')
+  filled[key] = stamp
 end
 
-local function demand_put_subject()
+local function check_put_subject()
   filled[subject] = stamp
 end
 
 -- A payload replaces what stands there, whatever that is, so that nobody has to ask.
-local function demand_payload(A, i)
-  filled[A[i + 1]], replaced[A[i + 1]] = stamp, stamp
+local function check_payload(key)
+  filled[key], replaced[key] = stamp, stamp
 end
 
-local function demand_copy(A, i)
-  demand(A[i + 2], 'string')
-  filled[A[i + 2]] = stamp
+local function check_copy(_, to)
+  check_put(to)
 end
 
-local function demand_count(A, i)
-  demand(A[i + 1], 'string')
-  if filled[A[i + 1]] == stamp then
-    raise('WRONGTYPE ' .. A[i + 1] .. ' is not a counter')
+local function check_count(key)
+  demand(key, 'string')
+  if filled[key] == stamp then
+    raise('WRONGTYPE ' .. key .. ' is not a counter')
   end
-  counter(A[i + 1])
+  counter(key)
 end
 
-local function demand_stream(A, i)
-  demand(A[i + 1], 'stream')
+local function check_log(log)
+  demand(log, 'stream')
 end
-
-local function demand_nothing() end
 
 local CHECK = {
-  p = demand_put_subject, q = demand_put_subject, P = demand_put, Q = demand_put, d = demand_nothing,
-  z = demand_zset, Z = demand_zset, t = demand_zset, l = demand_stream, n = demand_count,
-  v = demand_payload, V = demand_payload, k = demand_nothing, E = demand_nothing, y = demand_copy, Y = demand_copy,
+  p = check_put_subject, q = check_put_subject, P = check_put, Q = check_put,
+  z = check_index, Z = check_index, t = check_index, l = check_log, n = check_count,
+  v = check_payload, V = check_payload, y = check_copy, Y = check_copy,
 }
 
 -- Says whether there is something to expire afterwards. What is no string is no payload, whoever left it there.
@@ -208,136 +206,160 @@ local function copy(from, to)
 end
 
 local APPLY = {
-  p = function(A, i) -- value of the subject
-    call('SET', subject, A[i + 1])
+  p = function(value) -- of the subject
+    call('SET', subject, value)
   end,
-  q = function(A, i) -- value of the subject, milliseconds
-    call('SET', subject, A[i + 1], 'PX', A[i + 2])
+  q = function(value, ms) -- of the subject
+    call('SET', subject, value, 'PX', ms)
   end,
-  P = function(A, i) -- key, value
-    call('SET', A[i + 1], A[i + 2])
+  P = function(key, value)
+    call('SET', key, value)
   end,
-  Q = function(A, i) -- key, value, milliseconds
-    call('SET', A[i + 1], A[i + 2], 'PX', A[i + 3])
+  Q = function(key, value, ms)
+    call('SET', key, value, 'PX', ms)
   end,
-  d = function(A, i) -- key
-    local key = A[i + 1]
+  d = function(key)
     call('DEL', key)
     kinds[key], epochs[key] = nil, nil
   end,
-  z = function(A, i) -- index, score, member
-    call('ZADD', A[i + 1], A[i + 2], A[i + 3])
+  z = function(index, score, member)
+    call('ZADD', index, score, member)
   end,
-  Z = function(A, i) -- index, member
-    call('ZREM', A[i + 1], A[i + 2])
+  Z = function(index, member)
+    call('ZREM', index, member)
   end,
-  t = function(A, i) -- index, exclusive bound
-    call('ZREMRANGEBYSCORE', A[i + 1], '-inf', A[i + 2])
+  t = function(index, bound) -- exclusive
+    call('ZREMRANGEBYSCORE', index, '-inf', bound)
   end,
-  l = function(A, i) -- log, entries to keep, value
-    appended = call('XADD', A[i + 1], 'MAXLEN', '~', A[i + 2], '*', 'v', A[i + 3])
+  l = function(log, keep, value)
+    appended = call('XADD', log, 'MAXLEN', '~', keep, '*', 'v', value)
   end,
-  n = function(A, i) -- counter, addend
-    call('INCRBY', A[i + 1], A[i + 2])
+  n = function(key, by)
+    call('INCRBY', key, by)
   end,
-  v = function(A, i) -- key, bytes
-    call('SET', A[i + 1], A[i + 2])
-    kinds[A[i + 1]], epochs[A[i + 1]] = 'string', nil
+  v = function(key, bytes)
+    call('SET', key, bytes)
+    kinds[key], epochs[key] = 'string', nil
   end,
-  V = function(A, i) -- key, bytes, milliseconds
-    call('SET', A[i + 1], A[i + 2], 'PX', A[i + 3])
-    kinds[A[i + 1]], epochs[A[i + 1]] = 'string', nil
+  V = function(key, bytes, ms)
+    call('SET', key, bytes, 'PX', ms)
+    kinds[key], epochs[key] = 'string', nil
   end,
-  k = function(A, i) -- key
-    call('PERSIST', A[i + 1])
+  k = function(key)
+    call('PERSIST', key)
   end,
-  E = function(A, i) -- key, milliseconds
-    call('PEXPIRE', A[i + 1], A[i + 2])
+  E = function(key, ms)
+    call('PEXPIRE', key, ms)
   end,
-  y = function(A, i) -- from, to
-    if copy(A[i + 1], A[i + 2]) then
-      call('PERSIST', A[i + 2])
+  y = function(from, to)
+    if copy(from, to) then
+      call('PERSIST', to)
     end
   end,
-  Y = function(A, i) -- from, to, milliseconds
-    if copy(A[i + 1], A[i + 2]) then
-      call('PEXPIRE', A[i + 2], A[i + 3])
+  Y = function(from, to, ms)
+    if copy(from, to) then
+      call('PEXPIRE', to, ms)
     end
   end,
 }
 
--- Returns where the writes begin, or nothing and the answer.
-local function judge(A, i, stop)
-  local place = 0
-  while i < stop do
-    local letter = A[i]
-    local guard = GUARD[letter]
-    if not guard then
-      return i
-    end
-    if not guard(A, i) then
-      return nil, 2 * place + (CONFLICT[letter] and 0 or 1)
-    end
-    i = i + SIZE[letter]
-    place = place + 1
-  end
-  return i
+local ARITY = {
+  e = 2, r = 1, R = 2, a = 1, x = 1, c = 2, b = 4,
+  p = 1, q = 2, P = 2, Q = 3, d = 1, z = 3, Z = 2, t = 2, l = 3, n = 2, v = 2, V = 3, k = 1, E = 2, y = 2, Y = 3,
+}
+
+local REVISIONS = { r = true, R = true }
+
+-- Whether the unit was applied before.
+local function meet(key, id)
+  subject = key
+  head = call('GETRANGE', key, '0', '23')
+  kinds[key], stamps[key] = 'string', stamp
+  return sub(head, 9, 24) == id
 end
 
-local function check(A, i, stop)
-  while i < stop do
-    local letter = A[i]
-    local verify = CHECK[letter]
-    if not verify then
-      raise('ERR unknown operation in a unit: the library is too old for this client')
-    end
-    verify(A, i)
-    i = i + SIZE[letter]
-  end
+local function number(plan, at)
+  local high, low = byte(plan, at, at + 1)
+  return high * 256 + low
 end
 
-local function apply(A, i, stop)
-  if taken then
-    settle_buckets()
+-- Where the operand in a place stands, as code.
+local function operand(place)
+  if place < 32768 then
+    return 'A[own + ' .. place .. ']'
   end
-  while i < stop do
-    local letter = A[i]
-    APPLY[letter](A, i)
-    i = i + SIZE[letter]
-  end
+  return 'A[names + ' .. place - 32768 .. ']'
 end
 
-local function unit(A, i, stop)
-  stamp = stamp + 1
-  subject, taken, appended = A[i + 1], nil, nil
-  if subject ~= '' then
-    head = call('GETRANGE', subject, '0', '23')
-    if sub(head, 9, 24) == A[i] then
-      return '='
+-- A plan as the code of a function: it is taken apart once, and not for each of very many units. Nothing of a plan comes into it but
+-- letters that are known, and numbers.
+local function code(plan)
+  local guards, checks, writes = {}, {}, {}
+  local at = 5
+  while at <= #plan do
+    local letter = sub(plan, at, at)
+    local arity = ARITY[letter]
+    if not arity then
+      return "raise('ERR unknown operation in a unit: the library is too old for this client')"
     end
-    kinds[subject], stamps[subject] = 'string', stamp
+    local operands = {}
+    for n = 1, arity do
+      operands[n] = operand(number(plan, at + 2 * n - 1))
+    end
+    local with = letter .. '(' .. concat(operands, ', ') .. ')'
+    if GUARD[letter] then
+      local answer = 2 * #guards + (REVISIONS[letter] and 0 or 1)
+      guards[#guards + 1] = 'if not GUARD.' .. with .. ' then return ' .. answer .. ' end'
+    else
+      writes[#writes + 1] = 'APPLY.' .. with
+      if CHECK[letter] then
+        checks[#checks + 1] = 'CHECK.' .. with
+      end
+    end
+    at = at + 1 + 2 * arity
   end
-  local writes, answer = judge(A, i + 3, stop)
-  if answer then
-    return answer
+  local place = number(plan, 3)
+  local first = place > 0 and 'if meet(' .. operand(place) .. ", A[own]) then return '=' end" or ''
+  local parts = { first, concat(guards, '\n'), concat(checks, '\n'), 'settle_buckets()', concat(writes, '\n') }
+  return concat(parts, '\n')
+end
+
+-- Plans that were taken apart. There are as many as kinds of units, which is few.
+local plans, plans_known, PLANS_MAX = {}, 0, 1000
+
+local function known(text)
+  local plan = plans[text]
+  if not plan then
+    if plans_known == PLANS_MAX then
+      plans, plans_known = {}, 0
+    end
+    local source = 'local GUARD, CHECK, APPLY, meet, settle_buckets, raise = ...\n'
+      .. 'return function(A, names, own)\n' .. code(text) .. '\nend'
+    local run = loadstring(source)(GUARD, CHECK, APPLY, meet, settle_buckets, raise)
+    plan = { own = number(text, 1), run = run }
+    plans[text], plans_known = plan, plans_known + 1
   end
-  check(A, writes, stop)
-  apply(A, writes, stop)
-  return appended or ''
+  return plan
 end
 
 local function commit(_, A)
   begin()
   local answers, count, i, last = {}, 0, 1, #A
   while i <= last do
-    local stop = i + tonumber(A[i + 2])
-    local fine, answer = pcall(unit, A, i, stop)
-    if not fine then
-      answer = '!' .. tostring(type(answer) == 'table' and answer.err or answer)
+    -- Names and operands are counted from the argument before the first of them.
+    local names, units = i + 1, tonumber(A[i + 1])
+    i = names + tonumber(A[i]) + 1
+    for _ = 1, units do
+      local plan = known(A[i])
+      stamp, taken, appended = stamp + 1, nil, nil
+      local fine, answer = pcall(plan.run, A, names, i + 1)
+      if not fine then
+        answer = '!' .. tostring(type(answer) == 'table' and answer.err or answer)
+      end
+      count = count + 1
+      answers[count] = answer or appended or ''
+      i = i + 2 + plan.own
     end
-    count = count + 1
-    answers[count] = answer
-    i = stop
   end
   return answers
 end
@@ -393,12 +415,12 @@ local function append_payload(_, A)
   return ''
 end
 
-redis.register_function('busbar_v1_admit', commit)
-redis.register_function('busbar_v1_append_payload', append_payload)
-redis.register_function('busbar_v1_put_payloads', put)
+redis.register_function('busbar_v2_admit', commit)
+redis.register_function('busbar_v2_append_payload', append_payload)
+redis.register_function('busbar_v2_put_payloads', put)
 -- What finishes work that is there is written even when memory is short. Clients of revision 2 write one result with the second.
-redis.register_function({ function_name = 'busbar_v1_put_results', callback = put, flags = { 'allow-oom' } })
-redis.register_function({ function_name = 'busbar_v1_put_result', callback = put, flags = { 'allow-oom' } })
-redis.register_function({ function_name = 'busbar_v1_advance', callback = commit, flags = { 'allow-oom' } })
-redis.register_function({ function_name = 'busbar_v1_lease', callback = lease, flags = { 'allow-oom' } })
-redis.register_function({ function_name = 'busbar_v1_release', callback = release, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'busbar_v2_put_results', callback = put, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'busbar_v2_put_result', callback = put, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'busbar_v2_advance', callback = commit, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'busbar_v2_lease', callback = lease, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'busbar_v2_release', callback = release, flags = { 'allow-oom' } })

@@ -3,15 +3,15 @@
 /// Its source.
 pub(crate) const SOURCE: &str = include_str!("library.lua");
 /// Its name, which carries the version of the arguments and answers.
-pub(crate) const NAME: &str = "busbar_v1";
+pub(crate) const NAME: &str = "busbar_v2";
 /// Functions that a client calls.
-pub(crate) const ADMIT: &str = "busbar_v1_admit";
-pub(crate) const ADVANCE: &str = "busbar_v1_advance";
-pub(crate) const LEASE: &str = "busbar_v1_lease";
-pub(crate) const RELEASE: &str = "busbar_v1_release";
-pub(crate) const PUT_PAYLOADS: &str = "busbar_v1_put_payloads";
-pub(crate) const PUT_RESULTS: &str = "busbar_v1_put_results";
-pub(crate) const APPEND_PAYLOAD: &str = "busbar_v1_append_payload";
+pub(crate) const ADMIT: &str = "busbar_v2_admit";
+pub(crate) const ADVANCE: &str = "busbar_v2_advance";
+pub(crate) const LEASE: &str = "busbar_v2_lease";
+pub(crate) const RELEASE: &str = "busbar_v2_release";
+pub(crate) const PUT_PAYLOADS: &str = "busbar_v2_put_payloads";
+pub(crate) const PUT_RESULTS: &str = "busbar_v2_put_results";
+pub(crate) const APPEND_PAYLOAD: &str = "busbar_v2_append_payload";
 
 /// Whether ours should replace the one whose source is given. One of the same revision that differs is a development build.
 pub(crate) fn replaces(other: &str) -> bool {
@@ -34,7 +34,7 @@ mod tests {
     fn ours_replaces_older_and_unknown_ones_only() {
         assert!(revision(SOURCE).is_some());
         assert!(!replaces(SOURCE));
-        assert!(replaces("#!lua name=busbar_v1\nreturn 1"));
+        assert!(replaces("#!lua name=busbar_v2\nreturn 1"));
         assert!(replaces("local REVISION = 0"));
         assert!(!replaces("local REVISION = 999999"));
     }

@@ -121,7 +121,7 @@ async fn live_jobs<B: Bus, R: Records>(hub: &Hub<B, R>, view: &View) -> Part {
     let mut items = Vec::new();
     let mut question = ListRequest {
         tenant_id: view.tenant_id().to_owned(),
-        topic: view.only_topic().map(busbar_rules::TopicPattern::literal_prefix).unwrap_or_default(),
+        topic: view.only_topic().map(busbar_rules::TopicPattern::literal_prefix).unwrap_or_default().to_owned(),
         limit: JOBS_PAGE,
         ..ListRequest::default()
     };

@@ -64,9 +64,12 @@ impl Rule {
 
 impl Conditions {
     fn mismatch(&self, facts: &Facts<'_>) -> Option<&'static str> {
+        // Most rules speak of other topics.
+        if !self.topics.is_empty() && !self.topics.iter().any(|glob| glob.matches(facts.topic)) {
+            return Some("topics");
+        }
         let one_of = |list: &BTreeSet<String>, value: &str| list.is_empty() || list.contains(value);
         let checks = [
-            ("topics", self.topics.is_empty() || self.topics.iter().any(|glob| glob.matches(facts.topic))),
             ("tenants", one_of(&self.tenants, &facts.tenant)),
             ("capabilities", one_of(&self.capabilities, &facts.capability)),
             ("pack_ids", one_of(&self.pack_ids, &facts.pack_id)),

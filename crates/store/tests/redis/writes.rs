@@ -285,3 +285,29 @@ async fn thousands_of_records_and_entries_are_read_at_once() {
     assert_eq!(entries.last(), Some(&(key(MANY - 1), i64::try_from(MANY - 1).expect("small"))));
     assert_eq!(server.store.read(vec![]).await, Ok(vec![]));
 }
+
+/// What a client of a later version might send.
+#[tokio::test]
+async fn a_unit_with_an_unknown_operation_is_refused_and_harms_no_other() {
+    let server = Server::start().await;
+    let (strange, known) = (r#""\x00\x01\x00\x00?\x00\x01""#, r#""\x00\x02\x00\x00n\x00\x01\x00\x02""#);
+    let id = "i".repeat(16);
+    let answer = server.say(&format!("FCALL busbar_v2_advance 0 0 2 {strange} {id} a {known} {id} sum 3"));
+    assert!(answer.starts_with("*2\r\n") && answer.contains("!ERR unknown operation"), "{answer}");
+    assert_eq!(server.say("GET sum"), "$1\r\n3\r\n");
+}
+
+#[tokio::test]
+async fn units_are_of_more_kinds_than_redis_keeps_plans_of() {
+    let server = Server::start().await;
+    let write = |kind: usize, place: usize| match kind >> place & 1 {
+        0 => Write::Persist { key: format!("k{place}") },
+        _ => add("z", &format!("{kind}"), i64::try_from(place).expect("small")),
+    };
+    for first in (0..2048).step_by(256) {
+        let of_kind = |kind| unit([], (0..11).map(|place| write(kind, place)));
+        let answers = server.store.commit(CommitClass::Advance, (first..first + 256).map(of_kind).collect()).await;
+        assert_eq!(answers, Ok(vec![APPLIED; 256]));
+    }
+    assert_eq!(server.store.index_len("z").await, Ok(2047));
+}
