@@ -48,6 +48,8 @@ pub(crate) struct Prepared {
     pub job: Job,
     /// The request as it was submitted: a decision may have changed that of the job.
     pub submitted: Bytes,
+    /// The same as a message, until the kernel was asked: most submissions are read once.
+    pub request: Option<Box<JobRequest>>,
     /// Its class.
     pub class: Arc<Class>,
     /// The states that it has passed.
@@ -75,6 +77,7 @@ pub(crate) fn from_bus(outcome: Outcome, item: &AdmitItem, now: Timestamp) -> Ou
         class: Arc::new(class(&request)),
         job,
         submitted: item.request.clone(),
+        request: None,
         passed: Vec::new(),
         birth: Birth::default(),
         against: None,
@@ -185,7 +188,8 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
     let class = Arc::new(class(&request));
     let job = job(id, item, &request, document, now);
     let submitted = item.request.clone();
-    Ok(Prepared { job, submitted, class, passed: vec![JobState::Pending], birth, against: None })
+    let request = Some(Box::new(request));
+    Ok(Prepared { job, submitted, request, class, passed: vec![JobState::Pending], birth, against: None })
 }
 
 /// The input that came with a submission, in memory of its own: a part of the message would keep all of it.
@@ -417,13 +421,17 @@ fn check_input(prepared: &Prepared, library: &Library, input: Option<Bytes>) -> 
 /// Asks the kernel. Where it does not answer, the jobs stay undecided. Returns those that it would redact and whose inputs it cannot
 /// have seen, undecided too.
 async fn decide<'a, J: Judge>(
-    undecided: Vec<&'a mut Prepared>,
+    mut undecided: Vec<&'a mut Prepared>,
     judge: &J,
     traces: &Traces,
     limits: &Limits,
     now: Timestamp,
 ) -> Vec<&'a mut Prepared> {
-    let questions: Vec<_> = undecided.iter().map(|prepared| traces.question(&prepared.job)).collect();
+    let ask = |prepared: &mut &mut Prepared| {
+        let request = prepared.request.take();
+        traces.question(&prepared.job, request.map(|request| *request))
+    };
+    let questions: Vec<_> = undecided.iter_mut().map(ask).collect();
     if questions.is_empty() {
         return Vec::new();
     }

@@ -232,7 +232,7 @@ pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
     jobs: Vec<Job>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let answers = match ports.judge.check(jobs.iter().map(|job| traces.question(job)).collect()).await {
+    let answers = match ports.judge.check(jobs.iter().map(|job| traces.question(job, None)).collect()).await {
         Ok(answers) if answers.responses.len() == jobs.len() => answers.responses.into_iter().map(Some).collect(),
         Ok(_) | Err(_) => {
             ports.clock.sleep(ASK_AGAIN).await;

@@ -15,6 +15,7 @@
 
 use std::time::{Duration, Instant};
 
+use busbar_protocol::cap::JobRequest;
 use busbar_protocol::ports::{Question, Span, SpanKind, Tracer, ago};
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::trace::TraceContext;
@@ -53,10 +54,10 @@ impl Traces {
         Some(Places { submission, admit, job: admit.child("job") })
     }
 
-    /// The question about a job, asked within its admission.
-    pub(crate) fn question(&self, job: &Job) -> Question {
+    /// The question about a job, asked within its admission; its request may be at hand already.
+    pub(crate) fn question(&self, job: &Job, request: Option<JobRequest>) -> Question {
         let traceparent = self.places(job).map(|places| places.admit.to_string()).unwrap_or_default();
-        Question { request: verdict::question(job), traceparent }
+        Question { request: verdict::question(job, request), traceparent }
     }
 
     /// What travels with a dispatch: the place below which its worker tells, or else what came with the submission.

@@ -15,10 +15,10 @@ use serde_json::Value;
 use super::job::Job;
 use super::transition::Verdict;
 
-/// The question about a job.
+/// The question about a job, whose request may be at hand already.
 #[must_use]
-pub fn question(job: &Job) -> PolicyCheckRequest {
-    let request = JobRequest::decode(job.request.clone()).unwrap_or_default();
+pub fn question(job: &Job, request: Option<JobRequest>) -> PolicyCheckRequest {
+    let request = request.unwrap_or_else(|| JobRequest::decode(job.request.clone()).unwrap_or_default());
     let referred = request.context_ref.as_ref().map_or(0, |reference| reference.size_bytes);
     PolicyCheckRequest {
         job_id: job.id.to_string(),
