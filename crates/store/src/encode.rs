@@ -44,11 +44,10 @@ pub(crate) fn encode(units: &[Unit]) -> Result<Encoded, StoreError> {
     let mut out = Arguments::for_units(units.len());
     let mut repeatable = true;
     for (place, unit) in units.iter().enumerate() {
-        if let Some(fault) = unit_fault(unit) {
+        if let Some(fault) = unit_fault(unit).or_else(|| out.unit(unit).err()) {
             return Err(StoreError::Refused { detail: format!("unit {place}: {fault}") });
         }
         repeatable &= subject(unit).is_some();
-        out.unit(unit).map_err(|fault| StoreError::Refused { detail: format!("unit {place}: {fault}") })?;
     }
     let bytes = out.buffer.len();
     Ok(Encoded { args: out.finish(units.len()), units: units.len(), bytes, repeatable })
@@ -91,17 +90,16 @@ impl Arguments {
     /// A sentence, for a unit with more operands than a plan can count.
     fn unit(&mut self, unit: &Unit) -> Result<(), String> {
         let subject = subject(unit);
-        let plan = self.units.len();
-        // What it says is known only afterwards.
-        self.units.push(0..0);
-        self.put(&unit.id.0);
+        let (plan, id) = (self.units.len(), store(&mut self.buffer, &unit.id.0));
+        // What the plan says is known only afterwards.
+        self.units.extend([0..0, id]);
         self.own = self.units.len();
         self.plan.clear();
         self.plan.put_u16(0);
         match subject {
-            Some(key) => self.own(key.as_bytes()),
-            None => self.plan.put_u16(0),
-        }
+            Some(key) => self.text(key),
+            None => self.place(0),
+        };
         for guard in &unit.guards {
             self.guard(guard, subject);
         }
@@ -175,8 +173,7 @@ impl Arguments {
         self.buffer.put_u64(revision);
         self.buffer.put_slice(&unit.id.0);
         self.buffer.put_slice(value);
-        self.units.push(start..self.buffer.len());
-        self.place_of_last();
+        self.operand(start..self.buffer.len());
     }
 
     fn expiry(&mut self, after: Duration) -> &mut Self {
@@ -201,10 +198,9 @@ impl Arguments {
     fn again(&mut self, text: &str) -> &mut Self {
         let mut own = self.units[self.own..].iter().take(SEEN_MAX);
         match own.position(|known| self.buffer[known.clone()] == *text.as_bytes()) {
-            Some(before) => self.place(before),
-            None => self.own(text.as_bytes()),
+            Some(before) => self.place(before + 1),
+            None => self.text(text),
         }
-        self
     }
 
     fn text(&mut self, text: &str) -> &mut Self {
@@ -212,27 +208,20 @@ impl Arguments {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.own(bytes);
-        self
-    }
-
-    fn own(&mut self, bytes: &[u8]) {
-        self.put(bytes);
-        self.place_of_last();
-    }
-
-    fn place_of_last(&mut self) {
-        self.place(self.units.len() - self.own - 1);
-    }
-
-    /// The place of an operand of the unit, by how many stand before it.
-    fn place(&mut self, before: usize) {
-        self.plan.put_u16(number(before + 1));
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
         let range = store(&mut self.buffer, bytes);
+        self.operand(range)
+    }
+
+    /// One more operand of the unit, and its place.
+    fn operand(&mut self, range: Range<usize>) -> &mut Self {
         self.units.push(range);
+        self.place(self.units.len() - self.own)
+    }
+
+    /// The place of an operand of the unit, or 0.
+    fn place(&mut self, place: usize) -> &mut Self {
+        self.plan.put_u16(number(place));
+        self
     }
 
     fn finish(mut self, units: usize) -> Vec<Value> {

@@ -418,9 +418,8 @@ end
 redis.register_function('busbar_v2_admit', commit)
 redis.register_function('busbar_v2_append_payload', append_payload)
 redis.register_function('busbar_v2_put_payloads', put)
--- What finishes work that is there is written even when memory is short. Clients of revision 2 write one result with the second.
+-- What finishes work that is there is written even when memory is short.
 redis.register_function({ function_name = 'busbar_v2_put_results', callback = put, flags = { 'allow-oom' } })
-redis.register_function({ function_name = 'busbar_v2_put_result', callback = put, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v2_advance', callback = commit, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v2_lease', callback = lease, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'busbar_v2_release', callback = release, flags = { 'allow-oom' } })

@@ -64,23 +64,21 @@ impl Rule {
 
 impl Conditions {
     fn mismatch(&self, facts: &Facts<'_>) -> Option<&'static str> {
-        // Most rules speak of other topics.
-        if !self.topics.is_empty() && !self.topics.iter().any(|glob| glob.matches(facts.topic)) {
-            return Some("topics");
-        }
         let one_of = |list: &BTreeSet<String>, value: &str| list.is_empty() || list.contains(value);
-        let checks = [
-            ("tenants", one_of(&self.tenants, &facts.tenant)),
-            ("capabilities", one_of(&self.capabilities, &facts.capability)),
-            ("pack_ids", one_of(&self.pack_ids, &facts.pack_id)),
-            ("actor_ids", one_of(&self.actor_ids, &facts.actor_id)),
-            ("actor_types", one_of(&self.actor_types, facts.actor_type)),
-            ("risk_tags", self.risk_tags.is_empty() || !self.risk_tags.is_disjoint(&facts.risk_tags)),
-            ("requires", self.requires.is_subset(&facts.requires)),
-            ("labels", self.labels.iter().all(|(label, value)| facts.labels.get(label) == Some(value))),
-            ("secrets_present", self.secrets_present.is_none_or(|expected| expected == facts.secrets_present)),
-            ("mcp", self.mcp.as_ref().is_none_or(|lists| lists.refused(&facts.mcp).is_none())),
+        // Nothing is looked at behind the first that does not hold: most rules speak of other topics.
+        let checks: [(&str, &dyn Fn() -> bool); 11] = [
+            ("topics", &|| self.topics.is_empty() || self.topics.iter().any(|glob| glob.matches(facts.topic))),
+            ("tenants", &|| one_of(&self.tenants, &facts.tenant)),
+            ("capabilities", &|| one_of(&self.capabilities, &facts.capability)),
+            ("pack_ids", &|| one_of(&self.pack_ids, &facts.pack_id)),
+            ("actor_ids", &|| one_of(&self.actor_ids, &facts.actor_id)),
+            ("actor_types", &|| one_of(&self.actor_types, facts.actor_type)),
+            ("risk_tags", &|| self.risk_tags.is_empty() || !self.risk_tags.is_disjoint(&facts.risk_tags)),
+            ("requires", &|| self.requires.is_subset(&facts.requires)),
+            ("labels", &|| self.labels.iter().all(|(label, value)| facts.labels.get(label) == Some(value))),
+            ("secrets_present", &|| self.secrets_present.is_none_or(|expected| expected == facts.secrets_present)),
+            ("mcp", &|| self.mcp.as_ref().is_none_or(|lists| lists.refused(&facts.mcp).is_none())),
         ];
-        checks.into_iter().find_map(|(name, holds)| (!holds).then_some(name))
+        checks.into_iter().find_map(|(name, holds)| (!holds()).then_some(name))
     }
 }
