@@ -9,7 +9,9 @@ use busbar_protocol::busbar::{AdmitReply, Problem};
 use busbar_protocol::codes::Code;
 use busbar_protocol::ids::JobId;
 use busbar_protocol::keys;
-use busbar_protocol::ports::{Answer, Answers, Bus, Clock, CommitClass, Commits, Judge, Records, StoreError, Unit, appended};
+use busbar_protocol::ports::{
+    Answer, Answers, Bus, Clock, CommitClass, Commits, Judge, Records, StoreError, UNITS_MAX, Unit, appended,
+};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 
@@ -31,6 +33,8 @@ enum Plan {
         demands: Vec<Demand>,
         /// It has a worker already.
         ahead: bool,
+        /// It counts as one that is on its way.
+        coming: bool,
     },
     /// It is refused before that.
     Refused(Fate),
@@ -41,6 +45,8 @@ type Outcome = [Result<Answers, StoreError>; 3];
 
 /// So many flushes may be under way, so that the store has the next one when it is done with one.
 const FLIGHTS_MAX: usize = 2;
+/// A flush takes no more messages of submissions once it has so many of them: while the store works on two calls, the next two are made.
+const SUBMISSIONS_MAX: usize = 2 * UNITS_MAX;
 
 /// The flushes that are under way, in the order in which they left. They land in the same order.
 pub(super) struct Flights<'a, R, C> {
@@ -60,6 +66,8 @@ pub(super) struct Landed {
 struct Load {
     admits: Vec<Admit>,
     plans: Vec<Plan>,
+    /// Whose submissions are in it.
+    names: BTreeSet<JobId>,
     births: Vec<Delivered>,
     changed: Vec<JobId>,
     /// What each unit appends to the log of jobs, in the order of the answers.
@@ -103,9 +111,9 @@ impl<'a, R: Records, C: Clock> Flights<'a, R, C> {
         None
     }
 
-    /// Whether a submission is under way: what the next one may do follows from what becomes of it.
-    fn admits(&self) -> bool {
-        self.loads.iter().any(|load| !load.plans.is_empty())
+    /// Whether a submission of this name is under way.
+    fn has_submitted(&self, id: &JobId) -> bool {
+        self.loads.iter().any(|load| load.names.contains(id))
     }
 
     /// Whether one more may leave behind those that are there.
@@ -135,9 +143,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                 return None;
             }
         }
-        let mut admits = if self.flights.admits() { Vec::new() } else { std::mem::take(&mut self.admits) };
+        let mut admits = self.take_admits();
         self.taken = self.admits.len();
-        let (plans, units) = self.plan_admissions(&mut admits, now);
+        let mut names = BTreeSet::new();
+        let (plans, units) = self.plan_admissions(&mut admits, &mut names, now);
         let births = self.cell.take_births();
         let (changed, mut advances): (Vec<JobId>, Vec<Unit>) = self.cell.take_units().into_iter().unzip();
         let documents = [self.cell.take_holds_unit(), self.cell.take_credits_unit(now)];
@@ -156,6 +165,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         let load = Load {
             admits,
             plans,
+            names,
             births,
             changed,
             appends,
@@ -173,14 +183,25 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     /// Whether a flush may leave behind the one that is under way, and has enough to carry.
     pub(super) fn may_follow(&self) -> bool {
         let submitted = || self.admits.iter().map(|admit| admit.outcomes.len()).sum::<usize>();
-        let carries = || self.cell.changes() + if self.flights.admits() { 0 } else { submitted() };
-        self.flights.may_be_followed() && carries() >= self.config.follows_from
+        self.flights.may_be_followed() && self.cell.changes() + submitted() >= self.config.follows_from
+    }
+
+    /// What the next flush takes of what was submitted.
+    fn take_admits(&mut self) -> Vec<Admit> {
+        let mut submissions = 0;
+        let fits = |admit: &&Admit| {
+            let has_room = submissions < SUBMISSIONS_MAX;
+            submissions += admit.outcomes.len();
+            has_room
+        };
+        let taken = self.admits.iter().take_while(fits).count();
+        self.admits.drain(..taken).collect()
     }
 
     /// A flush has come back: what it said is durable. Returns what may be told now.
     pub(super) fn land(&mut self, landed: Landed) -> Result<Effects, Left> {
         let Landed { outcome: [advanced, born, admitted], load } = landed;
-        let Load { admits, plans, births, changed, appends, facts, received, mut effects, is_alone: _, launched, begun } = load;
+        let Load { admits, plans, births, changed, appends, facts, received, mut effects, launched, begun, .. } = load;
         let now = self.ports.clock.now();
         if now.since(launched) > DEAF {
             self.heard_since = now;
@@ -213,35 +234,37 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     /// One plan for each submission that is in order, and the units of those that are tried, both in order. Those for which there is a
     /// worker at once go to it with their first commit.
-    fn plan_admissions(&mut self, admits: &mut [Admit], now: Timestamp) -> (Vec<Plan>, Vec<Unit>) {
+    /// The names of all of them come to `names`.
+    fn plan_admissions(&mut self, admits: &mut [Admit], names: &mut BTreeSet<JobId>, now: Timestamp) -> (Vec<Plan>, Vec<Unit>) {
         if admits.is_empty() {
             return (Vec::new(), Vec::new());
         }
         let mut plans = Vec::new();
-        let mut room = self.config.live_jobs_max.saturating_sub(self.cell.len());
         let mut free = self.cell.free_slots(now);
-        let mut here = BTreeSet::new();
         for Admit { outcomes, .. } in &mut *admits {
             for prepared in outcomes.iter_mut().flatten() {
                 // What is live already is a repetition, and its unit will say so: it costs its tenant nothing.
                 let repeats = self.cell.is_live(&prepared.job.id);
-                let judged = if prepared.birth.refused || repeats { Ok(()) } else { self.judge(prepared, room, now) };
+                let mut coming = !prepared.birth.refused && !repeats;
+                let judged = if coming { self.judge(prepared, now) } else { Ok(()) };
                 match judged {
                     Ok(()) => {}
                     // On the bare bus nobody is there to be told, so it is told as a job that has ended, if not taken later.
-                    Err(problem) if prepared.job.from_bus && problem.retry_after_ms == 0 => intake::refuse(prepared, &problem),
+                    Err(problem) if prepared.job.from_bus && problem.retry_after_ms == 0 => {
+                        intake::refuse(prepared, &problem);
+                        coming = false;
+                    }
                     Err(problem) => {
                         self.refusals.remember(&prepared.job.id, &problem, now);
                         plans.push(Plan::Refused(Fate::Refused(problem)));
                         continue;
                     }
                 }
-                room = room.saturating_sub(usize::from(!prepared.birth.refused));
                 // Of one that comes twice at once, the store takes the first.
-                let is_first = here.insert(prepared.job.id.clone());
+                let is_first = names.insert(prepared.job.id.clone()) && !self.flights.has_submitted(&prepared.job.id);
                 let ahead = free > 0 && is_first && self.cell.insert_ahead(&prepared.job, prepared.class.clone(), now);
                 free -= usize::from(ahead);
-                plans.push(Plan::Unit { demands: Vec::new(), ahead });
+                plans.push(Plan::Unit { demands: Vec::new(), ahead, coming });
             }
         }
         if plans.iter().any(|plan| matches!(plan, Plan::Unit { ahead: true, .. })) {
@@ -249,7 +272,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         }
         let mut units = Vec::new();
         for (prepared, plan) in admits.iter().flat_map(|admit| &admit.outcomes).flatten().zip(&mut plans) {
-            let Plan::Unit { demands, ahead } = plan else { continue };
+            let Plan::Unit { demands, ahead, .. } = plan else { continue };
             let Prepared { job, passed, birth, .. } = prepared;
             let with_worker = if *ahead { self.cell.birth_ahead(&job.id, passed, birth, now) } else { None };
             *ahead = with_worker.is_some();
@@ -261,12 +284,12 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
     }
 
     /// Whether a submission may become a job, as far as memory knows.
-    fn judge(&mut self, prepared: &Prepared, room: usize, now: Timestamp) -> Result<(), Problem> {
+    fn judge(&mut self, prepared: &Prepared, now: Timestamp) -> Result<(), Problem> {
         let job = &prepared.job;
         if let Some(problem) = self.refusals.of(&job.id, now) {
             return Err(problem);
         }
-        if room == 0 {
+        if self.cell.len() + self.cell.coming() >= self.config.live_jobs_max {
             return Err(intake::problem(Code::BacklogFull, "the cell holds as many live jobs as it may"));
         }
         if let Some(problem) = &prepared.against {
@@ -293,13 +316,16 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         let mut fates = Vec::with_capacity(plans.len());
         let submissions = admits.iter().flat_map(|admit| &admit.outcomes).flatten();
         for (prepared, plan) in submissions.zip(plans) {
-            let (demands, ahead) = match plan {
+            let (demands, ahead, coming) = match plan {
                 Plan::Refused(fate) => {
                     fates.push(fate);
                     continue;
                 }
-                Plan::Unit { demands, ahead } => (demands, ahead),
+                Plan::Unit { demands, ahead, coming } => (demands, ahead, coming),
             };
+            if coming && !ahead {
+                self.cell.came(&prepared.job);
+            }
             let fate = admission::fate(answers.next().and_then(Option::as_ref), &demands);
             match fate {
                 Fate::NotOwner => return Err(Left::Replaced),

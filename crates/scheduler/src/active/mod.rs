@@ -263,7 +263,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             self.tail.announce();
         }
         self.observer.look(&self.cell, &self.config.settings.patience, now);
-        if is_stopping && self.flights.is_empty() { Err(Left::Stopped) } else { Ok(()) }
+        let is_idle = self.flights.is_empty() && self.admits.is_empty();
+        if is_stopping && is_idle { Err(Left::Stopped) } else { Ok(()) }
     }
 
     /// What follows from the time, and who gets what.

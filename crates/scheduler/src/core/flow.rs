@@ -102,6 +102,8 @@ pub enum Refusal {
 struct Meter {
     out: u32,
     backlog: u64,
+    /// Submissions that were let in and are on their way into the store.
+    coming: u64,
     starts: Bucket,
     admissions: Bucket,
     timeline: Timeline,
@@ -113,6 +115,8 @@ struct Meter {
 #[derive(Clone, Debug)]
 struct KeyMeter {
     out: u32,
+    /// Submissions that were let in and are on their way into the store.
+    coming: usize,
     starts: Bucket,
     /// Live jobs of the key, the oldest first.
     live: BTreeSet<(Timestamp, JobId)>,
@@ -126,6 +130,8 @@ struct KeyMeter {
 pub struct Flow {
     bounds: Bounds,
     since: Timestamp,
+    /// How many submissions are on their way into the store.
+    coming: usize,
     tenants: BTreeMap<Arc<str>, Meter>,
     topics: BTreeMap<Arc<str>, Meter>,
     keys: BTreeMap<KeyName, KeyMeter>,
@@ -135,7 +141,7 @@ impl Flow {
     /// Nothing is out. `since` is when this scheduler began: nobody knows what was started shortly before.
     #[must_use]
     pub const fn new(bounds: Bounds, since: Timestamp) -> Self {
-        Self { bounds, since, tenants: BTreeMap::new(), topics: BTreeMap::new(), keys: BTreeMap::new() }
+        Self { bounds, since, coming: 0, tenants: BTreeMap::new(), topics: BTreeMap::new(), keys: BTreeMap::new() }
     }
 
     /// Other bounds are in force.
@@ -149,7 +155,7 @@ impl Flow {
         &self.bounds
     }
 
-    /// Whether a submission is taken; if so, it takes its tokens.
+    /// Whether a submission is taken; if so, it takes its tokens, and counts as one that waits until [`Flow::came`].
     ///
     /// # Errors
     /// [`Refusal`].
@@ -160,11 +166,42 @@ impl Flow {
         self.may_join_key(charge, &topic.key)?;
         self.tenant_mut(&charge.tenant).admissions.take(tenant.admissions.as_ref(), now);
         self.topic_mut(&charge.topic).admissions.take(topic.flow.admissions.as_ref(), now);
+        self.comes(charge);
         Ok(())
     }
 
+    /// A submission is on its way into the store.
+    pub fn comes(&mut self, charge: &Charge) {
+        self.coming += 1;
+        self.tenant_mut(&charge.tenant).coming += 1;
+        self.topic_mut(&charge.topic).coming += 1;
+        if let Some(name) = charge.key_name() {
+            self.key_mut(name).coming += 1;
+        }
+    }
+
+    /// A submission is not on its way any more: it is live, or was not taken.
+    pub fn came(&mut self, charge: &Charge) {
+        let less = |coming: &mut u64| *coming = coming.saturating_sub(1);
+        self.coming = self.coming.saturating_sub(1);
+        less(&mut self.tenant_mut(&charge.tenant).coming);
+        less(&mut self.topic_mut(&charge.topic).coming);
+        if let Some(name) = charge.key_name() {
+            let meter = self.key_mut(name.clone());
+            meter.coming = meter.coming.saturating_sub(1);
+            self.forget_unused(&name);
+        }
+    }
+
+    /// How many submissions are on their way into the store.
+    #[must_use]
+    pub const fn coming(&self) -> usize {
+        self.coming
+    }
+
     fn may_join_key(&self, charge: &Charge, limits: &KeyLimits) -> Result<(), Refusal> {
-        let live = charge.key_name().and_then(|name| self.keys.get(&name)).map_or(0, |meter| meter.live.len());
+        let meter = charge.key_name().and_then(|name| self.keys.get(&name));
+        let live = meter.map_or(0, |meter| meter.live.len() + meter.coming);
         let most = key_room(limits);
         let is_full = live >= usize::try_from(most).unwrap_or(usize::MAX);
         if is_full && limits.strategy() == KeyStrategy::Reject { Err(Refusal::Key { most }) } else { Ok(()) }
@@ -198,17 +235,14 @@ impl Flow {
     /// A job of a key is live, or is over.
     pub fn live(&mut self, charge: &Charge, job: (Timestamp, JobId), live: bool) {
         let Some(name) = charge.key_name() else { return };
-        let since = self.since;
-        let meter = self.keys.entry(name.clone()).or_insert_with(|| KeyMeter::new(since));
+        let meter = self.key_mut(name.clone());
         if live {
             meter.live.insert(job);
             return;
         }
         meter.live.remove(&job);
         meter.aside.remove(&job);
-        if meter.live.is_empty() && meter.out == 0 && meter.starts == Bucket::empty(since) {
-            self.keys.remove(&name);
-        }
+        self.forget_unused(&name);
     }
 
     /// Whether an attempt may start now.
@@ -269,9 +303,8 @@ impl Flow {
 
     /// Something counts for its key alone, and was started before.
     pub fn hold_key(&mut self, charge: &Charge) {
-        let since = self.since;
         if let Some(name) = charge.key_name() {
-            self.keys.entry(name).or_insert_with(|| KeyMeter::new(since)).out += 1;
+            self.key_mut(name).out += 1;
         }
     }
 
@@ -293,8 +326,7 @@ impl Flow {
 
     /// A job stands aside, because its key has no room.
     pub fn step_aside(&mut self, name: KeyName, job: (Timestamp, JobId), now: Timestamp) {
-        let since = self.since;
-        let meter = self.keys.entry(name).or_insert_with(|| KeyMeter::new(since));
+        let meter = self.key_mut(name);
         meter.aside.insert(job);
         meter.timeline.stand_at(Some(Gate::Key), now);
     }
@@ -406,7 +438,7 @@ impl Flow {
         });
         self.keys.retain(|name, meter| {
             let limits = bounds.topic(&name.topic, None).key;
-            meter.out > 0 || !meter.live.is_empty() || !meter.starts.is_full(limits.starts.as_ref(), now)
+            meter.is_counted() || !meter.starts.is_full(limits.starts.as_ref(), now)
         });
     }
 
@@ -416,6 +448,17 @@ impl Flow {
 
     fn topic_mut(&mut self, topic: &Arc<str>) -> &mut Meter {
         meter(&mut self.topics, topic, self.since)
+    }
+
+    fn key_mut(&mut self, name: KeyName) -> &mut KeyMeter {
+        let since = self.since;
+        self.keys.entry(name).or_insert_with(|| KeyMeter::new(since))
+    }
+
+    fn forget_unused(&mut self, name: &KeyName) {
+        if self.keys.get(name).is_some_and(|meter| !meter.is_counted() && meter.starts == Bucket::empty(self.since)) {
+            self.keys.remove(name);
+        }
     }
 }
 
@@ -434,22 +477,28 @@ impl KeyMeter {
     fn new(since: Timestamp) -> Self {
         Self {
             out: 0,
+            coming: 0,
             starts: Bucket::empty(since),
             live: BTreeSet::new(),
             aside: BTreeSet::new(),
             timeline: Timeline::default(),
         }
     }
+
+    /// Whether anything of the key is out, live or on its way.
+    fn is_counted(&self) -> bool {
+        self.out > 0 || self.coming > 0 || !self.live.is_empty()
+    }
 }
 
 impl Meter {
     fn new(since: Timestamp) -> Self {
         let bucket = Bucket::empty(since);
-        Self { out: 0, backlog: 0, starts: bucket, admissions: bucket, timeline: Timeline::default(), duration: 0 }
+        Self { out: 0, backlog: 0, coming: 0, starts: bucket, admissions: bucket, timeline: Timeline::default(), duration: 0 }
     }
 
     fn may_admit(&mut self, limits: &FlowLimits, whose: impl Fn() -> String, now: Timestamp) -> Result<(), Refusal> {
-        if limits.backlog_max > 0 && self.backlog >= limits.backlog_max {
+        if limits.backlog_max > 0 && self.backlog + self.coming >= limits.backlog_max {
             return Err(Refusal::Backlog { whose: whose(), most: limits.backlog_max });
         }
         let opens = self.admissions.opens(limits.admissions.as_ref(), now);
@@ -468,6 +517,7 @@ impl Meter {
         let full = |bucket: &mut Bucket, rate: Option<&Rate>| bucket.is_full(rate, now);
         self.out > 0
             || self.backlog > 0
+            || self.coming > 0
             || !full(&mut self.starts, limits.starts.as_ref())
             || !full(&mut self.admissions, limits.admissions.as_ref())
     }

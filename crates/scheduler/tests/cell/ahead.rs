@@ -77,6 +77,22 @@ fn one_that_finds_no_worker_is_admitted_as_others_are() {
 }
 
 #[test]
+fn one_that_was_let_in_is_counted_once() {
+    let mut scene = Scene::new(tenant("acme", FlowLimits { backlog_max: 1, ..FlowLimits::default() }));
+    scene.beat("w", 1);
+    let [a, b, c] = ["a", "b", "c"].map(|name| scheduled(name, "acme", at(scene.now), |_| ()));
+    assert_eq!(scene.cell.admit(&a, at(scene.now)), Ok(()));
+    assert_eq!(scene.submits("a", |_| {}), Some(JobState::Dispatched));
+    assert_eq!((scene.cell.coming(), scene.cell.len()), (0, 1), "it is here");
+    assert_eq!(scene.cell.admit(&b, at(scene.now)), Ok(()), "a worker has the first");
+    assert_eq!(scene.submits("b", |_| {}), None);
+    assert_eq!((scene.cell.coming(), scene.cell.len()), (1, 1), "there was no worker, so that it goes without");
+    assert!(scene.cell.admit(&c, at(scene.now)).is_err());
+    scene.cell.withdraw(&a.id, at(scene.now));
+    assert_eq!((scene.cell.coming(), scene.cell.len()), (1, 0), "the store did not take it");
+}
+
+#[test]
 fn whoever_waits_longer_goes_before_one_that_comes() {
     let mut scene = Scene::new(LimitsDocument::default());
     scene.beat("w", 1);

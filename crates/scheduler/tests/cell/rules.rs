@@ -71,6 +71,22 @@ fn a_backlog_is_bounded_and_what_a_worker_holds_is_no_part_of_it() {
 }
 
 #[test]
+fn what_is_on_its_way_into_the_store_counts() {
+    let mut scene = Scene::new(tenant("acme", FlowLimits { backlog_max: 2, ..FlowLimits::default() }));
+    let [a, b, c] = ["a", "b", "c"].map(|name| scheduled(name, "acme", at(T0), |_| ()));
+    assert_eq!([scene.cell.admit(&a, at(T0)), scene.cell.admit(&b, at(T0))], [Ok(()), Ok(())]);
+    assert!(matches!(scene.cell.admit(&c, at(T0)), Err(Refusal::Backlog { most: 2, .. })));
+    assert_eq!(scene.cell.coming(), 2);
+    scene.cell.came(&a);
+    scene.job("a", "acme", |_| ());
+    assert!(matches!(scene.cell.admit(&c, at(T0)), Err(Refusal::Backlog { .. })), "it waits now");
+    // The store did not take it.
+    scene.cell.came(&b);
+    assert_eq!(scene.cell.admit(&c, at(T0)), Ok(()));
+    assert_eq!(scene.cell.coming(), 1);
+}
+
+#[test]
 fn jobs_of_one_key_go_one_by_one_and_hold_up_nobody_else() {
     let mut scene = Scene::new(topic(FlowLimits::default(), KeyLimits::default()));
     scene.job("k1", "acme", keyed);
@@ -129,6 +145,10 @@ fn a_key_that_refuses_or_replaces() {
     let mut scene = Scene::new(limits(KeyStrategy::Reject));
     let new = scheduled("new", "acme", at(T0), keyed);
     assert_eq!(scene.cell.admit(&new, at(T0)), Ok(()));
+    assert_eq!(scene.cell.admit(&new, at(T0)), Err(Refusal::Key { most: 1 }), "one is on its way");
+    scene.cell.came(&new);
+    assert_eq!(scene.cell.admit(&new, at(T0)), Ok(()), "it was not taken");
+    scene.cell.came(&new);
     scene.job("k1", "acme", keyed);
     assert_eq!(scene.cell.admit(&new, at(T0)), Err(Refusal::Key { most: 1 }));
     let mut scene = Scene::new(limits(KeyStrategy::CancelOldest));

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use busbar_api::BatchReply;
 use busbar_protocol::busbar::{JobEvent, JobState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{rest, rest_with_success};
-use crate::support::{Breaker, Dev, DevOptions, Executions, Truth, WORK, chaos_pack, size, until};
+use crate::support::{Breaker, Dev, DevOptions, Executions, Truth, WORK, chaos_pack, ctl, size, until};
 
 const SLOTS: u32 = 8;
 
@@ -69,6 +70,32 @@ fn a_noisy_tenant_takes_its_share_and_no_more() {
     eprintln!("while {FEW} jobs of the quiet tenant ended, {others} of the noisy one did");
     // As many as it had, for equal shares; those that were under way when it came; and one turn's worth of unevenness.
     assert!(others <= 2 * FEW + 4 * SLOTS as usize, "{others} jobs of the noisy tenant were done before");
+}
+
+/// Many submissions in calls that come at once, for a backlog that has room for a few.
+#[test]
+fn a_backlog_is_bounded_however_many_come_at_once() {
+    const MOST: usize = 40;
+    let dev = start();
+    let client = dev.client_of("crowded");
+    let most = MOST.to_string();
+    ctl(&dev, &["limits", "tenant", "crowded", "--backlog", &most]).expect("a good limit");
+    let job = json!({"topic": WORK, "input": {"ms": 1}});
+    let until_full = || (0..=MOST).any(|_| client.post("/api/v1/jobs", &job).status == 429);
+    until("the limit holds", || until_full().then_some(()));
+    let waiting = client.list("&state=SCHEDULED");
+    waiting.iter().for_each(|job| drop(client.post_raw(&format!("/api/v1/jobs/{}/cancel", job.id), b"").of::<Value>(200)));
+    until("nobody waits", || client.list("&state=SCHEDULED").is_empty().then_some(()));
+
+    let batch = json!({ "jobs": vec![job; 700] });
+    let taken = thread::scope(|scope| {
+        let calls: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| client.post("/api/v1/jobs/batch", &batch).of::<BatchReply>(202))).collect();
+        calls.into_iter().map(|call| call.join().expect("a reply")).collect::<Vec<_>>()
+    });
+    let refused = taken.iter().flat_map(|reply| &reply.rejected);
+    assert!(refused.clone().all(|rejection| rejection.code == "backlog_full"));
+    assert_eq!((refused.count(), client.list("&state=SCHEDULED").len()), (4 * 700 - MOST, MOST));
 }
 
 /// Small jobs come all the time, and one that only one worker can do.

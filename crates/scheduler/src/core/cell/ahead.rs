@@ -24,7 +24,8 @@ impl Cell {
     }
 
     /// Takes a new job into memory before it stands in the store, if all that it waits for is a worker and nobody else changes with it;
-    /// whether it did. The next call of [`Cell::place`] gives it a worker when it is its turn, and [`Cell::birth_ahead`] must follow.
+    /// whether it did. It does not count as one that is on its way any more. The next call of [`Cell::place`] gives it a worker when it is
+    /// its turn, and [`Cell::birth_ahead`] must follow.
     pub fn insert_ahead(&mut self, job: &Job, class: Arc<Class>, now: Timestamp) -> bool {
         let is_ready = matches!(job.state, State::Scheduled { not_before, .. } if not_before <= now);
         let is_alone = job.plan.concurrency_key.is_empty() && job.parent_job_id.is_empty() && !job.is_replicated();
@@ -34,16 +35,18 @@ impl Cell {
         self.take_in(job.clone(), 0, class, false, now);
         if let Some(entry) = self.jobs.get_mut(&job.id) {
             entry.unborn = true;
+            self.flow.came(&entry.charge);
         }
         true
     }
 
     /// The unit of a job that was taken in ahead, with its first attempt in it; [`Cell::born`] or [`Cell::withdraw`] must follow. None if
-    /// there was no worker for it: then it is not in the cell any more.
+    /// there was no worker for it: then it is not in the cell any more, and on its way as others are.
     pub fn birth_ahead(&mut self, id: &JobId, passed: &[JobState], birth: &Birth, now: Timestamp) -> Option<(Unit, Vec<Demand>)> {
         let commit_id = self.next_commit();
         let entry = self.jobs.get_mut(id).filter(|entry| entry.unborn)?;
         if entry.job.hold().is_none() {
+            self.flow.comes(&entry.charge);
             self.withdraw(id, now);
             return None;
         }

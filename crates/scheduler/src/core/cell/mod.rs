@@ -293,6 +293,12 @@ impl Cell {
         self.roll.len() + self.loading.as_ref().map_or(0, Loading::ahead)
     }
 
+    /// How many new jobs were let in and are on their way into the store.
+    #[must_use]
+    pub const fn coming(&self) -> usize {
+        self.flow.coming()
+    }
+
     /// Whether no job is live.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -347,13 +353,20 @@ impl Cell {
         }
     }
 
-    /// Whether a new job is taken, by the bounds of its tenant, topic and key; if so, it counts against their rates.
+    /// Whether a new job is taken, by the bounds of its tenant, topic and key; if so, it counts against them, until [`Cell::came`] as
+    /// one that is on its way into the store.
     ///
     /// # Errors
     /// [`Refusal`].
     pub fn admit(&mut self, job: &Job, now: Timestamp) -> Result<(), Refusal> {
         let charge = self.charge_of(job);
         self.flow.admit(&charge, self.topics.resolve(&job.topic), now)
+    }
+
+    /// A new job that was let in is not on its way any more: it was taken, or it was not.
+    pub fn came(&mut self, job: &Job) {
+        let charge = self.charge_of(job);
+        self.flow.came(&charge);
     }
 
     /// Takes in a job that stands in the store at this revision: into memory, or where many wait before it onto the shelf.
