@@ -12,20 +12,27 @@
 -- that of a name of the group. Units of one kind have one plan, so that it is read once for all of them.
 --
 -- Each unit is atomic alone: every guard is judged and the type of every key that is written is checked before the first write;
--- after that nothing can fail. Each unit is answered alone:
+-- after that nothing can fail. What is put for ever, and what changes in indexes, is gathered, and written by one command for many units:
+-- at the end of the call, or before anything else is done with the key. Each unit is answered alone:
 --
 --   ''  applied      'ms-seq'  applied, cursor of the last log entry      '='  applied before      '!...'  refused, why
 --   2n  the revision guard in place n does not hold        2n+1  another guard in place n does not hold
 --
 -- A record is a string: revision (8 bytes, big endian) | commit id (16 bytes) | value. The client packs it: Lua only compares bytes.
 -- Raise REVISION with every change: clients replace an older library and leave a newer one alone.
-local REVISION = 1
+local REVISION = 2
 
 -- Nothing of this exists yet while the library is loaded: the first call binds it.
 local call, sub, byte, find, match, format, concat, floor, ceil, min, max
+-- The most operands of a command for many units: Lua's stack has room for 8,000.
+local GATHERED_MAX = 4000
 -- What one call has learnt: the type of a key and the unit that asked for it, the unit that filled a string, the unit that writes a
 -- payload over whatever stands there, epochs, the time.
 local kinds, stamps, filled, replaced, epochs, clock
+-- What is gathered: keys and values, and how many these are; and by key whether it is among them, or how an index changes.
+local puts, put_count, gathered
+-- How much each log was cut down to in this call.
+local cut
 -- The unit at hand: its number, its subject and the first 24 bytes of that, what it takes out of buckets, its last cursor.
 local stamp, subject, head, taken, appended
 
@@ -37,6 +44,68 @@ local function begin()
     floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
   end
   kinds, stamps, filled, replaced, epochs, clock, stamp = {}, {}, {}, {}, {}, nil, 0
+  puts, put_count, gathered, cut = {}, 0, {}, {}
+end
+
+local function write_puts()
+  call('MSET', unpack(puts, 1, put_count))
+  for n = 1, put_count, 2 do
+    gathered[puts[n]] = nil
+  end
+  puts, put_count = {}, 0
+end
+
+local function write_changes(index, changes)
+  call(changes.command, index, unpack(changes, 1, changes.count))
+  gathered[index] = nil
+end
+
+-- What was gathered for the key stands there from now on.
+local function settle(key)
+  local changes = gathered[key]
+  if changes == true then
+    write_puts()
+  elseif changes then
+    write_changes(key, changes)
+  end
+end
+
+local function settle_all()
+  if put_count > 0 then
+    write_puts()
+  end
+  for index, changes in pairs(gathered) do
+    write_changes(index, changes)
+  end
+end
+
+-- Something of any type stands there now, or nothing. A table grows by a key that is nil, too.
+local function forget(key)
+  if kinds[key] then
+    kinds[key] = nil
+  end
+  if epochs[key] then
+    epochs[key] = nil
+  end
+end
+
+local function gather_put(key, value)
+  put_count = put_count + 2
+  puts[put_count - 1], puts[put_count], gathered[key] = key, value, true
+  if put_count >= GATHERED_MAX then
+    write_puts()
+  end
+end
+
+-- Has room for one more change of an index; changes of the other kind are written before.
+local function changes_of(index, command)
+  local changes = gathered[index]
+  if not changes or changes.command ~= command or changes.count >= GATHERED_MAX then
+    settle(index)
+    changes = { command = command, count = 0 }
+    gathered[index] = changes
+  end
+  return changes
 end
 
 local function raise(text)
@@ -53,6 +122,7 @@ end
 
 -- Whole numbers below 17 digits: exact in Lua, and far from where INCRBY overflows.
 local function counter(key)
+  settle(key)
   local text = call('GET', key)
   if not text then
     return 0
@@ -65,11 +135,14 @@ end
 
 -- Refuses the unit unless the key is free or of this kind. What this unit itself makes of a free key counts as its kind.
 local function demand(key, kind)
-  if replaced[key] == stamp then
+  if key == subject or replaced[key] == stamp then
     if kind ~= 'string' then
       raise('WRONGTYPE ' .. key .. ' is not a ' .. kind)
     end
-  elseif kinds[key] ~= kind then
+    return
+  end
+  if kinds[key] ~= kind then
+    settle(key)
     local found = call('TYPE', key).ok
     if found ~= kind and (found ~= 'none' or stamps[key] == stamp) then
       raise('WRONGTYPE ' .. key .. ' is not a ' .. kind)
@@ -84,6 +157,7 @@ local function level(key, per_second, full)
   if taken and taken[key] then
     return taken[key].left
   end
+  settle(key)
   local state = call('GET', key)
   if not state then
     return full
@@ -127,6 +201,7 @@ local GUARD = {
   e = function(lock, wanted)
     local epoch = epochs[lock]
     if not epoch then
+      settle(lock)
       epoch = call('HGET', lock, 'epoch')
       epochs[lock] = epoch
     end
@@ -136,12 +211,18 @@ local GUARD = {
     return sub(head, 1, 8) == revision
   end,
   R = function(key, revision)
+    settle(key)
     return call('GETRANGE', key, '0', '7') == revision
   end,
+  new = function() -- the subject is absent, or an empty payload
+    return head == ''
+  end,
   a = function(key) -- absent
+    settle(key)
     return call('EXISTS', key) == 0
   end,
   x = function(key) -- there
+    settle(key)
     return call('EXISTS', key) == 1
   end,
   c = function(key, bound)
@@ -156,23 +237,22 @@ local function check_index(index)
   demand(index, 'zset')
 end
 
--- What is put or copied is no counter: a unit that fills a key and counts in it afterwards is refused.
 local function check_put(key)
   demand(key, 'string')
-  filled[key] = stamp
-end
-
-local function check_put_subject()
-  filled[subject] = stamp
 end
 
 -- A payload replaces what stands there, whatever that is, so that nobody has to ask.
 local function check_payload(key)
-  filled[key], replaced[key] = stamp, stamp
+  replaced[key] = stamp
 end
 
 local function check_copy(_, to)
-  check_put(to)
+  demand(to, 'string')
+end
+
+-- What is put or copied is no counter: a unit that fills a key and counts in it afterwards is refused.
+local function check_filled(key)
+  filled[key] = stamp
 end
 
 local function check_count(key)
@@ -188,16 +268,18 @@ local function check_log(log)
 end
 
 local CHECK = {
-  p = check_put_subject, q = check_put_subject, P = check_put, Q = check_put,
+  P = check_put, Q = check_put, filled = check_filled,
   z = check_index, Z = check_index, t = check_index, l = check_log, n = check_count,
   v = check_payload, V = check_payload, y = check_copy, Y = check_copy,
 }
 
 -- Says whether there is something to expire afterwards. What is no string is no payload, whoever left it there.
 local function copy(from, to)
+  settle(from)
   if from == to then
     return true
   end
+  settle(to)
   if call('TYPE', from).ok ~= 'string' then
     return false
   end
@@ -207,48 +289,62 @@ end
 
 local APPLY = {
   p = function(value) -- of the subject
-    call('SET', subject, value)
+    gather_put(subject, value)
   end,
   q = function(value, ms) -- of the subject
+    settle(subject)
     call('SET', subject, value, 'PX', ms)
   end,
-  P = function(key, value)
-    call('SET', key, value)
-  end,
+  P = gather_put,
   Q = function(key, value, ms)
+    settle(key)
     call('SET', key, value, 'PX', ms)
   end,
   d = function(key)
+    settle(key)
     call('DEL', key)
-    kinds[key], epochs[key] = nil, nil
+    forget(key)
   end,
   z = function(index, score, member)
-    call('ZADD', index, score, member)
+    local changes = changes_of(index, 'ZADD')
+    local count = changes.count + 2
+    changes[count - 1], changes[count], changes.count = score, member, count
   end,
   Z = function(index, member)
-    call('ZREM', index, member)
+    local changes = changes_of(index, 'ZREM')
+    changes.count = changes.count + 1
+    changes[changes.count] = member
   end,
   t = function(index, bound) -- exclusive
+    settle(index)
     call('ZREMRANGEBYSCORE', index, '-inf', bound)
   end,
   l = function(log, keep, value)
-    appended = call('XADD', log, 'MAXLEN', '~', keep, '*', 'v', value)
+    if cut[log] == keep then
+      appended = call('XADD', log, '*', 'v', value)
+    else
+      appended = call('XADD', log, 'MAXLEN', '~', keep, '*', 'v', value)
+      cut[log] = keep
+    end
   end,
   n = function(key, by)
     call('INCRBY', key, by)
   end,
   v = function(key, bytes)
-    call('SET', key, bytes)
-    kinds[key], epochs[key] = 'string', nil
+    settle(key)
+    gather_put(key, bytes)
+    forget(key)
   end,
   V = function(key, bytes, ms)
+    settle(key)
     call('SET', key, bytes, 'PX', ms)
-    kinds[key], epochs[key] = 'string', nil
+    forget(key)
   end,
-  k = function(key)
+  k = function(key) -- what is gathered for it does not expire either
     call('PERSIST', key)
   end,
   E = function(key, ms)
+    settle(key)
     call('PEXPIRE', key, ms)
   end,
   y = function(from, to)
@@ -270,11 +366,14 @@ local ARITY = {
 
 local REVISIONS = { r = true, R = true }
 
+-- Which operand names the key that a write fills; 0 is the subject.
+local FILLS = { p = 0, q = 0, P = 1, Q = 1, v = 1, V = 1, y = 2, Y = 2 }
+
 -- Whether the unit was applied before.
 local function meet(key, id)
   subject = key
+  settle(key)
   head = call('GETRANGE', key, '0', '23')
-  kinds[key], stamps[key] = 'string', stamp
   return sub(head, 9, 24) == id
 end
 
@@ -291,35 +390,56 @@ local function operand(place)
   return 'A[names + ' .. place - 32768 .. ']'
 end
 
--- A plan as the code of a function: it is taken apart once, and not for each of very many units. Nothing of a plan comes into it but
--- letters that are known, and numbers.
-local function code(plan)
-  local guards, checks, writes = {}, {}, {}
-  local at = 5
+-- The guards and writes of a plan, and their operands as code; none where one of them is unknown.
+local function steps_of(plan)
+  local steps, at = {}, 5
   while at <= #plan do
     local letter = sub(plan, at, at)
     local arity = ARITY[letter]
     if not arity then
-      return "raise('ERR unknown operation in a unit: the library is too old for this client')"
+      return nil
     end
     local operands = {}
     for n = 1, arity do
       operands[n] = operand(number(plan, at + 2 * n - 1))
     end
-    local with = letter .. '(' .. concat(operands, ', ') .. ')'
+    steps[#steps + 1] = { letter = letter, operands = operands }
+    steps[letter] = true
+    at = at + 1 + 2 * arity
+  end
+  return steps
+end
+
+-- A plan as the code of a function: it is taken apart once, and not for each of very many units. Nothing of a plan comes into it but
+-- letters that are known, and numbers.
+local function code(plan)
+  local steps = steps_of(plan)
+  if not steps then
+    return "raise('ERR unknown operation in a unit: the library is too old for this client')"
+  end
+  local guards, checks, writes = {}, {}, {}
+  local place = number(plan, 3)
+  local key = place > 0 and operand(place)
+  for _, step in ipairs(steps) do
+    local letter = step.letter
+    local with = letter .. '(' .. concat(step.operands, ', ') .. ')'
     if GUARD[letter] then
       local answer = 2 * #guards + (REVISIONS[letter] and 0 or 1)
+      if letter == 'a' and step.operands[1] == key then
+        with = 'new()'
+      end
       guards[#guards + 1] = 'if not GUARD.' .. with .. ' then return ' .. answer .. ' end'
     else
       writes[#writes + 1] = 'APPLY.' .. with
       if CHECK[letter] then
         checks[#checks + 1] = 'CHECK.' .. with
       end
+      if FILLS[letter] and steps.n then
+        checks[#checks + 1] = 'CHECK.filled(' .. (step.operands[FILLS[letter]] or key) .. ')'
+      end
     end
-    at = at + 1 + 2 * arity
   end
-  local place = number(plan, 3)
-  local first = place > 0 and 'if meet(' .. operand(place) .. ", A[own]) then return '=' end" or ''
+  local first = key and 'if meet(' .. key .. ", A[own]) then return '=' end" or ''
   local parts = { first, concat(guards, '\n'), concat(checks, '\n'), 'settle_buckets()', concat(writes, '\n') }
   return concat(parts, '\n')
 end
@@ -351,7 +471,7 @@ local function commit(_, A)
     i = names + tonumber(A[i]) + 1
     for _ = 1, units do
       local plan = known(A[i])
-      stamp, taken, appended = stamp + 1, nil, nil
+      stamp, subject, taken, appended = stamp + 1, nil, nil, nil
       local fine, answer = pcall(plan.run, A, names, i + 1)
       if not fine then
         answer = '!' .. tostring(type(answer) == 'table' and answer.err or answer)
@@ -361,6 +481,7 @@ local function commit(_, A)
       i = i + 2 + plan.own
     end
   end
+  settle_all()
   return answers
 end
 

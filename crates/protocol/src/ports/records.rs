@@ -55,7 +55,7 @@ pub enum Guard {
         /// Its revision, 1 or more.
         revision: u64,
     },
-    /// Nothing stands under this key.
+    /// Nothing stands under this key; nothing but an empty text, where the unit puts a record there.
     Absent {
         /// The key.
         key: String,

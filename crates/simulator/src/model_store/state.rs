@@ -91,7 +91,7 @@ impl State {
         }
         let mut taken = BTreeMap::new();
         for (place, guard) in unit.guards.iter().enumerate() {
-            if !self.holds(now, guard, &mut taken)? {
+            if !self.holds(now, guard, subject, &mut taken)? {
                 return Ok(match guard {
                     Guard::Revision { .. } => Answer::Conflict { guard: place },
                     Guard::Epoch { .. }
@@ -111,7 +111,13 @@ impl State {
         Ok(Answer::Applied { appended })
     }
 
-    fn holds(&mut self, now: u64, guard: &Guard, taken: &mut BTreeMap<String, Taken>) -> Result<bool, Reason> {
+    fn holds(
+        &mut self,
+        now: u64,
+        guard: &Guard,
+        subject: Option<&str>,
+        taken: &mut BTreeMap<String, Taken>,
+    ) -> Result<bool, Reason> {
         Ok(match guard {
             Guard::Epoch { lock, epoch } => match self.get(now, lock) {
                 None => false,
@@ -121,6 +127,7 @@ impl State {
             Guard::Revision { key, revision } => {
                 self.text(now, key)?.is_some_and(|text| text.get(..8) == Some(&revision.to_be_bytes()))
             }
+            Guard::Absent { key } if subject == Some(key) => self.text(now, key)?.is_none_or(Bytes::is_empty),
             Guard::Absent { key } => self.get(now, key).is_none(),
             Guard::Exists { key } => self.get(now, key).is_some(),
             Guard::CounterBelow { key, bound } => self.counter(now, key)? < *bound,

@@ -48,7 +48,7 @@ pub(crate) fn kind(error: &StoreError) -> &'static str {
 
 /// What stands under a key, as far as it must be the same.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+pub(crate) enum Seen {
     Nothing,
     Text(Bytes),
     Index(Vec<(String, i64)>),
@@ -56,18 +56,12 @@ enum Seen {
     Lock,
 }
 
-/// Every key of the key space, and whether it expires; leases by asking for them.
-pub(crate) async fn everything(model: &ModelStore, store: &Store, redis: &Redis, seed: u64) {
-    let mut console = Console::open(redis);
+/// Every key of the key space; leases by asking for them.
+pub(crate) async fn everything(model: &ModelStore, store: &Store, console: &mut Console, seed: u64) {
     for (name, many) in KINDS {
         for number in 0..many {
             let key = format!("{name}:{number}");
-            let (expected, expires) = of_model(model, &key);
-            let real = of_redis(store, &mut console, &key).await;
-            assert_eq!(expected, real, "seed {seed}: {key}");
-            let ttl: i64 = console.say(&format!("PTTL {key}")).parse().expect("a number");
-            assert_eq!(expires, ttl >= 0, "seed {seed}: {key} expires or not");
-            if expected == Seen::Lock {
+            if one(model, store, console, &key, seed).await == Seen::Lock {
                 let hour = std::time::Duration::from_secs(3600);
                 let one = model.lease(&key, "last", hour).await.expect("answered");
                 let other = store.lease(&key, "last", hour).await.expect("answered");
@@ -75,6 +69,16 @@ pub(crate) async fn everything(model: &ModelStore, store: &Store, redis: &Redis,
             }
         }
     }
+}
+
+/// What stands under a key, and whether it expires.
+pub(crate) async fn one(model: &ModelStore, store: &Store, console: &mut Console, key: &str, seed: u64) -> Seen {
+    let (expected, expires) = of_model(model, key);
+    let real = of_redis(store, console, key).await;
+    assert_eq!(expected, real, "seed {seed}: {key}");
+    let ttl: i64 = console.say(&format!("PTTL {key}")).parse().expect("a number");
+    assert_eq!(expires, ttl >= 0, "seed {seed}: {key} expires or not");
+    expected
 }
 
 fn of_model(model: &ModelStore, key: &str) -> (Seen, bool) {
@@ -120,12 +124,12 @@ fn without_time(key: &str, bytes: Bytes) -> Bytes {
 }
 
 /// A connection past the store, for questions with an answer of one line.
-struct Console {
+pub(crate) struct Console {
     stream: BufReader<TcpStream>,
 }
 
 impl Console {
-    fn open(redis: &Redis) -> Self {
+    pub(crate) fn open(redis: &Redis) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port())).expect("a connection");
         Self { stream: BufReader::new(stream) }
     }

@@ -57,6 +57,12 @@ impl Generator {
         format!("{name}:{}", self.below(many))
     }
 
+    /// A key under which nothing long stands.
+    pub(crate) fn short_key(&mut self) -> String {
+        let kind = if self.one_in(3) { RECORD } else { PAYLOAD };
+        self.key(kind)
+    }
+
     fn text(&mut self) -> Bytes {
         let length = self.below(12);
         (0..length).map(|_| u8::try_from(self.below(256)).expect("a byte")).collect()

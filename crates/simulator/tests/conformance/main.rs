@@ -46,6 +46,7 @@ async fn the_model_and_redis_agree() {
     let mut pair = Pair {
         model: ModelStore::new(Chaos::new(seed), Timestamp::wall_clock()),
         store,
+        console: compare::Console::open(&redis),
         generator: Generator::new(seed),
         seed,
         answers: [0; 5],
@@ -57,7 +58,7 @@ async fn the_model_and_redis_agree() {
         pair.ask_other_things().await;
         left -= window;
     }
-    compare::everything(&pair.model, &pair.store, &redis, seed).await;
+    compare::everything(&pair.model, &pair.store, &mut pair.console, seed).await;
     let [applied, already, conflicts, failed, refused] = pair.answers;
     // A key of the wrong kind refuses whatever meets it until it is deleted, which in some seeds takes long.
     assert!(applied > batches / 4, "seed {seed}: hardly anything was applied");
@@ -70,6 +71,7 @@ async fn the_model_and_redis_agree() {
 struct Pair {
     model: ModelStore,
     store: Store,
+    console: compare::Console,
     generator: Generator,
     seed: u64,
     /// Applied, already, conflict, guard failed, batches refused.
@@ -119,5 +121,7 @@ impl Pair {
             let real = question.ask(&self.store).await;
             assert_eq!(expected, real, "seed {}: {question:?}", self.seed);
         }
+        let key = self.generator.short_key();
+        compare::one(&self.model, &self.store, &mut self.console, &key, self.seed).await;
     }
 }

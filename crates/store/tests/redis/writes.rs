@@ -311,3 +311,41 @@ async fn units_are_of_more_kinds_than_redis_keeps_plans_of() {
     }
     assert_eq!(server.store.index_len("z").await, Ok(2047));
 }
+
+#[tokio::test]
+async fn what_is_gathered_is_written_however_much_it_is() {
+    const UNITS: i64 = 256;
+    const EACH: i64 = 24;
+    let server = Server::start().await;
+    let payload = |key: String| Write::PutPayload { value: key.clone().into(), key, expire: None };
+    let adds = |n: i64| {
+        let mine = move |k| format!("{n}-{k}");
+        unit([], (0..EACH).flat_map(move |k| [payload(format!("p{}", mine(k))), add("z", &mine(k), n * EACH + k)]))
+    };
+    let removes = |n: i64| {
+        let each = (0..EACH).map(move |k| Write::IndexRemove { index: "z".into(), member: format!("{n}-{k}") });
+        unit([], each.chain([add("z", &format!("{n}-last"), n)]))
+    };
+    let added = server.store.commit(CommitClass::Advance, (0..UNITS).map(adds).collect()).await;
+    assert_eq!(added, Ok(vec![APPLIED; 256]));
+    assert_eq!(server.store.index_len("z").await, Ok((UNITS * EACH).unsigned_abs()));
+    for key in ["p0-0", "p128-11", "p255-23"] {
+        assert_eq!(server.store.payloads(vec![key.into()]).await, Ok(vec![Some(key.into())]));
+    }
+    let removed = server.store.commit(CommitClass::Advance, (0..UNITS).map(removes).collect()).await;
+    assert_eq!(removed, Ok(vec![APPLIED; 256]));
+    assert_eq!(server.store.index_len("z").await, Ok(UNITS.unsigned_abs()));
+}
+
+#[tokio::test]
+async fn a_log_is_cut_once_a_call() {
+    let server = Server::start().await;
+    let append = |keep| Write::Append { log: "l".into(), value: "x".into(), keep };
+    for _ in 0..20 {
+        let units = (0..100).map(|_| unit([], [append(300)])).collect();
+        server.store.commit(CommitClass::Advance, units).await.expect("applied");
+    }
+    let kept: usize = server.say("XLEN l").trim().trim_start_matches(':').parse().expect("a number");
+    // Redis cuts off whole nodes of a hundred entries, and a call appends a hundred after it has cut.
+    assert!((300..600).contains(&kept), "{kept} entries");
+}
