@@ -4,6 +4,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::hex;
+
 /// The tenant of whatever names none.
 pub const DEFAULT_TENANT: &str = "default";
 
@@ -129,7 +131,12 @@ pub fn generate() -> String {
 /// A new trace identifier: 32 hexadecimal digits, the form of W3C Trace Context.
 #[must_use]
 pub fn generate_trace() -> String {
-    Uuid::now_v7().simple().to_string()
+    hex::encode(&generate_trace_bytes())
+}
+
+/// The same as bytes.
+pub(crate) fn generate_trace_bytes() -> [u8; 16] {
+    Uuid::now_v7().into_bytes()
 }
 
 #[cfg(test)]

@@ -25,26 +25,26 @@ impl TraceContext {
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let [version_number] = unhex::<1>(version)?;
+        let [version_number] = hex::decode::<1>(version)?;
         // Later versions may append parts; version ff does not exist.
         if version_number == 0xff || (version_number == 0 && parts.next().is_some()) {
             return None;
         }
-        let [flags] = unhex::<1>(flags)?;
-        let context = Self { trace: unhex(trace)?, span: unhex(span)?, sampled: flags & 1 == 1 };
+        let [flags] = hex::decode::<1>(flags)?;
+        let context = Self { trace: hex::decode(trace)?, span: hex::decode(span)?, sampled: flags & 1 == 1 };
         (context.trace != [0; 16] && context.span != [0; 8]).then_some(context)
     }
 
     /// The root of a new trace.
     #[must_use]
     pub fn begin(sampled: bool) -> Self {
-        Self::root(&ids::generate_trace(), sampled)
+        Self { trace: ids::generate_trace_bytes(), span: [0; 8], sampled }
     }
 
     /// The root of the trace of this name: 32 hexadecimal digits stand for themselves, anything else for what is drawn from it.
     #[must_use]
     pub fn root(trace_id: &str, sampled: bool) -> Self {
-        let named = unhex(trace_id).filter(|trace| *trace != [0; 16]);
+        let named = hex::decode(trace_id).filter(|trace| *trace != [0; 16]);
         Self { trace: named.unwrap_or_else(|| draw(&[trace_id.as_bytes()])), span: [0; 8], sampled }
     }
 
@@ -90,7 +90,12 @@ impl TraceContext {
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = if self.span == [0; 8] { self.child("root").span } else { self.span };
-        write!(f, "00-{}-{}-{}", hex::encode(&self.trace), hex::encode(&span), hex::encode(&[u8::from(self.sampled)]))
+        let mut text = String::with_capacity(55);
+        for (before, bytes) in [("00-", &self.trace[..]), ("-", &span), ("-", &[u8::from(self.sampled)])] {
+            text.push_str(before);
+            hex::append(&mut text, bytes);
+        }
+        f.write_str(&text)
     }
 }
 
@@ -101,16 +106,6 @@ fn draw<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     bytes.copy_from_slice(&digest[..N]);
     bytes[0] |= 1;
     bytes
-}
-
-/// Lower-case digits only, as the standard demands.
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let good = text.len() == 2 * N && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|_| good)?, 16).ok()?;
-    }
-    good.then_some(bytes)
 }
 
 #[cfg(test)]

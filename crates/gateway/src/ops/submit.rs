@@ -37,6 +37,14 @@ pub(crate) struct Submit<'a, B, R> {
     pub(crate) trace: Option<TraceContext>,
 }
 
+/// A submission on its way to the scheduler.
+struct Begun {
+    since: Instant,
+    root: TraceContext,
+    place: TraceContext,
+    prepared: Result<Prepared, Problem>,
+}
+
 /// A place for a batch, which is kept until it is answered: each may be large.
 pub(crate) async fn place_for_batch(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
     places.clone().acquire_owned().await.map_err(|_| no_scheduler())
@@ -50,14 +58,20 @@ pub(crate) fn check_count(jobs: usize) -> Result<(), Problem> {
 impl<B: Bus, R: Records> Submit<'_, B, R> {
     /// From one submission to its acceptance.
     pub(crate) async fn one(&self, read: Read) -> Result<SubmitReply, Problem> {
-        self.watched(read, |_| ()).await.map(|(reply, ())| reply)
+        self.deliver(self.begin(read)).await
     }
 
     /// From one submission to its end, if it comes in time. What cannot be looked at then was accepted all the same.
     pub(crate) async fn one_to_its_end(&self, read: Read, patience: Duration) -> Result<(SubmitReply, Option<JobView>), Problem> {
         let app = self.app;
-        let watch = |job_id: &str| (job_id.to_owned(), Waiting::new(app.jobs.register(job_id), patience, &app.shutdown));
-        let (reply, (job_id, mut waiting)) = self.watched(read, watch).await?;
+        let begun = self.begin(read);
+        // It is watched before anybody else can know of it.
+        let watch = |Prepared { job_id, .. }: &Prepared| {
+            (job_id.clone(), Waiting::new(app.jobs.register(job_id), patience, &app.shutdown))
+        };
+        let watched = begun.prepared.as_ref().map(watch).ok();
+        let reply = self.deliver(begun).await?;
+        let Some((job_id, mut waiting)) = watched else { return Ok((reply, None)) };
         let view = if reply.job_id == job_id && !reply.state.is_terminal() {
             // It had not ended when it was admitted: there is nothing to look at before there is news.
             waiting.news().await;
@@ -68,23 +82,24 @@ impl<B: Bus, R: Records> Submit<'_, B, R> {
         Ok((reply, view.ok().filter(|view| view.state.is_terminal())))
     }
 
-    /// From one submission to its acceptance; `watch` is called before anybody else can know of the job.
-    async fn watched<W>(&self, read: Read, watch: impl FnOnce(&str) -> W) -> Result<(SubmitReply, W), Problem> {
-        let begun = Instant::now();
-        let tracer = &self.app.tracer;
-        let root = tracer.begin();
+    /// All that is to be done before somebody must be waited for.
+    fn begin(&self, read: Read) -> Begun {
+        let since = Instant::now();
+        let root = self.app.tracer.begin();
         let place = self.trace.unwrap_or_else(|| root.child("submit"));
-        let outcome = match read.and_then(|(request, familiar)| self.prepare(&request, familiar, &place)) {
-            Ok(prepared) => {
-                let watch = watch(&prepared.job_id);
-                self.store_and_admit(prepared).await.map(|reply| (reply, watch))
-            }
+        let prepared = read.and_then(|(request, familiar)| self.prepare(&request, familiar, &place));
+        Begun { since, root, place, prepared }
+    }
+
+    async fn deliver(&self, Begun { since, root, place, prepared }: Begun) -> Result<SubmitReply, Problem> {
+        let outcome = match prepared {
+            Ok(prepared) => self.store_and_admit(prepared).await,
             Err(problem) => Err(problem),
         };
         if self.trace.is_none() {
-            tracer.tell(Span::over("submit", SpanKind::Server, root, place, ago(begun.elapsed())));
+            self.app.tracer.tell(Span::over("submit", SpanKind::Server, root, place, ago(since.elapsed())));
         }
-        self.metrics.admit_took(begun.elapsed());
+        self.metrics.admit_took(since.elapsed());
         self.metrics.submitted(outcome.as_ref().map_or_else(|problem| problem.code.as_str(), |_| "admitted"));
         outcome
     }
@@ -95,7 +110,7 @@ impl<B: Bus, R: Records> Submit<'_, B, R> {
         submissions: impl IntoIterator<Item = T>,
         read: impl Fn(T) -> Read,
     ) -> impl Stream<Item = Result<SubmitReply, Problem>> {
-        stream::iter(submissions).map(move |submission| self.one(read(submission))).buffered(PIPELINE)
+        stream::iter(submissions).map(move |submission| self.deliver(self.begin(read(submission)))).buffered(PIPELINE)
     }
 
     fn prepare(&self, request: &SubmitRequest, familiar: Familiar, trace: &TraceContext) -> Result<Prepared, Problem> {
