@@ -1,4 +1,5 @@
-//! The roles that matter to a scheduler as processes of their own: its figures are not mixed with those of a gateway.
+//! Roles as processes of their own: those that matter to a scheduler, whose figures are not mixed with those of a gateway; or all that jobs
+//! need, where `busbar dev` has them in one.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -9,10 +10,12 @@ use busbar_protocol::busbar::{SchedulerStatus, WorkersReply, WorkersRequest};
 use busbar_protocol::ports::{Bus as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::subjects;
-use busbar_servers::{Companion, CompanionOptions, Durability, Stack, StackOptions};
+use busbar_servers::{Companion, CompanionOptions, Durability, Stack, StackOptions, free_port};
+use serde_json::Value;
 
 use crate::Outcome;
-use crate::dev::{Dev, World, program};
+use crate::dev::{Dev, Endpoints, World, program, start_worker};
+use crate::http::Http;
 use crate::usage::Process;
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -82,14 +85,115 @@ impl Apart {
 
     /// The servers.
     pub(crate) fn servers(&self) -> Outcome<[Process; 2]> {
-        let of = |name, pid: Option<u32>| pid.map(|pid| Process { name, pid }).ok_or_else(|| format!("{name} is gone"));
-        Ok([of("nats-server", self.stack.nats.pid())?, of("redis-server", self.stack.redis.pid())?])
+        servers(&self.stack)
     }
 
     /// Connections of our own to the servers.
     pub(crate) async fn world(&self) -> Outcome<World> {
         World::connect(&self.nats(), &self.redis()).await
     }
+}
+
+/// Busbar on servers that are there, and a worker. Dropping it kills both.
+pub(crate) enum Busbar {
+    /// As `busbar dev`: all roles in one process.
+    Together(Dev),
+    /// As in production: each role that jobs need in a process of its own.
+    Apart(Roles),
+}
+
+/// Safety kernel, scheduler, gateway and worker.
+pub(crate) struct Roles {
+    endpoints: Endpoints,
+    running: Vec<(&'static str, Companion)>,
+    servers: [Process; 2],
+}
+
+impl Busbar {
+    pub(crate) async fn start_on(dir: &Path, apart: bool, slots: u16, stack: &Stack, folder: &Path) -> Outcome<Self> {
+        let workers = u16::from(!apart);
+        let dev = Dev::start_on(dir, workers, slots, stack, folder).await?;
+        if !apart {
+            return Ok(Self::Together(dev));
+        }
+        // The packs and the key stay in the servers.
+        let endpoints = dev.endpoints.clone();
+        dev.stop().await?;
+        Ok(Self::Apart(Roles::start(dir, slots, stack, &endpoints).await?))
+    }
+
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        match self {
+            Self::Together(dev) => &dev.endpoints,
+            Self::Apart(roles) => &roles.endpoints,
+        }
+    }
+
+    /// Itself, its worker and the servers.
+    pub(crate) fn processes(&self) -> Outcome<Vec<Process>> {
+        match self {
+            Self::Together(dev) => dev.processes(),
+            Self::Apart(roles) => {
+                let of = |(name, role): &(&'static str, Companion)| process(name, role.pid());
+                roles.running.iter().map(of).chain(roles.servers.map(Ok)).collect()
+            }
+        }
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn stop(self) -> Outcome<()> {
+        match self {
+            Self::Together(dev) => dev.stop().await,
+            Self::Apart(roles) => {
+                let stop = move || roles.running.into_iter().rev().for_each(|(_, role)| role.stop());
+                Ok(tokio::task::spawn_blocking(stop).await?)
+            }
+        }
+    }
+}
+
+impl Roles {
+    async fn start(dir: &Path, slots: u16, stack: &Stack, before: &Endpoints) -> Outcome<Self> {
+        let [kernel, http] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+        let (to_kernel, listen) = (format!("safety_kernel.addr={kernel}"), format!("http.listen={http}"));
+        let role = |name: &'static str, set: &[String]| {
+            start(stack, &before.blobs, name, dir.join(name), set, true).map(|running| (name, running))
+        };
+        let worker = start_worker("bench-worker", &before.nats, &before.redis, &before.blobs, slots, dir.join("worker"))?;
+        let running = vec![
+            role("safety-kernel", std::slice::from_ref(&to_kernel))?,
+            role("scheduler", &[to_kernel])?,
+            role("gateway", &[listen, "grpc.listen=127.0.0.1:0".to_owned()])?,
+            ("worker", worker),
+        ];
+        let mut endpoints = before.clone();
+        endpoints.http = format!("http://{http}");
+        until_workers(&endpoints.world().await?, 1).await?;
+        until_answered(&endpoints).await?;
+        Ok(Self { endpoints, running, servers: servers(stack)? })
+    }
+}
+
+/// Waits until a gateway answers.
+async fn until_answered(endpoints: &Endpoints) -> Outcome<()> {
+    let http = Http::new(endpoints);
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let asking = http.clone();
+        match tokio::task::spawn_blocking(move || asking.get::<Value>("/api/v1/status")).await? {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn servers(stack: &Stack) -> Outcome<[Process; 2]> {
+    Ok([process("nats-server", stack.nats.pid())?, process("redis-server", stack.redis.pid())?])
+}
+
+fn process(name: &'static str, pid: Option<u32>) -> Outcome<Process> {
+    Ok(pid.map(|pid| Process { name, pid }).ok_or_else(|| format!("{name} is gone"))?)
 }
 
 /// A role with its settings. Unless it is supervised, it is not started again when it dies: some are killed on purpose.

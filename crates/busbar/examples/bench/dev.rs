@@ -29,6 +29,19 @@ pub(crate) struct Endpoints {
     pid: u32,
 }
 
+impl Endpoints {
+    /// Connections of our own to the servers.
+    pub(crate) async fn world(&self) -> Outcome<World> {
+        World::connect(&self.nats, &self.redis).await
+    }
+
+    /// A client as users have it.
+    pub(crate) async fn client(&self) -> Outcome<Client> {
+        let (nats_url, redis_url) = (self.nats.clone(), self.redis.clone());
+        Ok(Client::connect(ClientOptions { nats_url, redis_url, ..ClientOptions::default() }).await?)
+    }
+}
+
 /// A running `busbar dev`. Dropping it kills it, and its children with it.
 pub(crate) struct Dev {
     companion: Companion,
@@ -82,17 +95,6 @@ impl Dev {
             processes.push(Process::of_file("worker", &worker)?);
         }
         Ok(processes)
-    }
-
-    /// Connections of our own to its servers.
-    pub(crate) async fn world(&self) -> Outcome<World> {
-        World::connect(&self.endpoints.nats, &self.endpoints.redis).await
-    }
-
-    /// A client as users have it.
-    pub(crate) async fn client(&self) -> Outcome<Client> {
-        let (nats_url, redis_url) = (self.endpoints.nats.clone(), self.endpoints.redis.clone());
-        Ok(Client::connect(ClientOptions { nats_url, redis_url, ..ClientOptions::default() }).await?)
     }
 
     /// Ends it in order.

@@ -58,7 +58,7 @@ pub(crate) async fn measure(args: &FillArgs) -> Outcome<Report> {
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
     say("starting busbar dev without a worker");
     let dev = Dev::start(temp.path(), 0, 1).await?;
-    let world = dev.world().await?;
+    let world = dev.endpoints.world().await?;
     let filled = fill(args, &dev, &world).await?;
     drop(world);
     say("killing it, and starting it again on the same folder");
@@ -153,7 +153,7 @@ async fn admit_bare(world: &World, count: usize) -> Outcome<()> {
 
 /// Lets a worker come, and waits until everything has ended.
 async fn drain(args: &FillArgs, dev: &Dev, dir: &Path) -> Outcome<Value> {
-    let world = dev.world().await?;
+    let world = dev.endpoints.world().await?;
     let (nats, redis, blobs) = (&dev.endpoints.nats, &dev.endpoints.redis, &dev.endpoints.blobs);
     say(&format!("a worker with {} slots drains {} jobs", args.slots, args.jobs));
     world.follower.begin();

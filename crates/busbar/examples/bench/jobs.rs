@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::acceptance;
+use crate::apart::Busbar;
 use crate::budget::{self, Counters, Counts};
 use crate::ceiling::{Ceiling, Grouping, beside};
-use crate::dev::{Dev, World};
+use crate::dev::World;
 use crate::document::{Delivery, Figure};
 use crate::figures::{Table, median, percentile, rounded};
 use crate::follower::Follower;
@@ -55,7 +56,7 @@ struct Latency {
 
 /// Both stacks, side by side; whichever is not measured is idle.
 struct Stacks {
-    dev: Dev,
+    busbar: Busbar,
     servers: Stack,
     world: World,
     plain: Arc<Plain>,
@@ -71,7 +72,8 @@ struct Stacks {
 pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
     let machine = machine::with_durability(machine::describe()?, args.durability);
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
-    say("starting busbar dev, the plain program and the ceiling, each with servers of its own");
+    let roles = if args.apart { "the roles of Busbar" } else { "busbar dev" };
+    say(&format!("starting {roles}, the plain program and the ceiling, each with servers of its own"));
     let stacks = Stacks::start(temp.path(), args).await?;
     let ceiling = Ceiling::start(&temp.path().join("ceiling"), args.durability.for_servers()).await?;
     let memory = Memory::watch(&stacks.busbar_processes)?;
@@ -134,22 +136,22 @@ impl Stacks {
         let (dir_of_dev, servers) = (dir.join("busbar"), dir.join("servers"));
         let options = StackOptions { durability, monitored: true, ..StackOptions::new(&servers) };
         let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
-        let dev = Dev::start_on(&dir_of_dev, 1, slots, &stack, &servers).await?;
-        let world = dev.world().await?;
-        let client = dev.client().await?;
+        let busbar = Busbar::start_on(&dir_of_dev, args.apart, slots, &stack, &servers).await?;
+        let world = busbar.endpoints().world().await?;
+        let client = busbar.endpoints().client().await?;
         let submitted = client.submit(ECHO, &input(0)).await?;
         client.wait(&submitted.job_id, WITHIN).await?;
         let template = template(&world, &submitted.job_id).await?;
         let plain = Arc::new(Plain::start(&dir.join("plain"), slots, template, durability).await?);
         let mut busbar_processes = vec![Process::own("client")];
-        busbar_processes.extend(dev.processes()?);
+        busbar_processes.extend(busbar.processes()?);
         let mut plain_processes = vec![Process::own("plain program")];
         plain_processes.extend(plain.processes());
-        let http = Http::new(&dev.endpoints);
+        let http = Http::new(busbar.endpoints());
         let ways = [Way::Http(http.clone()), Way::Sdk(client), Way::Plain(Arc::clone(&plain))];
         let (busbar_counters, plain_counters) = (Counters::of(&stack).await?, Counters::of(plain.servers()).await?);
         let stacks = Self {
-            dev,
+            busbar,
             servers: stack,
             world,
             plain,
@@ -205,7 +207,7 @@ impl Stacks {
     async fn latency(&self, way: &Way, half: usize, probes: usize) -> Outcome<Latency> {
         let load = match way {
             // The load has its own way in, so that probes wait for the system and not for their own connection.
-            Way::Http(_) | Way::Sdk(_) => Way::Sdk(self.dev.client().await?),
+            Way::Http(_) | Way::Sdk(_) => Way::Sdk(self.busbar.endpoints().client().await?),
             Way::Plain(_) => way.clone(),
         };
         let idle = way.probe(probes).await?;
@@ -214,12 +216,12 @@ impl Stacks {
     }
 
     async fn stop(self) -> Outcome<()> {
-        let Self { dev, servers, plain, ways, .. } = self;
+        let Self { busbar, servers, plain, ways, .. } = self;
         drop(ways);
         if let Some(plain) = Arc::into_inner(plain) {
             plain.stop().await?;
         }
-        dev.stop().await?;
+        busbar.stop().await?;
         Ok(tokio::task::spawn_blocking(move || servers.stop()).await?)
     }
 }
@@ -318,7 +320,8 @@ fn table(args: &JobsArgs, machine: &Value, summary: &Value, latencies: &BTreeMap
     line("echo jobs a second", &|way| number(&ways[way]["jobs_per_second"], 0));
     line("  beside no control plane", &|way| number(&summary["throughput_ratio_to_plain"][way], 2));
     line("processor µs a job", &|_| String::new());
-    for process in ["client", "plain program", "busbar", "worker", "nats-server", "redis-server"] {
+    let roles: &[&str] = if args.apart { &["gateway", "scheduler", "safety-kernel"] } else { &["busbar"] };
+    for process in [&["client", "plain program"], roles, &["worker", "nats-server", "redis-server"]].concat() {
         line(&format!("  {process}"), &|way| number(&ways[way]["cpu_us_per_job"][process], 0));
     }
     for (name, percent) in [("p50", 50), ("p90", 90), ("p99", 99)] {

@@ -105,6 +105,9 @@ enum What {
 /// Echo jobs.
 #[derive(Clone, Debug, Args, Serialize)]
 struct JobsArgs {
+    /// Gateway, scheduler and safety kernel as processes of their own, as in production, and not as `busbar dev`.
+    #[arg(long)]
+    apart: bool,
     /// How many jobs one run submits.
     #[arg(long, default_value_t = 20_000)]
     jobs: usize,

@@ -131,7 +131,7 @@ async fn run(dev: &Dev, audience: Audience, jobs: usize) -> Outcome<Run> {
             seen.unwrap_or_else(|_| Err("a dashboard waits in vain".into()))
         });
     }
-    let client = dev.client().await?;
+    let client = dev.endpoints.client().await?;
     let submissions = (0..jobs).map(|number| Submission::new(ECHO, &input(number))).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     client.submit_many(submissions).await.into_iter().try_for_each(|answer| answer.map(drop))?;

@@ -74,7 +74,7 @@ impl Ours {
         let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
         let dev = Dev::start_on(dir, 1, setting.slots, &stack, &servers).await?;
         let world = World::connect(&stack.nats.url(), &stack.redis.url()).await?;
-        let way = if setting.http { Way::Http(Http::new(&dev.endpoints)) } else { Way::Sdk(dev.client().await?) };
+        let way = if setting.http { Way::Http(Http::new(&dev.endpoints)) } else { Way::Sdk(dev.endpoints.client().await?) };
         let mut processes = vec![Process::own("client")];
         processes.extend(dev.processes()?);
         Ok(Self { way, world, processes, submitted: 0, times: Vec::new(), due: 0, dev, stack })

@@ -1,17 +1,19 @@
 //! `bench plot`: takes results over into `docs/benchmarks` and makes a page with tables and plots of each.
 //!
 //! ```text
-//!  result.json ─► docs/benchmarks/<bench>-<durability>.json ─► <same name>.md, <same name>-<n>.svg, the list in README.md
+//!  result.json ─► docs/benchmarks/<bench>-<flags>-<durability>.json ─► <same name>.md, <same name>-<n>.svg, the list in README.md
 //! ```
 //!
 //! Without files it draws what is there anew.
 
 use std::ffi::OsStr;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::document::{Document, FORMAT};
 use crate::{Outcome, say};
@@ -66,10 +68,11 @@ fn read(file: &Path) -> Outcome<Document> {
 
 /// What its files are called.
 fn name(document: &Document) -> String {
-    match &document.durability {
-        Some(durability) => format!("{}-{durability}", document.bench),
-        None => document.bench.clone(),
-    }
+    // What was measured otherwise stands beside what was not.
+    let settings = document.settings[&document.bench].as_object().into_iter().flatten();
+    let flags = settings.filter(|(_, value)| **value == Value::Bool(true)).map(|(flag, _)| flag.as_str());
+    let parts = iter::once(document.bench.as_str()).chain(flags).chain(document.durability.as_deref());
+    parts.collect::<Vec<_>>().join("-")
 }
 
 fn draw(document: &Document, docs: &Path) -> Outcome<()> {
@@ -104,13 +107,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_otherwise_has_a_name_of_its_own() {
+        let named = |settings: Value| {
+            let document = json!({
+                "format": FORMAT, "bench": "jobs", "commit": "abc", "taken_at": "2026-01-01T00:00:00Z", "machine": {},
+                "settings": { "jobs": settings }, "durability": "safe", "repetitions": 3, "exact_delivery": null, "figures": [],
+                "summary": {}, "raw": null,
+            });
+            name(&serde_json::from_value(document).expect("a document"))
+        };
+        assert_eq!(named(json!({ "apart": true, "runs": 3 })), "jobs-apart-safe");
+        assert_eq!(named(json!({ "apart": false, "runs": 3 })), "jobs-safe");
+    }
+
+    #[test]
     fn a_result_becomes_a_page_with_its_pictures_and_a_line_of_the_index() {
         let temp = tempfile::tempdir().expect("tempdir");
         let figures = ["Busbar", "Other"].map(|of| Figure::of(of, "jobs in bulk", "jobs/s", &[1.0, 2.0, 4.0]));
         let notes = json!([{ "title": "Settings", "head": ["of", "says"], "lines": [["Other", "a|b"]] }]);
         let result = json!({
             "format": FORMAT, "bench": "peers", "commit": "abc", "taken_at": "2026-01-01T00:00:00Z", "machine": {},
-            "settings": { "peers": { "jobs": 10, "only": [] } }, "durability": "fast", "repetitions": 3,
+            "settings": { "peers": { "jobs": 10, "only": [], "often": false, "spread": true } }, "durability": "fast", "repetitions": 3,
             "exact_delivery": { "checked": "all", "jobs": 10, "lost": 0, "repeated": 0 },
             "figures": figures, "summary": { "notes": notes }, "raw": null,
         });
@@ -120,12 +137,13 @@ mod tests {
         fs::write(docs.join("README.md"), format!("{LIST_BEGINS}\n{LIST_ENDS}\n")).expect("written");
         publish(&PlotArgs { files: vec![file], docs: docs.clone() }).expect("published");
         let text = |name: &str| fs::read_to_string(docs.join(name)).expect(name);
-        assert!(text("README.md").contains("[peers-fast](peers-fast.md)"));
-        assert!(text("peers-fast.md").contains("| Busbar | 1 | 2 | 4 | 3 |"), "{}", text("peers-fast.md"));
+        assert!(text("README.md").contains("[peers-spread-fast](peers-spread-fast.md)"));
+        assert!(text("peers-spread-fast.md").contains("| Busbar | 1 | 2 | 4 | 3 |"), "{}", text("peers-spread-fast.md"));
         assert!(
-            text("peers-fast.md").contains("| Other | a\\|b |") && text("peers-fast.md").contains("tools/bench peers --jobs 10")
+            text("peers-spread-fast.md").contains("| Other | a\\|b |")
+                && text("peers-spread-fast.md").contains("tools/bench peers --jobs 10")
         );
-        assert!(text("peers-fast-0.svg").contains("<rect"));
-        assert!(docs.join("peers-fast.json").exists());
+        assert!(text("peers-spread-fast-0.svg").contains("<rect"));
+        assert!(docs.join("peers-spread-fast.json").exists());
     }
 }

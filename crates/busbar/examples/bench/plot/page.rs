@@ -115,7 +115,7 @@ fn commit(document: &Document) -> String {
     document.commit.clone().unwrap_or_else(|| "an unknown commit".to_owned())
 }
 
-/// The command with every option that has a value; or with the words that it was given, where those are kept.
+/// The command with every option that has a value, or is one that has none; or with the words that it was given, where those are kept.
 fn command(document: &Document) -> String {
     let mut command = format!("tools/bench {}", document.bench);
     for word in document.settings[&document.bench].as_array().into_iter().flatten() {
@@ -123,6 +123,11 @@ fn command(document: &Document) -> String {
     }
     for (name, value) in document.settings[&document.bench].as_object().into_iter().flatten() {
         let value = match value {
+            Value::Bool(true) => {
+                let _ = write!(command, " --{}", name.replace('_', "-"));
+                continue;
+            }
+            Value::Bool(false) => continue,
             Value::Array(values) => values.iter().map(words).collect::<Vec<String>>().join(","),
             value => words(value),
         };
