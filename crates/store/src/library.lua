@@ -373,6 +373,8 @@ local FILLS = { p = 0, q = 0, P = 1, Q = 1, v = 1, V = 1, y = 2, Y = 2 }
 local function meet(key, id)
   subject = key
   settle(key)
+  -- An index that has lost its last member is gone, and what was learnt of it would be wrong of a record.
+  forget(key)
   head = call('GETRANGE', key, '0', '23')
   return sub(head, 9, 24) == id
 end

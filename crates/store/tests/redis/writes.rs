@@ -349,3 +349,20 @@ async fn a_log_is_cut_once_a_call() {
     // Redis cuts off whole nodes of a hundred entries, and a call appends a hundred after it has cut.
     assert!((300..600).contains(&kept), "{kept} entries");
 }
+
+/// An index that loses its last member is gone, so that its name is free, for whatever a later unit of the call makes of it.
+#[tokio::test]
+async fn a_record_may_stand_where_an_index_has_vanished() {
+    let server = Server::start().await;
+    let remove = Write::IndexRemove { index: "k".into(), member: "m".into() };
+    let units = vec![
+        unit([], [add("k", "m", 1)]),
+        unit([], [remove]),
+        unit([absent("k")], [put("k", 1, "record")]),
+        unit([], [add("k", "m", 2)]),
+    ];
+    let refused = server.store.commit(CommitClass::Advance, units).await.expect_err("the last one is refused");
+    assert!(matches!(&refused, StoreError::Refused { detail } if detail.starts_with("unit 3: WRONGTYPE")), "{refused:?}");
+    let stored = server.store.read(vec!["k".into()]).await.expect("read").remove(0).expect("a record");
+    assert_eq!((stored.revision, &stored.value[..]), (1, &b"record"[..]));
+}
