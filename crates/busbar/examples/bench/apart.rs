@@ -2,7 +2,6 @@
 //! need, where `busbar dev` has them in one.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,7 +53,7 @@ impl Apart {
         let Keeping { supervised, durability } = keeping;
         let options = StackOptions { supervised, durability, ..StackOptions::new(dir.join("data")) };
         let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
-        let kernel_address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.to_string();
+        let kernel_address = format!("127.0.0.1:{}", free_port()?);
         let set = [format!("safety_kernel.addr={kernel_address}")];
         let kernel = start(&stack, &blobs, "safety-kernel", dir.join("kernel"), &set, supervised)?;
         Ok(Self { dir: dir.to_owned(), keeping, kernel_address, blobs, _kernel: kernel, stack })

@@ -141,7 +141,7 @@ mod tests {
         assert!(text("peers-spread-fast.md").contains("| Busbar | 1 | 2 | 4 | 3 |"), "{}", text("peers-spread-fast.md"));
         assert!(
             text("peers-spread-fast.md").contains("| Other | a\\|b |")
-                && text("peers-spread-fast.md").contains("tools/bench peers --jobs 10")
+                && text("peers-spread-fast.md").contains("tools/bench peers --jobs 10 --spread")
         );
         assert!(text("peers-spread-fast-0.svg").contains("<rect"));
         assert!(docs.join("peers-spread-fast.json").exists());
