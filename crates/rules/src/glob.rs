@@ -3,6 +3,8 @@
 //! `*` is any number of characters other than `/`, so that in a topic it spans dots; `?` is one such character; `[a-z]` and
 //! `[^a-z]` are classes; `\` makes the next character an ordinary one.
 
+use std::borrow::Cow;
+
 /// The longest pattern, in characters.
 const GLOB_CHARACTERS_MAX: usize = 512;
 
@@ -81,22 +83,23 @@ impl Glob {
     /// Whether the whole text matches. Takes at most (pattern length × text length) steps.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let text: Vec<char> = text.to_lowercase().chars().collect();
+        let text = lower(text);
+        // Places in the text are those of bytes.
         let (mut at, mut part) = (0, 0);
         // Where to go on when the present try fails: after the last star, which then takes one character more.
         let mut resume: Option<(usize, usize)> = None;
-        while at < text.len() {
+        while let Some(character) = character_at(&text, at) {
             if self.parts.get(part) == Some(&Part::Many) {
                 part += 1;
                 resume = Some((at, part));
-            } else if self.parts.get(part).is_some_and(|part| part.takes(text[at])) {
-                at += 1;
+            } else if self.parts.get(part).is_some_and(|part| part.takes(character)) {
+                at += character.len_utf8();
                 part += 1;
             } else {
-                match resume {
-                    Some((from, after)) if text[from] != '/' => {
-                        (at, part) = (from + 1, after);
-                        resume = Some((from + 1, after));
+                match resume.and_then(|(from, after)| Some((from, character_at(&text, from)?, after))) {
+                    Some((from, skipped, after)) if skipped != '/' => {
+                        (at, part) = (from + skipped.len_utf8(), after);
+                        resume = Some((at, after));
                     }
                     Some(_) | None => return false,
                 }
@@ -104,6 +107,16 @@ impl Glob {
         }
         self.parts[part..].iter().all(|part| *part == Part::Many)
     }
+}
+
+/// The same in lower case; most texts are already.
+fn lower(text: &str) -> Cow<'_, str> {
+    let is_lower = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
+}
+
+fn character_at(text: &str, at: usize) -> Option<char> {
+    text.get(at..)?.chars().next()
 }
 
 impl Part {

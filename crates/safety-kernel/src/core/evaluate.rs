@@ -158,19 +158,19 @@ fn no_topic(reason: &str) -> Judgement {
 fn words<'a>(snapshot: &'a Snapshot, facts: &Facts<'_>) -> (Vec<Word<'a>>, Constraints) {
     let mut words = Vec::new();
     let mut constraints = Constraints::default();
+    for (bundle, rule) in snapshot.matching(facts) {
+        constraints = constraints.tighten(&rule.constraints);
+        words.push(Word {
+            decision: rule.decision,
+            id: rule.id.clone(),
+            bundle: &bundle.source.id,
+            tier: Some(bundle.source.tier),
+            reason: rule.reason.clone(),
+            remediations: &rule.remediations,
+        });
+    }
     for bundle in snapshot.bundles() {
         let (name, tier) = (bundle.source.id.as_str(), Some(bundle.source.tier));
-        for rule in bundle.rules.iter().filter(|rule| rule.mismatch(facts, &bundle.scope).is_none()) {
-            constraints = constraints.tighten(&rule.constraints);
-            words.push(Word {
-                decision: rule.decision,
-                id: rule.id.clone(),
-                bundle: name,
-                tier,
-                reason: rule.reason.clone(),
-                remediations: &rule.remediations,
-            });
-        }
         if let Some(tenant) = bundle.tenants.get(&facts.tenant) {
             constraints = constraints.tighten(&tenant.constraints);
             words.extend(tenant.words(facts).into_iter().map(|word| Word {

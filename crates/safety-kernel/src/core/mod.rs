@@ -12,6 +12,7 @@ pub mod decision;
 pub mod document;
 pub mod evaluate;
 pub mod facts;
+mod index;
 pub mod mcp;
 pub mod rule;
 pub mod snapshot;

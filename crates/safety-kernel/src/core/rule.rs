@@ -63,7 +63,8 @@ impl Rule {
 }
 
 impl Conditions {
-    fn mismatch(&self, facts: &Facts<'_>) -> Option<&'static str> {
+    /// The first that does not hold.
+    pub(crate) fn mismatch(&self, facts: &Facts<'_>) -> Option<&'static str> {
         let one_of = |list: &BTreeSet<String>, value: &str| list.is_empty() || list.contains(value);
         // Nothing is looked at behind the first that does not hold: most rules speak of other topics.
         let checks: [(&str, &dyn Fn() -> bool); 11] = [

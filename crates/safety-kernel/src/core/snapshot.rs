@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 
 use crate::core::bundle::{Bundle, BundleError, Source};
 use crate::core::decision::Decision;
+use crate::core::facts::Facts;
+use crate::core::index::RuleIndex;
+use crate::core::rule::Rule;
 
 /// All bundles at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +16,8 @@ pub struct Snapshot {
     id: String,
     /// By tier and name.
     bundles: Vec<Bundle>,
+    /// Which of their rules to look at.
+    index: RuleIndex,
     default_tenant: String,
     default_decision: Decision,
 }
@@ -34,6 +39,7 @@ impl Snapshot {
         let default_decision = bundles.iter().filter_map(|bundle| bundle.default_decision).max();
         Self {
             id: id(&bundles),
+            index: RuleIndex::of(&bundles),
             default_tenant: default_tenant.unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
             // What nothing allows is denied, unless the operator says otherwise.
             default_decision: default_decision.unwrap_or(Decision::Deny),
@@ -51,6 +57,15 @@ impl Snapshot {
     #[must_use]
     pub fn bundles(&self) -> &[Bundle] {
         &self.bundles
+    }
+
+    /// The rules that match, with their bundles.
+    pub(crate) fn matching(&self, facts: &Facts<'_>) -> impl Iterator<Item = (&Bundle, &Rule)> {
+        let candidates = self.index.candidates(facts).into_iter().filter_map(|(bundle, rule)| {
+            let bundle = self.bundles.get(bundle)?;
+            Some((bundle, bundle.rules.get(rule)?))
+        });
+        candidates.filter(|(bundle, rule)| rule.mismatch(facts, &bundle.scope).is_none())
     }
 
     /// The tenant of requests that name none.
