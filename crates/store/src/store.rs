@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::ports::{
-    Answer, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
+    Answer, Beside, CommitClass, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
 };
 use busbar_protocol::time::Timestamp;
 use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
+use futures::future::try_join;
 
 use crate::bulk::Bulk;
 use crate::config::StoreConfig;
@@ -201,12 +202,20 @@ impl Records for Store {
         Ok(payloads)
     }
 
-    // One call, over the connection that large answers may keep busy.
-    async fn read_beside(&self, key: String, payload: String) -> Result<(Option<Stored>, Option<Bytes>), StoreError> {
-        let keys = [key, payload];
-        let mut frames = self.inner.payload_reads.send(asked(&keys)).await?.into_iter();
-        let mut next = || frames.next().unwrap_or(Frame::Null);
-        Ok((decode::stored(&keys[0], next())?, decode::bytes(next())?))
+    // One call where one is enough, over the connection that large answers may keep busy.
+    async fn read_beside(&self, mut keys: Vec<String>, payloads: Vec<String>) -> Result<Beside, StoreError> {
+        let records = keys.len();
+        if records + payloads.len() > PAYLOADS_MAX {
+            return try_join(self.read(keys), self.payloads(payloads)).await;
+        }
+        keys.extend(payloads);
+        if keys.is_empty() {
+            return Ok((vec![], vec![]));
+        }
+        let mut frames = self.inner.payload_reads.send(asked(&keys)).await?;
+        let payloads = frames.split_off(records.min(frames.len()));
+        let records = keys.iter().zip(frames).map(|(key, frame)| decode::stored(key, frame));
+        Ok((records.collect::<Result<_, _>>()?, payloads.into_iter().map(decode::bytes).collect::<Result<_, _>>()?))
     }
 
     async fn put_payload(&self, key: &str, value: Bytes, expire: Option<Duration>) -> Result<(), StoreError> {

@@ -14,8 +14,8 @@ use busbar_protocol::codes::Code;
 use busbar_protocol::keys;
 use busbar_protocol::limits::INPUT_TTL;
 use busbar_protocol::ports::{
-    Answer, Answers, Bus, COMMIT_RETRY, Clock, CommitClass, Guard, Headers, LogTail, Records, Relay, RelayProgress, StoreError,
-    Unit, Write, appended, commit_all,
+    Answer, Answers, Bus, COMMIT_RETRY, Clock, CommitClass, Commits, Guard, Headers, LogTail, Records, Relay, RelayProgress,
+    StoreError, Unit, Write, appended,
 };
 use busbar_protocol::prost::{self, Message as _};
 use busbar_protocol::time::Timestamp;
@@ -31,6 +31,7 @@ use crate::core::request::admit_item;
 use crate::core::run::{Head, Outcome, Run};
 use crate::core::transition::{Event, JobOutcome, Rejected, Staged, Submission};
 use crate::input::{Found, Input, What};
+use crate::jobs::Expecting;
 use crate::library::{Library, decode};
 use crate::listen::{Ears, problem};
 use crate::meters::Meters;
@@ -225,7 +226,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             Input::Status { reply } => self.replies.push((reply, self.status().encode_to_vec())),
             Input::Ended(ids) => {
                 let ours = ids.into_iter().filter(|id| self.engine.spot_of(id).is_some()).collect();
-                self.look_at(ours);
+                self.spawn_look(ours, Expecting::Ends);
             }
             Input::Missed => self.missed = true,
             Input::Found(found) => found.into_iter().for_each(|found| self.found(found, now)),
@@ -375,8 +376,12 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
     }
 
     fn look_at(&mut self, ids: Vec<String>) {
+        self.spawn_look(ids, Expecting::Nothing);
+    }
+
+    fn spawn_look(&mut self, ids: Vec<String>, expecting: Expecting) {
         if !ids.is_empty() {
-            self.tasks.spawn(jobs::look(self.ports.clone(), ids, self.inputs.clone()));
+            self.tasks.spawn(jobs::look(self.ports.clone(), ids, expecting, self.inputs.clone()));
         }
     }
 
@@ -390,8 +395,11 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         }
         let begun = Instant::now();
         let (new, old): (Vec<_>, Vec<_>) = units.into_iter().partition(|(_, new, _)| *new);
-        let (old_ids, old_units): (Vec<String>, Vec<Unit>) = old.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
-        for answer in self.commit_runs(CommitClass::Advance, old_units).await? {
+        let unzip = |of: Vec<(String, bool, Unit)>| of.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
+        let ((old_ids, old_units), (new_ids, new_units)): ((Vec<String>, _), (Vec<String>, _)) = (unzip(old), unzip(new));
+        let (removals, replies) = removals.into_iter().map(|removal| (removal.unit, removal.reply)).unzip();
+        let [advanced, started, removed] = self.flush(old_units, new_units, removals).await?;
+        for answer in advanced {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
                 Some(Answer::Conflict { guard } | Answer::GuardFailed { guard }) => {
@@ -402,24 +410,26 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         }
         old_ids.iter().for_each(|id| self.committed(id));
 
-        let (new_ids, new_units): (Vec<String>, Vec<Unit>) = new.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
-        let answers = self.commit_runs(CommitClass::Admit, new_units).await?;
-        let fates: BTreeMap<String, Option<Answer>> = new_ids.into_iter().zip(answers).collect();
+        let fates: BTreeMap<String, Option<Answer>> = new_ids.into_iter().zip(started).collect();
         self.answer_starts(&fates)?;
-        // After the runs that have begun in this turn, so that none of them loses its workflow.
-        self.commit_removals(removals).await?;
+        self.answer_removals(removed, replies)?;
         self.meters.committed(begun, self.engine.len(), self.engine.jobs_out().count());
         Ok(())
     }
 
-    /// Commits changes of runs, which the relay has to tell.
-    async fn commit_runs(&mut self, class: CommitClass, units: Vec<Unit>) -> Result<Answers, Left> {
-        let appends: Vec<Vec<Bytes>> = units.iter().map(|unit| appended(unit, keys::LOG_RUNS)).collect();
-        let answers = commit_all(&self.ports.records, &self.ports.clock, class, units).await.map_err(|_| Left::Reload)?;
-        self.progress.written(appends.iter().flatten().count());
-        self.tail.committed(appends, &answers);
+    /// Commits changes of live runs, runs that begin, and then removals, so that no run that begins in this turn loses its workflow. All of
+    /// them leave at once. What runs append to the log, the relay has to tell.
+    async fn flush(&mut self, old: Vec<Unit>, new: Vec<Unit>, removals: Vec<Unit>) -> Result<[Answers; 3], Left> {
+        let appends = [&old, &new].map(|units| units.iter().map(|unit| appended(unit, keys::LOG_RUNS)).collect::<Vec<_>>());
+        let mut commits = Commits::new(&self.ports.records, &self.ports.clock);
+        commits.add([(CommitClass::Advance, old), (CommitClass::Admit, new), (CommitClass::Advance, removals)]);
+        let Some([Ok(advanced), Ok(started), Ok(removed)]) = commits.next().await else { return Err(Left::Reload) };
+        for (appends, answers) in appends.into_iter().zip([&advanced, &started]) {
+            self.progress.written(appends.iter().flatten().count());
+            self.tail.committed(appends, answers);
+        }
         self.tail.announce();
-        Ok(answers)
+        Ok([advanced, started, removed])
     }
 
     /// A run's last change is durable.
@@ -487,11 +497,8 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         Ok(())
     }
 
-    async fn commit_removals(&mut self, removals: Vec<Removal>) -> Result<(), Left> {
-        let (units, replies): (Vec<Unit>, Vec<String>) =
-            removals.into_iter().map(|removal| (removal.unit, removal.reply)).unzip();
-        let answers =
-            commit_all(&self.ports.records, &self.ports.clock, CommitClass::Advance, units).await.map_err(|_| Left::Reload)?;
+    /// Answers those who wanted to take workflows away.
+    fn answer_removals(&mut self, answers: Answers, replies: Vec<String>) -> Result<(), Left> {
         for (answer, reply) in answers.into_iter().zip(replies) {
             let problem = match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => None,

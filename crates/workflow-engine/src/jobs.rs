@@ -1,5 +1,6 @@
 //! What has become of the jobs of steps, as their records say it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use busbar_protocol::busbar::{Ended, JobRecord, JobState, job_record};
@@ -22,11 +23,25 @@ const PAGE: usize = 256;
 /// How long a read is repeated after the store was away.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Why jobs are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expecting {
+    /// Nothing is known of them.
+    Nothing,
+    /// They have ended, so that results are read along with records: those of first attempts, as most are.
+    Ends,
+}
+
 /// Looks at jobs, and tells the loop what is over or unknown.
-pub(crate) async fn look<B: Bus, R: Records, C: Clock>(ports: Ports<B, R, C>, job_ids: Vec<String>, inputs: mpsc::Sender<Input>) {
+pub(crate) async fn look<B: Bus, R: Records, C: Clock>(
+    ports: Ports<B, R, C>,
+    job_ids: Vec<String>,
+    expecting: Expecting,
+    inputs: mpsc::Sender<Input>,
+) {
     for page in job_ids.chunks(PAGE) {
         loop {
-            match find(&ports.records, page).await {
+            match find(&ports.records, page, expecting).await {
                 Ok(found) if found.is_empty() => break,
                 Ok(found) => {
                     if inputs.send(Input::Found(found)).await.is_err() {
@@ -44,9 +59,16 @@ pub(crate) async fn look<B: Bus, R: Records, C: Clock>(ports: Ports<B, R, C>, jo
     }
 }
 
-async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>, StoreError> {
+async fn find<R: Records>(records: &R, job_ids: &[String], expecting: Expecting) -> Result<Vec<Found>, StoreError> {
     let names: Vec<String> = job_ids.iter().map(|job_id| keys::job(job_id)).collect();
-    let stored = records.read(names.clone()).await?;
+    let (stored, mut beside) = match expecting {
+        Expecting::Nothing => (records.read(names.clone()).await?, BTreeMap::new()),
+        Expecting::Ends => {
+            let first: Vec<String> = job_ids.iter().map(|job_id| keys::attempt_result(job_id, 1)).collect();
+            let (stored, payloads) = records.read_beside(names.clone(), first.clone()).await?;
+            (stored, first.into_iter().zip(payloads).filter_map(|(key, payload)| Some((key, payload?))).collect())
+        }
+    };
     let mut found = Vec::new();
     let mut results: Vec<(String, String, Done)> = Vec::new();
     for ((job_id, key), stored) in job_ids.iter().zip(&names).zip(stored) {
@@ -57,7 +79,13 @@ async fn find<R: Records>(records: &R, job_ids: &[String]) -> Result<Vec<Found>,
         let record: JobRecord = decode(key, &stored.value)?;
         let Some(job_record::State::Ended(ended)) = record.state else { continue };
         match result_key(&ended) {
-            Ok(Some(key)) => results.push((job_id.clone(), key, done(&ended))),
+            Ok(Some(key)) => match beside.remove(&key) {
+                Some(payload) => {
+                    let outcome = with_result(key, Some(payload), done(&ended));
+                    found.push(Found { job_id: job_id.clone(), what: What::Over(outcome) });
+                }
+                None => results.push((job_id.clone(), key, done(&ended))),
+            },
             Err(outcome) => found.push(Found { job_id: job_id.clone(), what: What::Over(outcome) }),
             Ok(None) => found.push(Found { job_id: job_id.clone(), what: What::Over(without_result(&ended)) }),
         }

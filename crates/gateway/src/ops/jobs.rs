@@ -136,8 +136,11 @@ async fn read_job_beside<B: Bus, R: Records>(
     job_id: &str,
     result: String,
 ) -> (Result<JobRecord, Problem>, Option<Found>) {
-    match app.records.read_beside(keys::job(job_id), result.clone()).await {
-        Ok((stored, bytes)) => (job_of(tenant_id, job_id, stored), bytes.map(|bytes| Found::new(result, bytes))),
+    match app.records.read_beside(vec![keys::job(job_id)], vec![result.clone()]).await {
+        Ok((stored, bytes)) => {
+            let (stored, bytes) = (stored.into_iter().next().flatten(), bytes.into_iter().next().flatten());
+            (job_of(tenant_id, job_id, stored), bytes.map(|bytes| Found::new(result, bytes)))
+        }
         Err(error) => (Err(of_store(&error)), None),
     }
 }

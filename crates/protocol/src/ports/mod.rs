@@ -23,8 +23,8 @@ pub use clock::{Clock, SystemClock};
 pub use commit::{Answers, COMMIT_RETRY, Commits, commit_all};
 pub use judge::{Judge, JudgeError, Question};
 pub use records::{
-    Answer, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored, UNITS_MAX, Unit,
-    Write,
+    Answer, Beside, CommitClass, CommitId, Guard, IndexEntry, IndexRange, Lease, LogEntry, Records, StoreError, Stored,
+    UNITS_MAX, Unit, Write,
 };
 pub use relay::{Relay, RelayError, RelayProgress, RelayedLog, Teller};
 pub use spans::{Span, SpanKind, SpanSink, SpanValue, Tracer, ago};

@@ -302,6 +302,9 @@ pub enum StoreError {
     },
 }
 
+/// Records, and payloads that were read beside them, each in the order of its keys.
+pub type Beside = (Vec<Option<Stored>>, Vec<Option<Bytes>>);
+
 /// Reads and commits.
 pub trait Records: Clone + Send + Sync + 'static {
     /// Commits units; the answers come in the same order. At most 256 units a call. Calls are carried out in the order in which they
@@ -366,19 +369,12 @@ pub trait Records: Clone + Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     fn payloads(&self, keys: Vec<String>) -> impl Future<Output = Result<Vec<Option<Bytes>>, StoreError>> + Send;
 
-    /// Reads a record, and a payload beside it.
+    /// Reads records, and payloads beside them, each in the order of its keys.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
-    fn read_beside(
-        &self,
-        key: String,
-        payload: String,
-    ) -> impl Future<Output = Result<(Option<Stored>, Option<Bytes>), StoreError>> + Send {
-        async move {
-            let (records, payloads) = try_join(self.read(vec![key]), self.payloads(vec![payload])).await?;
-            Ok((records.into_iter().next().flatten(), payloads.into_iter().next().flatten()))
-        }
+    fn read_beside(&self, keys: Vec<String>, payloads: Vec<String>) -> impl Future<Output = Result<Beside, StoreError>> + Send {
+        try_join(self.read(keys), self.payloads(payloads))
     }
 
     /// Writes a payload.

@@ -36,16 +36,26 @@ async fn a_payload_is_kept_by_the_unit_that_needs_it() {
 }
 
 #[tokio::test]
-async fn a_record_and_a_payload_are_read_together() {
+async fn records_and_payloads_are_read_together() {
     let server = Server::start().await;
-    let beside = async |key: &str, payload: &str| server.store.read_beside(key.into(), payload.into()).await;
+    let beside = async |key: &str, payload: &str| server.store.read_beside(vec![key.into()], vec![payload.into()]).await;
     assert_eq!(server.commit(unit([], [put("k", 3, "a")])).await, APPLIED);
     server.store.put_payload("res:1", Bytes::from_static(b"done"), Some(LONG)).await.expect("written");
     let (record, payload) = beside("k", "res:1").await.expect("both");
-    let record = record.expect("a record");
-    assert_eq!((record.revision, &record.value[..], payload), (3, &b"a"[..], Some(Bytes::from_static(b"done"))));
-    assert_eq!(beside("none", "none").await, Ok((None, None)));
-    assert!(matches!(beside("k", "none").await, Ok((Some(_), None))));
+    let record = record[0].as_ref().expect("a record");
+    assert_eq!((record.revision, &record.value[..], payload), (3, &b"a"[..], vec![Some(Bytes::from_static(b"done"))]));
+    assert_eq!(beside("none", "none").await, Ok((vec![None], vec![None])));
+    // As many as one call takes, and more than that.
+    for others in [0, 10, 40] {
+        let with_others = |name: &str| (0..others).map(|_| "none".to_owned()).chain([name.to_owned()]).collect::<Vec<_>>();
+        let (records, payloads) = server.store.read_beside(with_others("k"), with_others("res:1")).await.expect("both");
+        let found = |missing: usize, last: bool| missing == others && last;
+        assert!(found(records.iter().filter(|record| record.is_none()).count(), records[others].is_some()), "{others}");
+        assert!(found(payloads.iter().filter(|payload| payload.is_none()).count(), payloads[others].is_some()), "{others}");
+        let none: (Vec<_>, Vec<_>) = server.store.read_beside(vec![], with_others("res:1")).await.expect("payloads alone");
+        assert_eq!((none.0.len(), none.1.len()), (0, others + 1));
+    }
+    assert_eq!(server.store.read_beside(vec![], vec![]).await, Ok((vec![], vec![])));
     // A payload is no record.
     assert!(matches!(beside("res:1", "res:1").await, Err(StoreError::Corrupt { .. })));
 }
