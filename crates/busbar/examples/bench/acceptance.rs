@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::document::Note;
 use crate::figures::{median, rounded};
 use crate::follower::Follower;
 use crate::http::{self, Http};
@@ -45,6 +46,18 @@ pub(crate) fn summary(alone: &[f64], running: &[f64], requests: &[f64]) -> Value
         "while_nothing_runs": { "jobs_per_second": rounded(alone), "ratio": ratio(alone) },
         "while_they_run": { "jobs_per_second": rounded(running), "ratio": ratio(running) },
     })
+}
+
+/// The same for the page that is made of a result.
+pub(crate) fn note(summary: &Value) -> Note {
+    let number = |value: &Value, places: usize| format!("{:.places$}", value.as_f64().unwrap_or_default());
+    let taken = |name: &str, of: &Value| vec![name.to_owned(), number(&of["jobs_per_second"], 0), number(&of["ratio"], 2)];
+    let lines = vec![
+        taken("while nothing runs", &summary["while_nothing_runs"]),
+        taken("while they run", &summary["while_they_run"]),
+        vec!["requests of the bus alone".to_owned(), number(&summary["bus_requests_per_second"], 0), "1".to_owned()],
+    ];
+    Note::new("Taken over HTTP", &["", "a second", "beside the bus' requests"], lines)
 }
 
 /// The same for people.

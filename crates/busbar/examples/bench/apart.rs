@@ -109,6 +109,8 @@ pub(crate) struct Roles {
 }
 
 impl Busbar {
+    /// Starts `busbar dev` with a worker on these servers, which stand in `folder`; or, `apart`, lets it set up what stays in the servers and
+    /// starts each role and the worker by itself.
     pub(crate) async fn start_on(dir: &Path, apart: bool, slots: u16, stack: &Stack, folder: &Path) -> Outcome<Self> {
         let workers = u16::from(!apart);
         let dev = Dev::start_on(dir, workers, slots, stack, folder).await?;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Outcome;
+use crate::document::Note;
 use crate::figures::{Table, median, rounded};
 
 /// What is left out of tables, though not of the JSON: less than one in a hundred jobs.
@@ -181,8 +182,8 @@ pub(crate) fn table(of: &[(&str, Counts)]) -> String {
 }
 
 /// The same for the page that is made of a result.
-pub(crate) fn note(of: &[(&str, Counts)]) -> Value {
-    json!({ "title": "What a job costs the servers, as they count it", "head": head(of), "lines": lines(of) })
+pub(crate) fn note(of: &[(&str, Counts)]) -> Note {
+    Note::new("What a job costs the servers, as they count it", &head(of), lines(of))
 }
 
 fn value_of(budget: &Counts, name: &str) -> f64 {
@@ -217,8 +218,8 @@ mod tests {
     fn what_costs_next_to_nothing_is_in_no_table() {
         let calls = BTreeMap::from([("set".to_owned(), 1.0), ("config|get".to_owned(), 0.001)]);
         let note = note(&[("busbar_sdk", Counts { redis_calls: calls, ..Counts::default() })]);
-        assert_eq!(note["head"], json!(["a job", "busbar_sdk"]));
-        assert_eq!(note["lines"], json!([["Redis: set calls", "1.00"]]));
+        assert_eq!(note.head, ["a job", "busbar_sdk"]);
+        assert_eq!(note.lines, [["Redis: set calls", "1.00"]]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use busbar_protocol::keys;
 use busbar_protocol::ports::Records as _;
 use busbar_protocol::prost::Message as _;
 use busbar_sdk::{Client, ClientOptions, Submission};
-use busbar_servers::{Companion, CompanionOptions, Durability};
+use busbar_servers::{Companion, CompanionOptions};
 use busbar_store::Store;
 use clap::{Args, ValueEnum};
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,10 +27,11 @@ use serde_json::{Map, Value, json};
 
 use crate::apart::{self, Apart, Keeping};
 use crate::dev::World;
+use crate::document::{Delivery, Durable, Figure};
 use crate::executions::{self, WorkerArgs};
 use crate::figures::{Table, rounded};
 use crate::http::{ECHO, input};
-use crate::spread::{Spread, delivery, figure};
+use crate::spread::Spread;
 use crate::{Outcome, Report, machine, say};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -56,35 +57,12 @@ pub(crate) struct CrashArgs {
     #[arg(long = "kill", value_enum)]
     kills: Vec<Victim>,
     /// What an acknowledged write survives: `fast` may lose the last second of a killed redis-server.
-    #[arg(long, value_enum, default_value_t = Level::Safe)]
-    durability: Level,
+    #[arg(long, value_enum, default_value_t = Durable::Safe)]
+    durability: Durable,
     /// Also write everything, raw figures included, to this file.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Level {
-    Fast,
-    Safe,
-}
-
-impl Level {
-    const fn durability(self) -> Durability {
-        match self {
-            Self::Fast => Durability::Fast,
-            Self::Safe => Durability::Safe,
-        }
-    }
-
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Fast => "fast (appendfsync everysec)",
-            Self::Safe => "safe (appendfsync always)",
-        }
-    }
 }
 
 /// Who is killed.
@@ -146,7 +124,7 @@ impl Run {
 
 /// Measures.
 pub(crate) async fn measure(args: &CrashArgs) -> Outcome<Report> {
-    let machine = machine::describe()?;
+    let machine = machine::with_durability(machine::describe()?, args.durability);
     let temp = tempfile::Builder::new().prefix("busbar-bench-").tempdir()?;
     say("starting servers, a kernel, two schedulers and two workers");
     let cell = Cell::start(temp.path(), args).await?;
@@ -183,7 +161,7 @@ struct Cell {
 
 impl Cell {
     async fn start(dir: &Path, args: &CrashArgs) -> Outcome<Self> {
-        let keeping = Keeping { supervised: true, durability: args.durability.durability() };
+        let keeping = Keeping { supervised: true, durability: args.durability.for_servers() };
         let apart = Apart::start_with(dir, keeping).await?;
         let jobs_max = args.jobs.saturating_mul(2).max(10_000);
         let schedulers =
@@ -353,25 +331,25 @@ fn summary_of(runs: &[Run], victim: Victim) -> Value {
     })
 }
 
-fn figures_of(runs: &[Run], victim: Victim) -> [Value; 3] {
+fn figures_of(runs: &[Run], victim: Victim) -> [Figure; 3] {
     let all = |figure: &dyn Fn(&Run) -> f64| runs.iter().filter(|run| run.killed == victim).map(figure).collect::<Vec<f64>>();
     let again = all(&|run| run.further_executions as f64);
     [
-        figure(victim.name(), "time until everything has ended", "s", &all(&|run| run.seconds)),
-        figure(victim.name(), "longest time without an end", "s", &all(&|run| run.longest_gap_seconds)),
-        figure(victim.name(), "further executions", "executions", &again),
+        Figure::of(victim.name(), "time until everything has ended", "s", &all(&|run| run.seconds)),
+        Figure::of(victim.name(), "longest time without an end", "s", &all(&|run| run.longest_gap_seconds)),
+        Figure::of(victim.name(), "further executions", "executions", &again),
     ]
 }
 
 fn report(args: &CrashArgs, machine: &Value, victims: &[Victim], runs: &[Run]) -> Report {
     let rows: Vec<(Victim, Value)> = victims.iter().map(|victim| (*victim, summary_of(runs, *victim))).collect();
     let named: Map<String, Value> = rows.iter().map(|(victim, row)| (victim.name().to_owned(), row.clone())).collect();
-    let figures: Vec<Value> = victims.iter().flat_map(|victim| figures_of(runs, *victim)).collect();
+    let figures: Vec<Figure> = victims.iter().flat_map(|victim| figures_of(runs, *victim)).collect();
     let sum = |of: fn(&Run) -> usize| runs.iter().map(of).sum::<usize>();
     let lost = sum(|run| run.lost + run.without_success + run.never_executed);
     let summary = json!({
         "repetitions": args.runs, "figures": figures,
-        "exact_delivery": delivery("committed ends by job", sum(|run| run.accepted), lost, sum(|run| run.ended_again)),
+        "exact_delivery": Delivery::counted("committed ends by job", sum(|run| run.accepted), lost, sum(|run| run.ended_again)),
         "bench": "crash", "machine": machine, "jobs": args.jobs, "runs": args.runs, "slots": args.slots,
         "workers": WORKERS, "schedulers": SCHEDULERS, "durability": args.durability, "killed": named,
     });
@@ -394,13 +372,12 @@ fn table(args: &CrashArgs, machine: &Value, rows: &[(Victim, Value)]) -> String 
         ]);
     }
     format!(
-        "{}\n{} echo jobs in a bulk, {} bulks each, in turn; 2 schedulers, 2 workers with {} slots each; durability of this cell: {}\n\
+        "{}\n{} echo jobs in a bulk, {} bulks each, in turn; 2 schedulers, 2 workers with {} slots each\n\
          min / median / max; lost and ended again: max\n\n{}",
         machine::line(machine),
         args.jobs,
         args.runs,
         args.slots,
-        args.durability.words(),
         table.show()
     )
 }

@@ -1,6 +1,6 @@
 //! The published form of a result: the same few members whatever was measured, so that results can be drawn, listed and compared.
 //!
-//! Who measures puts `durability`, `repetitions`, `exact_delivery` and `figures` into its summary; what it cannot say is null here.
+//! Who measures puts `durability`, `repetitions`, `exact_delivery`, `figures` and `notes` into its summary; what it cannot say is null here.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::figures::{median, percentile, rounded};
+use crate::figures::{median, percentile, permille, rounded};
 use crate::{Outcome, Report};
 
 /// Raised when a member changes its meaning.
@@ -85,6 +85,12 @@ impl Delivery {
         Self { checked: checked.to_owned(), jobs, lost: jobs.saturating_sub(times.len() as u64), repeated }
     }
 
+    /// From counts that somebody else made.
+    pub(crate) fn counted(checked: &str, jobs: usize, lost: usize, repeated: usize) -> Self {
+        let [jobs, lost, repeated] = [jobs, lost, repeated].map(|count| count as u64);
+        Self { checked: checked.to_owned(), jobs, lost, repeated }
+    }
+
     /// From the ends that a follower has seen: each job must have one.
     pub(crate) fn of_ends(jobs: usize, ended: Vec<(String, u32)>) -> Self {
         Self::of("committed ends by job", jobs as u64, ended.into_iter().map(|(job, _)| (job, 1)))
@@ -92,8 +98,7 @@ impl Delivery {
 
     /// Several of the same kind as one.
     pub(crate) fn sum<'a>(checked: &str, deliveries: impl Iterator<Item = &'a Self>) -> Self {
-        let none = Self { checked: checked.to_owned(), jobs: 0, lost: 0, repeated: 0 };
-        deliveries.fold(none, |sum, next| Self {
+        deliveries.fold(Self::counted(checked, 0, 0, 0), |sum, next| Self {
             checked: sum.checked,
             jobs: sum.jobs + next.jobs,
             lost: sum.lost + next.lost,
@@ -121,6 +126,30 @@ impl Figure {
         let (of, name, unit) = (of.to_owned(), name.to_owned(), unit.to_owned());
         let (min, middle, max) = (percentile(samples, 0), median(samples), percentile(samples, 100));
         Self { of, name, unit, min: rounded(min), median: rounded(middle), max: rounded(max), samples: samples.len() }
+    }
+}
+
+/// A table that a page shows below the figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Note {
+    pub(crate) title: String,
+    pub(crate) head: Vec<String>,
+    pub(crate) lines: Vec<Vec<String>>,
+}
+
+impl Note {
+    pub(crate) fn new(title: &str, head: &[&str], lines: Vec<Vec<String>>) -> Self {
+        Self { title: title.to_owned(), head: head.iter().map(|name| (*name).to_owned()).collect(), lines }
+    }
+
+    /// How late single things were, in milliseconds: the few that were latest are what users remember.
+    pub(crate) fn of_latencies(title: &str, rows: &[(&str, &[f64])]) -> Self {
+        let line = |(of, samples): &(&str, &[f64])| {
+            let at = [500, 900, 990, 999, 1000].map(|thousandths| format!("{:.1}", permille(samples, thousandths)));
+            [(*of).to_owned(), samples.len().to_string()].into_iter().chain(at).collect()
+        };
+        let head = ["ms", "samples", "p50", "p90", "p99", "p99.9", "most"];
+        Self::new(title, &head, rows.iter().map(line).collect())
     }
 }
 
@@ -167,6 +196,14 @@ mod tests {
         assert_eq!((delivery.jobs, delivery.lost, delivery.repeated), (4, 2, 1));
         let sum = Delivery::sum("all", [delivery.clone(), delivery].iter());
         assert_eq!((sum.jobs, sum.lost, sum.repeated), (8, 4, 2));
+    }
+
+    #[test]
+    fn latencies_are_told_by_how_many_are_not_later() {
+        let samples: Vec<f64> = (1..=1000).map(f64::from).collect();
+        let note = Note::of_latencies("Late", &[("idle", &samples), ("never", &[])]);
+        assert_eq!(note.lines[0], ["idle", "1000", "500.0", "900.0", "990.0", "999.0", "1000.0"]);
+        assert_eq!(note.lines[1], ["never", "0", "0.0", "0.0", "0.0", "0.0", "0.0"]);
     }
 
     #[test]

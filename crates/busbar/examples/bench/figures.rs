@@ -4,9 +4,14 @@ use std::fmt::Write as _;
 
 /// The value that `percent` of the samples do not exceed (nearest rank); 0 without samples.
 pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
+    permille(samples, percent * 10)
+}
+
+/// The value that so many thousandths of the samples do not exceed (nearest rank); 0 without samples.
+pub(crate) fn permille(samples: &[f64], thousandths: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    let rank = (sorted.len() * thousandths).div_ceil(1000).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 

@@ -16,11 +16,11 @@ use crate::apart::Busbar;
 use crate::budget::{self, Counters, Counts};
 use crate::ceiling::{Ceiling, Grouping, beside};
 use crate::dev::World;
-use crate::document::{Delivery, Figure};
+use crate::document::{Delivery, Figure, Note};
 use crate::figures::{Table, median, percentile, rounded};
 use crate::follower::Follower;
 use crate::http::{ECHO, Http, input};
-use crate::loads::{self, Memory};
+use crate::loads::{self, Load, Memory};
 use crate::plain::Plain;
 use crate::usage::{Meter, Process};
 use crate::ways::{Way, percentiles};
@@ -122,7 +122,9 @@ pub(crate) async fn measure(args: &JobsArgs) -> Outcome<Report> {
         figures.push(json!(Figure::of("busbar_http", "taken over HTTP while nothing runs", "jobs/s", &taken)));
     }
     if let Value::Array(notes) = &mut report.summary["notes"] {
-        notes.push(budget::note(&budgets));
+        let latencies = [latency_note(&latencies, &loaded)];
+        let told = latencies.into_iter().chain(loads::notes(&loaded, &loads)).chain([budget::note(&budgets)]);
+        notes.extend(told.map(|note| json!(note)));
     }
     report.raw["loads"] =
         json!({ "ways": loaded, "bus_requests_per_second": requests, "taken_while_nothing_runs_per_second": taken });
@@ -288,6 +290,17 @@ fn figures_of(runs: &[Run], latency: &Latency, way: &str) -> Vec<Figure> {
         figures.push(Figure::of(&format!("{way}: {process}"), "processor time in bulk by process", "µs/job", &samples));
     }
     figures
+}
+
+/// How late single jobs were: when idle, beside the load that is the same for all ways, and at the load that is half of each way's own.
+fn latency_note(latencies: &BTreeMap<&'static str, Latency>, loads: &[Load]) -> Note {
+    let probed = latencies.iter().flat_map(|(way, latency)| {
+        [(format!("{way}, idle"), &latency.idle), (format!("{way}, beside half load"), &latency.loaded)]
+    });
+    let due = loads.iter().map(|load| (format!("{}, open loop, from when due", load.way), &load.open_ms));
+    let rows: Vec<(String, &Vec<f64>)> = probed.chain(due).collect();
+    let rows: Vec<(&str, &[f64])> = rows.iter().map(|(of, samples)| (of.as_str(), samples.as_slice())).collect();
+    Note::of_latencies("Submit to result", &rows)
 }
 
 fn report(args: &JobsArgs, machine: &Value, runs: &[Run], latencies: &BTreeMap<&'static str, Latency>, half: usize) -> Report {

@@ -22,9 +22,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::acceptance;
-use crate::figures::{Table, percentile, rounded};
+use crate::document::Note;
+use crate::figures::{Table, percentile, permille, rounded};
 use crate::jobs::per_second;
-use crate::spread::permille;
 use crate::usage::Process;
 use crate::ways::Way;
 use crate::{Outcome, say};
@@ -45,12 +45,12 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// What one way did.
 #[derive(Debug, Serialize)]
 pub(crate) struct Load {
-    way: &'static str,
+    pub(crate) way: &'static str,
     /// Jobs a second, by how many were under way at once.
     one_by_one: BTreeMap<usize, f64>,
     open_jobs_per_second: f64,
     /// Milliseconds from when each job was due.
-    open_ms: Vec<f64>,
+    pub(crate) open_ms: Vec<f64>,
 }
 
 /// Loads one way in all of these ways. Every job must succeed.
@@ -175,13 +175,40 @@ fn of_way(load: &Load) -> Value {
     })
 }
 
+/// The same for the page that is made of a result.
+pub(crate) fn notes(loads: &[Load], summary: &Value) -> [Note; 3] {
+    let one_by_one = loads.iter().map(|load| {
+        let rates = CONCURRENCIES.map(|(at_once, _)| rate_of(load, at_once));
+        std::iter::once(load.way.to_owned()).chain(rates).collect()
+    });
+    let head: Vec<String> = CONCURRENCIES.iter().map(|(at_once, _)| format!("{at_once} at once")).collect();
+    let head: Vec<&str> = std::iter::once("jobs/s").chain(head.iter().map(String::as_str)).collect();
+    let memory = resident_lines(&summary["memory_mib"]).map(|(name, mib)| std::iter::once(name).chain(mib).collect());
+    [
+        Note::new("One by one", &head, one_by_one.collect()),
+        acceptance::note(&summary["http_acceptance"]),
+        Note::new("Resident memory", &["MiB", "idle", "at most"], memory.collect()),
+    ]
+}
+
+fn rate_of(load: &Load, at_once: usize) -> String {
+    format!("{:.0}", load.one_by_one.get(&at_once).copied().unwrap_or_default())
+}
+
+/// Each process with its memory when idle and at most.
+fn resident_lines(memory: &Value) -> impl Iterator<Item = (String, [String; 2])> {
+    let mib = |value: &Value| format!("{:.0}", value.as_f64().unwrap_or_default());
+    let idle = memory["idle"].as_object().into_iter().flatten();
+    idle.map(move |(name, idle)| (name.clone(), [mib(idle), mib(&memory["peak"][name])]))
+}
+
 /// The same for people.
 pub(crate) fn table(loads: &[Load], summary: &Value) -> String {
     let mut head = vec![""];
     head.extend(loads.iter().map(|load| load.way));
     let mut table = Table::with_head(&head);
     for (at_once, _) in CONCURRENCIES {
-        let cells = loads.iter().map(|load| format!("{:.0}", load.one_by_one.get(&at_once).copied().unwrap_or_default()));
+        let cells = loads.iter().map(|load| rate_of(load, at_once));
         table.line(std::iter::once(format!("jobs/s one by one, {at_once} at once")).chain(cells));
     }
     let cells = loads.iter().map(|load| format!("{:.0}", load.open_jobs_per_second));
@@ -194,10 +221,8 @@ pub(crate) fn table(loads: &[Load], summary: &Value) -> String {
     table.line(std::iter::once("  from when due, p99.9 ms".to_owned()).chain(cells));
     let taken = acceptance::line(&summary["http_acceptance"]);
     let mut text = format!("{}\n{taken}\n\nresident MiB  idle  at most\n", table.show());
-    let memory = &summary["memory_mib"];
-    for (name, idle) in memory["idle"].as_object().into_iter().flatten() {
-        let number = |value: &Value| value.as_f64().unwrap_or_default();
-        text.push_str(&format!("{name:12}  {:4.0}  {:7.0}\n", number(idle), number(&memory["peak"][name])));
+    for (name, [idle, most]) in resident_lines(&summary["memory_mib"]) {
+        text.push_str(&format!("{name:12}  {idle:>4}  {most:>7}\n"));
     }
     text
 }

@@ -26,9 +26,10 @@ use serde_json::{Value, json};
 
 use crate::apart::Apart;
 use crate::dev::World;
+use crate::document::Figure;
 use crate::figures::Table;
 use crate::jobs::per_second;
-use crate::spread::{Spread, figure};
+use crate::spread::Spread;
 use crate::{Outcome, Report, machine, say};
 
 const BUNDLE: &str = "bench";
@@ -173,11 +174,12 @@ fn report(args: &PolicyArgs, machine: &Value, rows: &[Row]) -> Report {
     let spread = |samples: &[f64]| Spread::of(samples.iter().copied());
     let of_row =
         |row: &Row| json!({ "rules": row.rules, "pure_per_second": spread(&row.pure), "grpc_per_second": spread(&row.grpc) });
-    let figures: Vec<Value> = rows
+    let figures: Vec<Figure> = rows
         .iter()
         .flat_map(|row| {
             let of = format!("{} rules", row.rules);
-            [figure(&of, "pure, one core", "decisions/s", &row.pure), figure(&of, "over gRPC", "decisions/s", &row.grpc)]
+            [("pure, one core", &row.pure), ("over gRPC", &row.grpc)]
+                .map(|(name, samples)| Figure::of(&of, name, "decisions/s", samples))
         })
         .collect();
     let summary = json!({

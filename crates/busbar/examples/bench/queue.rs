@@ -26,9 +26,9 @@ use serde_json::{Value, json};
 
 use crate::apart::{self, Apart};
 use crate::dev::{World, start_worker};
-use crate::document::{Delivery, Figure};
+use crate::document::{Delivery, Figure, Note};
 use crate::figures::{Table, rounded};
-use crate::fill::{numbers, rates};
+use crate::fill::{one, rates};
 use crate::http::ECHO;
 use crate::jobs::per_second;
 use crate::usage::{self, Meter, Process};
@@ -46,6 +46,7 @@ const ENDED_BEFORE_KILL: usize = 500;
 const TENTHS: usize = 10;
 /// To what the jobs belong that belong to another one; it is long gone.
 const PARENT: &str = "bench-parent";
+const AFTER_KILL: &str = "after kill -9";
 /// Whoever is not one of the processes that are looked at: the child of Redis that writes its file anew, and other programs.
 const OTHERS: &str = "others";
 
@@ -100,12 +101,17 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
         "bench": "queue", "machine": machine, "jobs": args.jobs, "slots": args.slots,
         "children": args.children, "durability": "safe", "repetitions": 1, "exact_delivery": delivery,
         "figures": [
-            Figure::of("busbar", "admission", "jobs/s", &numbers(&filled["jobs_per_second"])),
-            Figure::of("busbar", "dispatches again after kill -9", "s", &[dispatched.as_secs_f64()]),
-            Figure::of("busbar", "has loaded everything after kill -9", "s", &[loaded.as_secs_f64()]),
-            Figure::of("busbar", "has loaded everything after kill -9, nobody works", "s", &[loaded_at_rest.as_secs_f64()]),
-            Figure::of("busbar", "drain", "jobs/s", &numbers(&drain["summary"]["jobs_per_second"])),
+            one("admission", "rate", "jobs/s", &filled["jobs_per_second"]),
+            one("drain", "rate", "jobs/s", &drain["summary"]["jobs_per_second"]),
+            one("drain, first tenth", "rate", "jobs/s", &drain["summary"]["first_tenth_jobs_per_second"]),
+            one("drain, last tenth", "rate", "jobs/s", &drain["summary"]["last_tenth_jobs_per_second"]),
+            one("scheduler, resident", "a queued job", "bytes", &filled["memory"]["scheduler_rss_bytes_per_job"]),
+            one("redis-server, with its event, without payload", "a queued job", "bytes", &filled["memory"]["redis_bytes_per_job"]),
+            Figure::of("dispatches again", AFTER_KILL, "s", &[dispatched.as_secs_f64()]),
+            Figure::of("has loaded everything, a worker drains", AFTER_KILL, "s", &[loaded.as_secs_f64()]),
+            Figure::of("has loaded everything, nobody works", AFTER_KILL, "s", &[loaded_at_rest.as_secs_f64()]),
         ],
+        "notes": [note_of_tenths(&tenths)],
         "memory": filled["memory"], "admission_jobs_per_second": filled["jobs_per_second"],
         "after_kill": {
             "seconds_until_dispatch": rounded(dispatched.as_secs_f64()),
@@ -231,13 +237,24 @@ fn table(machine: &Value, summary: &Value) -> String {
     )
 }
 
+const TITLE_OF_TENTHS: &str = "Tenths of the drain, µs of processor a job";
+/// What stands of each tenth in a table, below these names.
+const HEAD_OF_TENTHS: [&str; 8] = ["tenth", "jobs/s", "scheduler", "worker", "nats-server", "redis-server", "bench", OTHERS];
+
+fn lines_of_tenths(tenths: &Value) -> impl Iterator<Item = Vec<String>> {
+    let whole = |value: &Value| format!("{:.0}", value.as_f64().unwrap_or_default());
+    (1..).zip(tenths.as_array().into_iter().flatten()).map(move |(number, tenth)| {
+        let used = HEAD_OF_TENTHS[2..].iter().map(|name| whole(&tenth["processor_micros_per_job"][name]));
+        [format!("{number}"), whole(&tenth["jobs_per_second"])].into_iter().chain(used).collect()
+    })
+}
+
 fn table_of_tenths(tenths: &Value) -> String {
-    let names = ["scheduler", "worker", "nats-server", "redis-server", "bench", OTHERS];
-    let mut table = Table::with_head(&[&["tenth", "jobs/s"][..], &names].concat());
-    for (number, tenth) in (1..).zip(tenths.as_array().into_iter().flatten()) {
-        let whole = |value: &Value| format!("{:.0}", value.as_f64().unwrap_or_default());
-        let used = names.iter().map(|name| whole(&tenth["processor_micros_per_job"][name]));
-        table.line([format!("{number}"), whole(&tenth["jobs_per_second"])].into_iter().chain(used));
-    }
-    format!("µs of processor a job\n{}", table.show())
+    let mut table = Table::with_head(&HEAD_OF_TENTHS);
+    lines_of_tenths(tenths).for_each(|line| table.line(line));
+    format!("{TITLE_OF_TENTHS}\n{}", table.show())
+}
+
+fn note_of_tenths(tenths: &Value) -> Note {
+    Note::new(TITLE_OF_TENTHS, &HEAD_OF_TENTHS, lines_of_tenths(tenths).collect())
 }

@@ -1,7 +1,7 @@
-//! Repetitions in three figures: the least, the middle one, the most; and the form in which results are published.
+//! Repetitions in three numbers: the least, the middle one, the most.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::figures::{median, rounded};
 
@@ -31,23 +31,4 @@ impl Spread {
     pub(crate) fn words(&self, places: usize) -> String {
         format!("{:.places$} / {:.places$} / {:.places$}", self.min, self.median, self.max)
     }
-}
-
-/// One number about one thing, as often as it was measured: what results of all benchmarks have in common.
-pub(crate) fn figure(of: &str, name: &str, unit: &str, samples: &[f64]) -> Value {
-    let Spread { min, median, max } = Spread::of(samples.iter().copied());
-    json!({ "of": of, "name": name, "unit": unit, "min": min, "median": median, "max": max, "samples": samples.len() })
-}
-
-/// Whether everything was done exactly once, in the same form.
-pub(crate) fn delivery(checked: &str, jobs: usize, lost: usize, repeated: usize) -> Value {
-    json!({ "checked": checked, "jobs": jobs, "lost": lost, "repeated": repeated })
-}
-
-/// The value that so many thousandths of the samples do not exceed (nearest rank); 0 without samples.
-pub(crate) fn permille(samples: &[f64], permille: usize) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() * permille).div_ceil(1000).max(1);
-    rounded(sorted.get(rank - 1).copied().unwrap_or_default())
 }

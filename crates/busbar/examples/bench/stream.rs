@@ -26,16 +26,17 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::dev::Dev;
+use crate::document::{Delivery, Figure, Note};
 use crate::figures::Table;
 use crate::http::{ECHO, input};
 use crate::jobs::per_second;
-use crate::spread::{Spread, delivery, figure};
+use crate::spread::Spread;
 use crate::ways::percentiles;
 use crate::{Outcome, Report, machine, say};
 
 const WITHIN: Duration = Duration::from_secs(300);
 /// Each dashboard looks at the time of one change in so many: reading all of them would be most of the load.
-const SAMPLE_EVERY: usize = 16;
+const SAMPLE_EVERY: usize = 256;
 const WARM_UP: usize = 1_000;
 
 /// Dashboards.
@@ -195,12 +196,16 @@ fn delay_ms(text: &str) -> Outcome<f64> {
 
 fn report(args: &StreamArgs, machine: &Value, runs: &[Run]) -> Report {
     let rows: Vec<(Audience, Value)> = AUDIENCES.into_iter().map(|audience| (audience, summary_of(runs, audience))).collect();
-    let figures: Vec<Value> = AUDIENCES.into_iter().flat_map(|audience| figures_of(runs, audience)).collect();
+    let figures: Vec<Figure> = AUDIENCES.into_iter().flat_map(|audience| figures_of(runs, audience)).collect();
+    let delays: Vec<(String, Vec<f64>)> =
+        AUDIENCES.into_iter().map(|audience| (words(audience), delays_of(runs, audience))).collect();
+    let delays: Vec<(&str, &[f64])> = delays.iter().map(|(of, delays)| (of.as_str(), delays.as_slice())).collect();
     let ends: usize = runs.iter().map(|run| run.audience.dashboards * args.jobs).sum();
     let summary = json!({
         "durability": "safe", "repetitions": args.runs, "figures": figures,
         // An end that does not come, or comes twice, ends the measurement.
-        "exact_delivery": delivery("ends of jobs at each dashboard", ends, 0, 0),
+        "exact_delivery": Delivery::counted("ends of jobs at each dashboard", ends, 0, 0),
+        "notes": [Note::of_latencies("From commit to dashboard", &delays)],
         "bench": "stream", "machine": machine, "jobs": args.jobs, "runs": args.runs, "slots": args.slots,
         "audiences": rows.iter().map(|(_, row)| row).collect::<Vec<_>>(),
     });
@@ -220,22 +225,26 @@ fn report(args: &StreamArgs, machine: &Value, runs: &[Run]) -> Report {
     Report { table: text, raw: json!({ "runs": runs }), summary }
 }
 
-fn figures_of(runs: &[Run], audience: Audience) -> [Value; 2] {
+fn figures_of(runs: &[Run], audience: Audience) -> [Figure; 3] {
     let of = words(audience);
-    let mine = || runs.iter().filter(move |run| run.audience == audience);
-    let rates: Vec<f64> = mine().map(|run| run.events_per_second).collect();
-    let delays: Vec<f64> = mine().flat_map(|run| run.delays_ms.iter().copied()).collect();
-    [figure(&of, "events to all together", "events/s", &rates), figure(&of, "from commit to dashboard", "ms", &delays)]
+    let rates = |rate: fn(&Run) -> f64| runs.iter().filter(|run| run.audience == audience).map(rate).collect::<Vec<f64>>();
+    [
+        Figure::of(&of, "events to all together", "events/s", &rates(|run| run.events_per_second)),
+        Figure::of(&of, "jobs meanwhile", "jobs/s", &rates(|run| run.jobs_per_second)),
+        Figure::of(&of, "from commit to dashboard", "ms", &delays_of(runs, audience)),
+    ]
+}
+
+fn delays_of(runs: &[Run], audience: Audience) -> Vec<f64> {
+    runs.iter().filter(|run| run.audience == audience).flat_map(|run| run.delays_ms.iter().copied()).collect()
 }
 
 fn summary_of(runs: &[Run], audience: Audience) -> Value {
     let of = |figure: fn(&Run) -> f64| Spread::of(runs.iter().filter(|run| run.audience == audience).map(figure));
-    let delays: Vec<f64> =
-        runs.iter().filter(|run| run.audience == audience).flat_map(|run| run.delays_ms.iter().copied()).collect();
     json!({
         "audience": audience,
         "events_per_second": of(|run| run.events_per_second),
         "jobs_per_second": of(|run| run.jobs_per_second),
-        "delay_ms": percentiles(&delays),
+        "delay_ms": percentiles(&delays_of(runs, audience)),
     })
 }

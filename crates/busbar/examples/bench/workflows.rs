@@ -16,10 +16,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::dev::Dev;
+use crate::document::{Delivery, Figure, Note};
 use crate::figures::{Table, percentile, rounded};
 use crate::http::{ECHO, Http};
 use crate::jobs::per_second;
-use crate::spread::{Spread, delivery, figure};
+use crate::spread::Spread;
 use crate::ways::percentiles;
 use crate::{Outcome, Report, machine, say};
 
@@ -164,12 +165,13 @@ fn report(args: &WorkflowsArgs, machine: &Value, seen: &Seen) -> Report {
         "chain": { "steps": 3, "latency_ms": percentiles(&seen.chain_ms) },
         "durability": "safe", "repetitions": args.runs,
         // A run that is lost, or has another output, ends the measurement.
-        "exact_delivery": delivery("ends and outputs of runs", seen.exact_runs, 0, 0),
+        "exact_delivery": Delivery::counted("ends and outputs of runs", seen.exact_runs, 0, 0),
         "figures": [
-            figure("small", "runs of two jobs", "runs/s", &seen.small_runs_per_second),
-            figure("wide", &format!("steps of a for_each of {}", args.items), "steps/s", &seen.wide_steps_per_second),
-            figure("chain", "three jobs in a row when idle", "ms", &seen.chain_ms),
+            Figure::of("small", "runs of two jobs", "runs/s", &seen.small_runs_per_second),
+            Figure::of("wide", &format!("steps of a for_each of {}", args.items), "steps/s", &seen.wide_steps_per_second),
+            Figure::of("chain", "three jobs in a row when idle", "ms", &seen.chain_ms),
         ],
+        "notes": [Note::of_latencies("From start to end of a run", &[("three jobs in a row when idle", &seen.chain_ms)])],
     });
     let mut table = Table::with_head(&["", "min / median / max"]);
     table.line([format!("runs a second of two jobs, {} at once", args.concurrency), small.words(0)]);

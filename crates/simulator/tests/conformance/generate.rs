@@ -57,7 +57,7 @@ impl Generator {
         format!("{name}:{}", self.below(many))
     }
 
-    /// A key under which nothing long stands.
+    /// A key of a record or a payload, which are short; seldom a stray one, under which anything may stand.
     pub(crate) fn short_key(&mut self) -> String {
         let kind = if self.one_in(3) { RECORD } else { PAYLOAD };
         self.key(kind)

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{CeilingIdle, CeilingRun, Grouping};
 use crate::Report;
-use crate::document::Figure;
+use crate::document::{Figure, Note};
 use crate::figures::{Table, percentile, rounded};
 use crate::limits::{figures_of, idle_figures, rate};
 use crate::ways::percentiles;
@@ -70,10 +70,13 @@ impl Ratios {
 }
 
 /// For the page that is made of a result.
-fn note(ratios: &[Ratios]) -> Value {
-    let line = |ratios: &Ratios| json!([ratios.way, ratios.ungrouped, ratios.grouped, ratios.idle_p50, ratios.idle_p99]);
+fn note(ratios: &[Ratios]) -> Note {
+    let line = |ratios: &Ratios| {
+        let numbers = [ratios.ungrouped, ratios.grouped, ratios.idle_p50, ratios.idle_p99].map(|ratio| format!("{ratio:.2}"));
+        std::iter::once(ratios.way.to_owned()).chain(numbers).collect()
+    };
     let head = ["", "part of its jobs/s, ungrouped", "grouped", "times its latency when idle, p50", "p99"];
-    json!({ "title": "Beside the ceiling", "head": head, "lines": ratios.iter().map(line).collect::<Vec<_>>() })
+    Note::new("Beside the ceiling", &head, ratios.iter().map(line).collect())
 }
 
 fn table(ratios: &[Ratios], runs: &[CeilingRun], idle: &CeilingIdle) -> String {

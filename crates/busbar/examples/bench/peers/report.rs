@@ -8,7 +8,7 @@ use super::manifest::Peers;
 use super::turn::Turn;
 use super::{Failed, PeersArgs};
 use crate::Report;
-use crate::document::{Delivery, Figure};
+use crate::document::{Delivery, Figure, Note};
 use crate::figures::{Table, median, percentile, rounded};
 use crate::machine;
 
@@ -124,28 +124,28 @@ pub(super) fn report(
 }
 
 /// What a reader must know beside the figures, as tables.
-fn notes(peers: &Peers, told: &[Value], turns: &[Turn], failed: &[Failed], ratios: &BTreeMap<&str, [f64; 2]>) -> Vec<Value> {
-    let ratios: Vec<Value> = ratios.iter().map(|(name, [bulk, idle])| json!([name, bulk, idle])).collect();
-    let settings: Vec<Value> =
-        told.iter().map(|told| json!([told["of"], told["setting"]["name"], told["setting"]["says"]])).collect();
+fn notes(peers: &Peers, told: &[Value], turns: &[Turn], failed: &[Failed], ratios: &BTreeMap<&str, [f64; 2]>) -> Vec<Note> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let ratios = ratios.iter().map(|(name, [bulk, idle])| vec![(*name).to_owned(), bulk.to_string(), idle.to_string()]);
+    let settings = told.iter().map(|told| [&told["of"], &told["setting"]["name"], &told["setting"]["says"]].map(text).to_vec());
     let versions: BTreeMap<&str, &str> = turns.iter().map(|turn| (turn.of.as_str(), turn.versions.as_str())).collect();
     let result =
         |name: &str| peers.there.iter().find(|peer| peer.manifest.name == name).map(|peer| peer.manifest.result.as_str());
     let own = "the end of the job on the bus, and its result from the store";
-    let versions: Vec<Value> = versions.iter().map(|(name, says)| json!([name, says, result(name).unwrap_or(own)])).collect();
-    let failed: Vec<Value> = failed
+    let versions = versions.iter().map(|(name, says)| [*name, *says, result(name).unwrap_or(own)].map(str::to_owned).to_vec());
+    let failed: Vec<Vec<String>> = failed
         .iter()
-        .map(|failed| json!([failed.of, format!("round {}: {}: {}", failed.round, failed.setting, failed.why)]))
-        .chain(peers.skipped.iter().map(|(name, why)| json!([name, format!("skipped: {why}")])))
+        .map(|failed| vec![failed.of.clone(), format!("round {}: {}: {}", failed.round, failed.setting, failed.why)])
+        .chain(peers.skipped.iter().map(|(name, why)| vec![name.clone(), format!("skipped: {why}")]))
         .collect();
     let head = ["Busbar beside", "jobs a second in bulk, times", "latency when idle, p50, times"];
     let mut notes = vec![
-        json!({ "title": "Ratios of the medians, best settings", "head": head, "lines": ratios }),
-        json!({ "title": "Settings", "head": ["", "setting", "which is"], "lines": settings }),
-        json!({ "title": "Versions", "head": ["", "version", "how a result reaches the client"], "lines": versions }),
+        Note::new("Ratios of the medians, best settings", &head, ratios.collect()),
+        Note::new("Settings", &["", "setting", "which is"], settings.collect()),
+        Note::new("Versions", &["", "version", "how a result reaches the client"], versions.collect()),
     ];
     if !failed.is_empty() {
-        notes.push(json!({ "title": "What could not be measured", "head": ["", "why"], "lines": failed }));
+        notes.push(Note::new("What could not be measured", &["", "why"], failed));
     }
     notes
 }

@@ -123,17 +123,13 @@ fn command(document: &Document) -> String {
     }
     for (name, value) in document.settings[&document.bench].as_object().into_iter().flatten() {
         let value = match value {
-            Value::Bool(true) => {
-                let _ = write!(command, " --{}", name.replace('_', "-"));
-                continue;
-            }
-            Value::Bool(false) => continue,
-            Value::Array(values) => values.iter().map(words).collect::<Vec<String>>().join(","),
-            value => words(value),
+            Value::Bool(true) => String::new(),
+            Value::Bool(false) | Value::Null => continue,
+            Value::Array(values) if values.is_empty() => continue,
+            Value::Array(values) => format!(" {}", values.iter().map(words).collect::<Vec<String>>().join(",")),
+            value => format!(" {}", words(value)),
         };
-        if !value.is_empty() {
-            let _ = write!(command, " --{} {value}", name.replace('_', "-"));
-        }
+        let _ = write!(command, " --{}{value}", name.replace('_', "-"));
     }
     command
 }
