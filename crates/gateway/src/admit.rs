@@ -208,7 +208,7 @@ impl<B: Bus, R: Records> Sender<B, R> {
     /// Finds out what became of jobs that nobody answered for, and makes sure that the others never come to be.
     async fn settle(&self, group: &[Waiting]) -> Vec<Outcome> {
         let job_ids: Vec<&str> = group.iter().map(|waiting| waiting.job_id.as_str()).collect();
-        let units = job_ids.iter().map(|job_id| revoke(job_id)).collect();
+        let units: Vec<Unit> = job_ids.iter().map(|job_id| revoke(job_id)).collect();
         let admitted: Vec<bool> = match self.records.commit(CommitClass::Advance, units).await {
             Ok(answers) => {
                 answers.iter().map(|answer| matches!(answer, Answer::GuardFailed { .. } | Answer::Conflict { .. })).collect()

@@ -215,7 +215,28 @@ mod tests {
         assert!(!matches(&format!("{glob}b"), &"a".repeat(4000)));
     }
 
+    /// What the patterns mean, without regard to how long that takes.
+    fn by_definition(parts: &[Part], text: &[char]) -> bool {
+        match (parts, text) {
+            ([], text) => text.is_empty(),
+            ([Part::Many, rest @ ..], text) => {
+                by_definition(rest, text)
+                    || text.split_first().is_some_and(|(first, text)| *first != '/' && by_definition(parts, text))
+            }
+            ([part, rest @ ..], [first, text @ ..]) => part.takes(*first) && by_definition(rest, text),
+            ([_, ..], []) => false,
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn every_text_is_matched_as_defined(glob in "([a-cé/.*?]|\\[[a-b]-[b-é]\\]|\\[\\^bé\\]){1,8}", text in "[a-cB-CéÉß€/.]{0,10}") {
+            // A range may be the wrong way round, and is empty then.
+            let compiled = Glob::compile(&glob).expect("a pattern");
+            let characters: Vec<char> = text.to_lowercase().chars().collect();
+            proptest::prop_assert_eq!(compiled.matches(&text), by_definition(&compiled.parts, &characters), "{} {}", glob, text);
+        }
+
         #[test]
         fn a_text_matches_itself_escaped(text in "[a-z.*?\\[\\]]{1,30}") {
             let escaped: String = text.chars().flat_map(|character| ['\\', character]).collect();

@@ -45,7 +45,7 @@ const START_TO_CLOSE_MS_DEFAULT: u64 = 15 * 60 * 1000;
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     /// The job, decided where the kernel answered.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// The request as it was submitted: a decision may have changed that of the job.
     pub submitted: Bytes,
     /// The same as a message, until the kernel was asked: most submissions are read once.
@@ -67,12 +67,15 @@ pub(crate) type Outcome = Result<Prepared, Problem>;
 /// cannot even be named stays refused.
 pub(crate) fn from_bus(outcome: Outcome, item: &AdmitItem, now: Timestamp) -> Outcome {
     let refusal = match outcome {
-        Ok(prepared) => return Ok(Prepared { job: Job { from_bus: true, ..prepared.job }, ..prepared }),
+        Ok(mut prepared) => {
+            Arc::make_mut(&mut prepared.job).from_bus = true;
+            return Ok(prepared);
+        }
         Err(refusal) => refusal,
     };
     let request = JobRequest::decode(item.request.clone()).unwrap_or_default();
     let Ok(id) = JobId::parse(request.job_id.clone()) else { return Err(refusal) };
-    let job = Job { from_bus: true, ..job(id, item, &request, &TopicDocument::default(), now) };
+    let job = Arc::new(Job { from_bus: true, ..job(id, item, &request, &TopicDocument::default(), now) });
     let mut prepared = Prepared {
         class: Arc::new(class(&request)),
         job,
@@ -88,7 +91,7 @@ pub(crate) fn from_bus(outcome: Outcome, item: &AdmitItem, now: Timestamp) -> Ou
 
 /// Makes of a submission a job that has ended before it began.
 pub(crate) fn refuse(prepared: &mut Prepared, refusal: &Problem) {
-    let job = &mut prepared.job;
+    let job = Arc::make_mut(&mut prepared.job);
     job.plan.idempotency_key.clear();
     job.state = State::Ended(End {
         outcome: crate::core::job::Outcome::Failed,
@@ -186,7 +189,7 @@ fn form(item: &AdmitItem, library: &Library, now: Timestamp) -> Outcome {
     let input = carried(item, &request)?;
     let birth = Birth { input, revocable: item.revocable, ..Birth::default() };
     let class = Arc::new(class(&request));
-    let job = job(id, item, &request, document, now);
+    let job = Arc::new(job(id, item, &request, document, now));
     let submitted = item.request.clone();
     let request = Some(Box::new(request));
     Ok(Prepared { job, submitted, request, class, passed: vec![JobState::Pending], birth, against: None })
@@ -439,7 +442,7 @@ async fn decide<'a, J: Judge>(
         Ok(answers) if answers.responses.len() == undecided.len() => answers.responses,
         Ok(_) | Err(_) => {
             for prepared in undecided {
-                prepared.job.state = State::Pending { not_before: now.after_millis(UNDECIDED_RETRY_MS) };
+                Arc::make_mut(&mut prepared.job).state = State::Pending { not_before: now.after_millis(UNDECIDED_RETRY_MS) };
             }
             return Vec::new();
         }
@@ -452,7 +455,7 @@ async fn decide<'a, J: Judge>(
         }
         let event = Event::Decided(verdict::verdict(&prepared.job, &answer, now));
         if let Ok(change) = transition::decide(&prepared.job, &event, limits, now) {
-            prepared.job = change.next;
+            prepared.job = Arc::new(change.next);
             prepared.passed.push(prepared.job.state.tag());
             prepared.passed.dedup();
         }
@@ -467,5 +470,5 @@ async fn lay_open<R: Records>(unseen: &mut [&mut Prepared], records: &R) -> Resu
         let input = prepared.birth.input.take()?;
         Some(commit::put_input(prepared.job.id.as_str(), input, CommitId::generate()))
     };
-    records.commit(CommitClass::Admit, unseen.iter_mut().filter_map(put).collect()).await.map(drop)
+    records.commit(CommitClass::Admit, unseen.iter_mut().filter_map(put).collect::<Vec<_>>()).await.map(drop)
 }

@@ -229,7 +229,7 @@ pub(crate) async fn watch_snapshot<B: Bus, R: Records, C: Clock, J: Judge>(
 pub(crate) async fn ask<B: Bus, R: Records, C: Clock, J: Judge>(
     ports: Ports<B, R, C, J>,
     traces: Traces,
-    jobs: Vec<Job>,
+    jobs: Vec<Arc<Job>>,
     inputs: mpsc::Sender<Input>,
 ) {
     let answers = match ports.judge.check(jobs.iter().map(|job| traces.question(job, None)).collect()).await {

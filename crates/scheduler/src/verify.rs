@@ -100,9 +100,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Desk<B, R, C, J> {
         let library = Arc::clone(&self.library.borrow());
         let mut outcomes = intake::prepare(&[item], &library, records, judge, &self.traces, &self.limits, clock.now()).await?;
         let mut prepared = outcomes.pop().ok_or(Not::Wanted)??;
-        prepared.job.verifies = of.replica;
+        let job = Arc::make_mut(&mut prepared.job);
+        job.verifies = of.replica;
         // A verifier's own word is believed, whatever its topic says by now.
-        prepared.job.plan.replication = None;
+        job.plan.replication = None;
         Ok(prepared)
     }
 }

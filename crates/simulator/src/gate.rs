@@ -156,7 +156,7 @@ impl<P: Bus> Bus for Gated<P> {
 }
 
 impl<P: Records> Records for Gated<P> {
-    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
+    async fn commit(&self, class: CommitClass, units: impl Into<Arc<[Unit]>> + Send) -> Result<Vec<Answer>, StoreError> {
         let turn = self.gate.inner.committing.lock().await;
         self.gate.pass("store.commit", "before").await;
         let mut commit = Box::pin(self.port.commit(class, units));

@@ -56,7 +56,7 @@ struct Inner {
 struct Waiting {
     pending: Pending,
     class: CommitClass,
-    units: Vec<Unit>,
+    units: Arc<[Unit]>,
     reply: oneshot::Sender<Result<Vec<Answer>, StoreError>>,
 }
 
@@ -194,7 +194,7 @@ impl ModelStore {
         if ms_max == 0 { 0 } else { self.chaos.below(ms_max + 1) }
     }
 
-    fn ask(&self, class: CommitClass, units: Vec<Unit>) -> (Pending, oneshot::Receiver<Result<Vec<Answer>, StoreError>>) {
+    fn ask(&self, class: CommitClass, units: Arc<[Unit]>) -> (Pending, oneshot::Receiver<Result<Vec<Answer>, StoreError>>) {
         let (reply, answer) = oneshot::channel();
         let mut inner = self.lock();
         inner.asked += 1;
@@ -293,7 +293,8 @@ fn check_units(units: &[Unit]) -> Result<(), StoreError> {
 }
 
 impl Records for ModelStore {
-    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
+    async fn commit(&self, class: CommitClass, units: impl Into<Arc<[Unit]>> + Send) -> Result<Vec<Answer>, StoreError> {
+        let units = units.into();
         check_units(&units)?;
         if units.is_empty() {
             return Ok(vec![]);

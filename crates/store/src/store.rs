@@ -112,7 +112,8 @@ impl Store {
 }
 
 impl Records for Store {
-    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
+    async fn commit(&self, class: CommitClass, units: impl Into<Arc<[Unit]>> + Send) -> Result<Vec<Answer>, StoreError> {
+        let units = units.into();
         let encoded = encode::encode(&units)?;
         if encoded.units == 0 {
             return Ok(vec![]);

@@ -110,7 +110,7 @@ async fn put_inputs<R: Records>(records: &R, jobs: &[Outgoing]) -> Result<(), St
             Write::Delete { key: name },
         ],
     });
-    records.commit(CommitClass::Admit, units.collect()).await.map(drop)
+    records.commit(CommitClass::Admit, units.collect::<Vec<_>>()).await.map(drop)
 }
 
 /// Asks once: what is to be asked again, and what was refused for good.

@@ -400,7 +400,7 @@ impl Scheduler {
                 }
                 Unit { id: CommitId::generate(), guards: vec![guard], writes }
             });
-            let answers = self.store.commit(CommitClass::Advance, units.collect()).await.expect("committed");
+            let answers = self.store.commit(CommitClass::Advance, units.collect::<Vec<_>>()).await.expect("committed");
             assert!(answers.iter().all(|answer| matches!(answer, Answer::Applied { .. })), "{answers:?}");
         }
     }

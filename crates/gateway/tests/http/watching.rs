@@ -36,7 +36,7 @@ async fn append(fixture: &Fixture, events: &[JobEvent], keep: u64) -> Vec<JobEve
     let append = |event: &JobEvent| Write::Append { log: keys::LOG_JOBS.into(), value: event.encode_to_vec().into(), keep };
     for chunk in events.chunks(128) {
         let unit = |event| Unit { id: CommitId::generate(), guards: vec![], writes: vec![append(event)] };
-        fixture.store.commit(CommitClass::Advance, chunk.iter().map(unit).collect()).await.expect("committed");
+        fixture.store.commit(CommitClass::Advance, chunk.iter().map(unit).collect::<Vec<_>>()).await.expect("committed");
     }
     let mut batches = Vec::new();
     loop {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -60,7 +61,8 @@ pub struct Commits<'a, R, C, const PARTS: usize> {
 /// Up to [`UNITS_MAX`] units.
 struct Call {
     class: CommitClass,
-    units: Vec<Unit>,
+    /// Kept until there is an answer: they may have to be sent again.
+    units: Arc<[Unit]>,
     state: CallState,
     /// It may have been carried out.
     doubtful: bool,
@@ -148,7 +150,7 @@ impl<'a, R: Records, C: Clock, const PARTS: usize> Commits<'a, R, C, PARTS> {
                 continue;
             }
             call.state = CallState::Sent;
-            let mut sent = records.commit(call.class, call.units.clone()).boxed();
+            let mut sent = records.commit(call.class, Arc::clone(&call.units)).boxed();
             let number = self.over + place;
             // Asked for before the next one is.
             match (&mut sent).now_or_never() {

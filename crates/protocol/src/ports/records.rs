@@ -5,6 +5,7 @@
 //! because its answer was lost is answered [`Answer::Already`] instead of being applied twice.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -312,7 +313,11 @@ pub trait Records: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`]; after [`StoreError::Unavailable`] any of the units may have been applied.
-    fn commit(&self, class: CommitClass, units: Vec<Unit>) -> impl Future<Output = Result<Vec<Answer>, StoreError>> + Send;
+    fn commit(
+        &self,
+        class: CommitClass,
+        units: impl Into<Arc<[Unit]>> + Send,
+    ) -> impl Future<Output = Result<Vec<Answer>, StoreError>> + Send;
 
     /// Reads records, in the order of the keys.
     ///

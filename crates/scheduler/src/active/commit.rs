@@ -1,6 +1,7 @@
 //! The flush of what was taken in and decided, and what those are told whose submissions were in it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -333,7 +334,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                     if ahead {
                         self.cell.born(&prepared.job.id);
                     } else {
-                        self.cell.insert_new(prepared.job.clone(), prepared.class.clone(), now);
+                        self.cell.insert_new(Arc::clone(&prepared.job), prepared.class.clone(), now);
                     }
                     if let Some(input) = prepared.birth.input.as_ref().filter(|input| input.len() <= self.config.inline_bytes_max)
                     {
@@ -363,7 +364,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
                             (Some(prepared.job), verdict)
                         }
                     };
-                    self.observer.answered(job.as_ref(), &verdict, received);
+                    self.observer.answered(job.as_deref(), &verdict, received);
                     verdict
                 })
                 .collect();

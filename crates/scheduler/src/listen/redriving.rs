@@ -82,8 +82,9 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Ears<B, R, C, J> {
         let with_letters = prepared.into_iter().map(|again| {
             let again = again?;
             let mut outcome = outcomes.next().unwrap_or_else(|| Err(intake::problem(Code::Internal, "no outcome")))?;
-            outcome.job.redrive_of = again.letter.letter.job_id.clone();
-            outcome.job.plan.idempotency_key.clear();
+            let job = Arc::make_mut(&mut outcome.job);
+            job.redrive_of = again.letter.letter.job_id.clone();
+            job.plan.idempotency_key.clear();
             outcome.birth.letter = Some(again.letter);
             Ok(outcome)
         });

@@ -7,7 +7,7 @@ use super::*;
 impl Scene {
     /// Takes a job in ahead and places; the state in its first unit, if it has a worker.
     fn submits(&mut self, name: &str, change: impl FnOnce(&mut Job)) -> Option<JobState> {
-        let job = scheduled(name, "acme", at(self.now), change);
+        let job = Arc::new(scheduled(name, "acme", at(self.now), change));
         let class = Arc::new(Class { topic: job.topic.clone(), ..Class::default() });
         if !self.cell.insert_ahead(&job, class, at(self.now)) {
             return None;

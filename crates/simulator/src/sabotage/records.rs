@@ -1,5 +1,6 @@
 //! Faults at the store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_protocol::keys;
@@ -20,7 +21,7 @@ const LIE: Duration = Duration::from_millis(20);
 
 impl<P: Records> Sabotaged<P> {
     /// Answers at once, and commits when it gets round to it.
-    fn put_off(&self, class: CommitClass, units: Vec<Unit>) -> Vec<Answer> {
+    fn put_off(&self, class: CommitClass, units: Arc<[Unit]>) -> Vec<Answer> {
         let answers = presumed(&units);
         let port = self.port.clone();
         self.saboteur.later(async move {
@@ -30,9 +31,9 @@ impl<P: Records> Sabotaged<P> {
         answers
     }
 
-    fn spoil(&self, units: Vec<Unit>) -> Vec<Unit> {
+    fn spoil(&self, units: Arc<[Unit]>) -> Arc<[Unit]> {
         let Some(plant) = self.saboteur.plant else { return units };
-        let spoiled = units.into_iter().map(|unit| units::spoil(plant, unit));
+        let spoiled = units.iter().cloned().map(|unit| units::spoil(plant, unit));
         if plant != Plant::CommitRepeated {
             return spoiled.collect();
         }
@@ -66,7 +67,8 @@ fn presumed(units: &[Unit]) -> Vec<Answer> {
 }
 
 impl<P: Records> Records for Sabotaged<P> {
-    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
+    async fn commit(&self, class: CommitClass, units: impl Into<Arc<[Unit]>> + Send) -> Result<Vec<Answer>, StoreError> {
+        let units = units.into();
         if self.has(Plant::ResultRelabelled) || self.has(Plant::SlotFreedEarly) {
             self.saboteur.note(&units);
         }

@@ -71,7 +71,7 @@ async fn measure(server: &Server, what: &str, jobs: usize, grouped: usize, make:
     server.say("CONFIG RESETSTAT");
     let began = Instant::now();
     for first in (0..jobs).step_by(grouped) {
-        let units = (first..(first + grouped).min(jobs)).map(&make).collect();
+        let units: Vec<Unit> = (first..(first + grouped).min(jobs)).map(&make).collect();
         let answers = server.store.commit(CommitClass::Advance, units).await.expect("answered");
         assert!(
             answers.iter().all(|answer| *answer == APPLIED || matches!(answer, busbar_protocol::ports::Answer::Applied { .. }))
@@ -88,7 +88,7 @@ async fn measure(server: &Server, what: &str, jobs: usize, grouped: usize, make:
 async fn remove_jobs(store: &Store, jobs: usize) {
     for first in (0..jobs).step_by(256) {
         let keys = first..(first + 256).min(jobs);
-        let units = keys.map(|job| unit([], [Write::Delete { key: format!("job:meta:{job:036}") }])).collect();
+        let units: Vec<Unit> = keys.map(|job| unit([], [Write::Delete { key: format!("job:meta:{job:036}") }])).collect();
         store.commit(CommitClass::Advance, units).await.expect("answered");
     }
 }

@@ -90,7 +90,7 @@ async fn a_log_is_kept_to_about_its_length() {
     let server = Server::start().await;
     let append = || Write::Append { log: "ev".into(), value: Bytes::from_static(b"x"), keep: 100 };
     for _ in 0..10 {
-        let units = (0..200).map(|_| unit([], [append()])).collect();
+        let units: Vec<Unit> = (0..200).map(|_| unit([], [append()])).collect();
         server.store.commit(CommitClass::Advance, units).await.expect("answered");
     }
     let kept = server.store.log_after("ev", "0", 10_000).await.expect("a log").len();
@@ -209,7 +209,7 @@ async fn advance_alone(store: &Store, key: &str) {
 async fn more_records_than_one_call_reads_come_in_order() {
     let server = Server::start().await;
     for batch in 0..5 {
-        let units = (0..250).map(|place| unit([], [put(&format!("k{}", batch * 250 + place), 1, "a")])).collect();
+        let units: Vec<Unit> = (0..250).map(|place| unit([], [put(&format!("k{}", batch * 250 + place), 1, "a")])).collect();
         server.store.commit(CommitClass::Admit, units).await.expect("answered");
     }
     let keys: Vec<_> = (0..2500).map(|place| format!("k{place}")).collect();
@@ -306,7 +306,7 @@ async fn units_are_of_more_kinds_than_redis_keeps_plans_of() {
     };
     for first in (0..2048).step_by(256) {
         let of_kind = |kind| unit([], (0..11).map(|place| write(kind, place)));
-        let answers = server.store.commit(CommitClass::Advance, (first..first + 256).map(of_kind).collect()).await;
+        let answers = server.store.commit(CommitClass::Advance, (first..first + 256).map(of_kind).collect::<Vec<_>>()).await;
         assert_eq!(answers, Ok(vec![APPLIED; 256]));
     }
     assert_eq!(server.store.index_len("z").await, Ok(2047));
@@ -326,13 +326,13 @@ async fn what_is_gathered_is_written_however_much_it_is() {
         let each = (0..EACH).map(move |k| Write::IndexRemove { index: "z".into(), member: format!("{n}-{k}") });
         unit([], each.chain([add("z", &format!("{n}-last"), n)]))
     };
-    let added = server.store.commit(CommitClass::Advance, (0..UNITS).map(adds).collect()).await;
+    let added = server.store.commit(CommitClass::Advance, (0..UNITS).map(adds).collect::<Vec<_>>()).await;
     assert_eq!(added, Ok(vec![APPLIED; 256]));
     assert_eq!(server.store.index_len("z").await, Ok((UNITS * EACH).unsigned_abs()));
     for key in ["p0-0", "p128-11", "p255-23"] {
         assert_eq!(server.store.payloads(vec![key.into()]).await, Ok(vec![Some(key.into())]));
     }
-    let removed = server.store.commit(CommitClass::Advance, (0..UNITS).map(removes).collect()).await;
+    let removed = server.store.commit(CommitClass::Advance, (0..UNITS).map(removes).collect::<Vec<_>>()).await;
     assert_eq!(removed, Ok(vec![APPLIED; 256]));
     assert_eq!(server.store.index_len("z").await, Ok(UNITS.unsigned_abs()));
 }
@@ -342,7 +342,7 @@ async fn a_log_is_cut_once_a_call() {
     let server = Server::start().await;
     let append = |keep| Write::Append { log: "l".into(), value: "x".into(), keep };
     for _ in 0..20 {
-        let units = (0..100).map(|_| unit([], [append(300)])).collect();
+        let units: Vec<Unit> = (0..100).map(|_| unit([], [append(300)])).collect();
         server.store.commit(CommitClass::Advance, units).await.expect("applied");
     }
     let kept: usize = server.say("XLEN l").trim().trim_start_matches(':').parse().expect("a number");

@@ -72,7 +72,7 @@ fn append(n: usize) -> Write {
 /// Writes entries, and says where they stand.
 async fn write(store: &Store, entries: usize) -> Vec<Answer> {
     let unit = |n| Unit { id: CommitId::generate(), guards: vec![], writes: vec![append(n)] };
-    store.commit(CommitClass::Advance, (0..entries).map(unit).collect()).await.unwrap()
+    store.commit(CommitClass::Advance, (0..entries).map(unit).collect::<Vec<_>>()).await.unwrap()
 }
 
 fn hand_over(tail: &LogTail, answers: Vec<Answer>) {

@@ -68,7 +68,7 @@ fn away() -> BusError {
 pub(super) struct MortalStore(pub(super) Store, pub(super) Life);
 
 impl Records for MortalStore {
-    async fn commit(&self, class: CommitClass, units: Vec<Unit>) -> Result<Vec<Answer>, StoreError> {
+    async fn commit(&self, class: CommitClass, units: impl Into<Arc<[Unit]>> + Send) -> Result<Vec<Answer>, StoreError> {
         match self.1.spend() {
             Fate::Lives => self.0.commit(class, units).await,
             Fate::Dies => Err(gone()),

@@ -172,7 +172,7 @@ impl<'a> Ledger<'a> {
             let writes = vec![Write::Append { log: log.to_owned(), value: value.into(), keep }];
             Unit { id: CommitId::generate(), guards: vec![], writes }
         });
-        let answers = self.fixture.store.commit(CommitClass::Advance, units.collect()).await.expect("committed");
+        let answers = self.fixture.store.commit(CommitClass::Advance, units.collect::<Vec<_>>()).await.expect("committed");
         assert!(answers.iter().all(|answer| matches!(answer, Answer::Applied { .. })), "{answers:?}");
     }
 

@@ -26,13 +26,13 @@ impl Cell {
     /// Takes a new job into memory before it stands in the store, if all that it waits for is a worker and nobody else changes with it;
     /// whether it did. It does not count as one that is on its way any more. The next call of [`Cell::place`] gives it a worker when it is
     /// its turn, and [`Cell::birth_ahead`] must follow.
-    pub fn insert_ahead(&mut self, job: &Job, class: Arc<Class>, now: Timestamp) -> bool {
+    pub fn insert_ahead(&mut self, job: &Arc<Job>, class: Arc<Class>, now: Timestamp) -> bool {
         let is_ready = matches!(job.state, State::Scheduled { not_before, .. } if not_before <= now);
         let is_alone = job.plan.concurrency_key.is_empty() && job.parent_job_id.is_empty() && !job.is_replicated();
         if !is_ready || !is_alone || self.is_loading() || self.is_live(&job.id) {
             return false;
         }
-        self.take_in(job.clone(), 0, class, false, now);
+        self.take_in(Arc::clone(job), 0, class, false, now);
         if let Some(entry) = self.jobs.get_mut(&job.id) {
             entry.unborn = true;
             self.flow.came(&entry.charge);

@@ -28,7 +28,7 @@ impl Cell {
             entry.asked = false;
         }
         let Transition { next, commands } = transition::decide(&entry.job, event, &self.settings.limits, now)?;
-        let before = std::mem::replace(&mut entry.job, next);
+        let before = std::mem::replace(&mut entry.job, Arc::new(next));
         self.follow(id, &before, now);
         let entry = &self.jobs[id];
         if matches!(event, Event::Decided(_)) && before.request != entry.job.request {

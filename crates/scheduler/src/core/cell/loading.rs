@@ -137,7 +137,7 @@ impl Cell {
     /// A job was read before its turn, because something is to happen with it: it comes into memory.
     pub fn load_one(&mut self, job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
         if self.may_be_unread(&job.id) {
-            self.take_in(job, revision, class, false, now);
+            self.take_in(Arc::new(job), revision, class, false, now);
         }
     }
 

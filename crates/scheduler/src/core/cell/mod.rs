@@ -113,7 +113,7 @@ pub struct Beginning {
 /// A live job in memory, with what the cell keeps beside it.
 #[derive(Clone, Debug)]
 struct Entry {
-    job: Job,
+    job: Arc<Job>,
     /// What stands in the store, changes under way included.
     revision: u64,
     line: Arc<Line>,
@@ -132,7 +132,7 @@ struct Entry {
 
 impl Entry {
     /// A job that stands in the store as it is here.
-    fn new(job: Job, revision: u64, spot: Spot, charge: Charge) -> Self {
+    fn new(job: Arc<Job>, revision: u64, spot: Spot, charge: Charge) -> Self {
         let Spot { line, seat } = spot;
         let passed = Vec::new();
         Self { job, revision, line, seat, charge, timer: None, passed, asked: false, under_way: false, unborn: false }
@@ -325,7 +325,7 @@ impl Cell {
     /// A live job that is in memory and stands in the store: every one that a worker has, and the first of those that wait.
     #[must_use]
     pub fn job(&self, id: &JobId) -> Option<&Job> {
-        self.jobs.get(id).filter(|entry| !entry.unborn).map(|entry| &entry.job)
+        self.jobs.get(id).filter(|entry| !entry.unborn).map(|entry| &*entry.job)
     }
 
     /// New topic documents are in force.
@@ -370,8 +370,8 @@ impl Cell {
     }
 
     /// Takes in a job that stands in the store at this revision: into memory, or where many wait before it onto the shelf.
-    pub fn insert(&mut self, job: Job, revision: u64, class: Arc<Class>, now: Timestamp) {
-        self.take_in(job, revision, class, true, now);
+    pub fn insert(&mut self, job: impl Into<Arc<Job>>, revision: u64, class: Arc<Class>, now: Timestamp) {
+        self.take_in(job.into(), revision, class, true, now);
     }
 
     /// The class of a job in this cell: where workers are bound to a tenant, jobs of different tenants go to different ones; and a
@@ -385,11 +385,13 @@ impl Cell {
         Arc::new(Class { tenant, known_only, ..(*class).clone() })
     }
 
-    fn take_in(&mut self, mut job: Job, revision: u64, class: Arc<Class>, may_shelve: bool, now: Timestamp) {
+    fn take_in(&mut self, mut job: Arc<Job>, revision: u64, class: Arc<Class>, may_shelve: bool, now: Timestamp) {
         if job.end().is_some() || self.is_live(&job.id) {
             return;
         }
-        if let State::Dispatched { hold } | State::Running { hold, .. } = &mut job.state {
+        if job.hold().is_some()
+            && let State::Dispatched { hold } | State::Running { hold, .. } = &mut Arc::make_mut(&mut job).state
+        {
             hold.heard = now;
         }
         let (id, charge) = (job.id.clone(), self.charge_of(&job));
@@ -460,14 +462,14 @@ impl Cell {
     }
 
     /// Jobs that need a decision, up to `limit`; they are not named again until one came or [`Cell::unasked`] says that none will.
-    pub fn take_undecided(&mut self, limit: usize) -> Vec<Job> {
+    pub fn take_undecided(&mut self, limit: usize) -> Vec<Arc<Job>> {
         let ids: Vec<JobId> = self.undecided.iter().take(limit).cloned().collect();
         ids.iter()
             .filter_map(|id| {
                 self.undecided.remove(id);
                 let entry = self.jobs.get_mut(id)?;
                 entry.asked = true;
-                Some(entry.job.clone())
+                Some(Arc::clone(&entry.job))
             })
             .collect()
     }

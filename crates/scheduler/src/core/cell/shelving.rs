@@ -160,7 +160,7 @@ impl Cell {
         self.undecided_shelved.remove(&seat);
         self.queue.unshelve(&Spot { line: Arc::clone(&line), seat });
         let charge = Charge { tenant: Arc::clone(&line.tenant), topic: self.name(&job.topic), key: None };
-        let entry = Entry::new(job, revision, Spot { line, seat }, charge);
+        let entry = Entry::new(Arc::new(job), revision, Spot { line, seat }, charge);
         self.jobs.insert(id.clone(), entry);
         self.reindex(id, now);
         Ok(())

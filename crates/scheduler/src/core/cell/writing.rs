@@ -24,7 +24,8 @@ impl Cell {
     }
 
     /// Takes in a job whose first unit is durable.
-    pub fn insert_new(&mut self, job: Job, class: Arc<Class>, now: Timestamp) {
+    pub fn insert_new(&mut self, job: impl Into<Arc<Job>>, class: Arc<Class>, now: Timestamp) {
+        let job = job.into();
         // What it is a part of may have ended while it was on its way into the store.
         let orphaned = (job.is_part() && self.group_of(&job).is_none()).then(|| job.parent_job_id.clone());
         self.insert(job, 1, class, now);
