@@ -113,6 +113,7 @@ pub(crate) async fn measure(args: &StreamArgs) -> Outcome<Report> {
 
 fn words(audience: Audience) -> String {
     match audience {
+        Audience { dashboards: 1, asleep: 0 } => "1 dashboard".to_owned(),
         Audience { dashboards, asleep: 0 } => format!("{dashboards} dashboards"),
         Audience { dashboards, asleep } => format!("{dashboards} dashboards, {asleep} that reads nothing"),
     }

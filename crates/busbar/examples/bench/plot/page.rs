@@ -103,7 +103,7 @@ fn facts(document: &Document) -> Vec<Vec<String>> {
     }
     if let Some(delivery) = &document.exact_delivery {
         let told = format!(
-            "{} jobs, {} lost, {} executed more than once ({})",
+            "{} jobs, {} lost, {} counted more than once ({})",
             delivery.jobs, delivery.lost, delivery.repeated, delivery.checked
         );
         facts.push(("exact delivery", told));
