@@ -398,7 +398,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         let unzip = |of: Vec<(String, bool, Unit)>| of.into_iter().map(|(id, _, unit)| (id, unit)).unzip();
         let ((old_ids, old_units), (new_ids, new_units)): ((Vec<String>, _), (Vec<String>, _)) = (unzip(old), unzip(new));
         let (removals, replies) = removals.into_iter().map(|removal| (removal.unit, removal.reply)).unzip();
-        let [advanced, started, removed] = self.flush(old_units, new_units, removals).await?;
+        let [advanced, removed, started] = self.flush(old_units, removals, new_units).await?;
         for answer in advanced {
             match answer {
                 Some(Answer::Applied { .. } | Answer::Already) => {}
@@ -417,19 +417,20 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         Ok(())
     }
 
-    /// Commits changes of live runs, runs that begin, and then removals, so that no run that begins in this turn loses its workflow. All of
-    /// them leave at once. What runs append to the log, the relay has to tell.
-    async fn flush(&mut self, old: Vec<Unit>, new: Vec<Unit>, removals: Vec<Unit>) -> Result<[Answers; 3], Left> {
+    /// Commits changes of live runs, removals of workflows, and then runs that begin. All of them leave at once, in this order: nothing was
+    /// live of a workflow that is taken away, and what would begin of it in the same turn finds that it is gone. What runs append to the log,
+    /// the relay has to tell.
+    async fn flush(&mut self, old: Vec<Unit>, removals: Vec<Unit>, new: Vec<Unit>) -> Result<[Answers; 3], Left> {
         let appends = [&old, &new].map(|units| units.iter().map(|unit| appended(unit, keys::LOG_RUNS)).collect::<Vec<_>>());
         let mut commits = Commits::new(&self.ports.records, &self.ports.clock);
-        commits.add([(CommitClass::Advance, old), (CommitClass::Admit, new), (CommitClass::Advance, removals)]);
-        let Some([Ok(advanced), Ok(started), Ok(removed)]) = commits.next().await else { return Err(Left::Reload) };
+        commits.add([(CommitClass::Advance, old), (CommitClass::Advance, removals), (CommitClass::Admit, new)]);
+        let Some([Ok(advanced), Ok(removed), Ok(started)]) = commits.next().await else { return Err(Left::Reload) };
         for (appends, answers) in appends.into_iter().zip([&advanced, &started]) {
             self.progress.written(appends.iter().flatten().count());
             self.tail.committed(appends, answers);
         }
         self.tail.announce();
-        Ok([advanced, started, removed])
+        Ok([advanced, removed, started])
     }
 
     /// A run's last change is durable.

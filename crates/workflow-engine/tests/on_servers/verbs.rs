@@ -13,7 +13,8 @@ use busbar_protocol::busbar::{
 use busbar_protocol::ports::{Bus as _, Headers};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::{keys, subjects};
-use futures::StreamExt as _;
+use futures::future::join_all;
+use futures::{StreamExt as _, join};
 use serde_json::json;
 
 use crate::rig::{Rig, document, heard, map_reduce, until, within};
@@ -113,6 +114,38 @@ async fn a_workflow_with_live_runs_stays_and_a_run_is_cancelled_with_its_jobs() 
     };
     assert_eq!(within("the end is told", ends).await, [RunState::Cancelled]);
     assert_eq!(rig.remove("doubled", false).await, None);
+}
+
+/// A run whose workflow is gone could not go on after a takeover.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_begins_while_its_workflow_is_taken_away_is_refused_or_keeps_it() {
+    let rig = Rig::start().await;
+    let _engine = rig.engine("a").await;
+    let waiting = json!({"all": {"type": "job", "topic": "job.double", "input": "${input}"}});
+    rig.desk.hold("job.double");
+    for round in 0..40 {
+        let contested = format!("contested-{round}");
+        rig.define(&document(&contested, &waiting, &json!(null))).await;
+        let start = async || {
+            let request = Rig::question(&contested);
+            rig.input(&request.run_id, "1").await;
+            crate::refusals::code(&rig.ask_start(&request).await).map(str::to_owned)
+        };
+        let remove = async {
+            // A start is prepared for longer: the two meet at one time or the other.
+            tokio::time::sleep(Duration::from_micros(300 * round)).await;
+            rig.remove(&contested, false).await
+        };
+        let (refusal, started) = join!(remove, join_all((0..8).map(|_| start())));
+        match refusal.as_deref() {
+            None => {
+                let codes: Vec<Option<&str>> = started.iter().map(Option::as_deref).collect();
+                assert_eq!(codes, [Some("workflow_not_found"); 8], "round {round}: it was taken away");
+            }
+            Some("workflow_in_use") => assert!(started.iter().any(Option::is_none), "round {round}: {started:?}"),
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
