@@ -185,7 +185,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         if self.missed {
             self.missed = false;
             let all: Vec<String> = self.engine.jobs_out().cloned().collect();
-            self.look_at(all);
+            self.look_at(all, Expecting::Nothing);
         }
         self.commit().await?;
         self.meters.relay(self.progress.lag(self.ports.clock.now()));
@@ -226,7 +226,7 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
             Input::Status { reply } => self.replies.push((reply, self.status().encode_to_vec())),
             Input::Ended(ids) => {
                 let ours = ids.into_iter().filter(|id| self.engine.spot_of(id).is_some()).collect();
-                self.spawn_look(ours, Expecting::Ends);
+                self.look_at(ours, Expecting::Ends);
             }
             Input::Missed => self.missed = true,
             Input::Found(found) => found.into_iter().for_each(|found| self.found(found, now)),
@@ -369,17 +369,13 @@ impl<B: Bus, R: Records, C: Clock> Term<'_, B, R, C> {
         ids.rotate_left(from);
         ids.truncate(LOOK_MAX);
         self.looked_at = ids.last().cloned().unwrap_or_default();
-        self.look_at(ids);
+        self.look_at(ids, Expecting::Nothing);
         let cancel: Vec<Order> = self.engine.jobs_to_cancel().collect();
         self.command(cancel);
         self.holding.told = None;
     }
 
-    fn look_at(&mut self, ids: Vec<String>) {
-        self.spawn_look(ids, Expecting::Nothing);
-    }
-
-    fn spawn_look(&mut self, ids: Vec<String>, expecting: Expecting) {
+    fn look_at(&mut self, ids: Vec<String>, expecting: Expecting) {
         if !ids.is_empty() {
             self.tasks.spawn(jobs::look(self.ports.clone(), ids, expecting, self.inputs.clone()));
         }

@@ -127,6 +127,11 @@ impl Figure {
         let (min, middle, max) = (percentile(samples, 0), median(samples), percentile(samples, 100));
         Self { of, name, unit, min: rounded(min), median: rounded(middle), max: rounded(max), samples: samples.len() }
     }
+
+    /// A number of a summary, which was measured once.
+    pub(crate) fn once(of: &str, name: &str, unit: &str, value: &Value) -> Self {
+        Self::of(of, name, unit, &value.as_f64().into_iter().collect::<Vec<f64>>())
+    }
 }
 
 /// A table that a page shows below the figures.
@@ -143,13 +148,14 @@ impl Note {
     }
 
     /// How late single things were, in milliseconds: the few that were latest are what users remember.
-    pub(crate) fn of_latencies(title: &str, rows: &[(&str, &[f64])]) -> Self {
-        let line = |(of, samples): &(&str, &[f64])| {
+    pub(crate) fn of_latencies<S: AsRef<[f64]>>(title: &str, rows: impl IntoIterator<Item = (String, S)>) -> Self {
+        let line = |(of, samples): (String, S)| {
+            let samples = samples.as_ref();
             let at = [500, 900, 990, 999, 1000].map(|thousandths| format!("{:.1}", permille(samples, thousandths)));
-            [(*of).to_owned(), samples.len().to_string()].into_iter().chain(at).collect()
+            [of, samples.len().to_string()].into_iter().chain(at).collect()
         };
         let head = ["ms", "samples", "p50", "p90", "p99", "p99.9", "most"];
-        Self::new(title, &head, rows.iter().map(line).collect())
+        Self::new(title, &head, rows.into_iter().map(line).collect())
     }
 }
 
@@ -201,7 +207,7 @@ mod tests {
     #[test]
     fn latencies_are_told_by_how_many_are_not_later() {
         let samples: Vec<f64> = (1..=1000).map(f64::from).collect();
-        let note = Note::of_latencies("Late", &[("idle", &samples), ("never", &[])]);
+        let note = Note::of_latencies("Late", [("idle".to_owned(), samples), ("never".to_owned(), Vec::new())]);
         assert_eq!(note.lines[0], ["idle", "1000", "500.0", "900.0", "990.0", "999.0", "1000.0"]);
         assert_eq!(note.lines[1], ["never", "0", "0.0", "0.0", "0.0", "0.0", "0.0"]);
     }

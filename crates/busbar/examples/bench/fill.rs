@@ -72,13 +72,13 @@ pub(crate) async fn measure(args: &FillArgs) -> Outcome<Report> {
         "bench": "fill", "machine": machine, "slots": args.slots,
         "durability": "safe", "repetitions": 1, "exact_delivery": drained["exact_delivery"],
         "figures": [
-            one("submissions over HTTP", "rate", "jobs/s", &filled["jobs"]["jobs_per_second"]),
-            one("drain", "rate", "jobs/s", &drained["summary"]["jobs_per_second"]),
-            one("drain, first tenth", "rate", "jobs/s", &drained["summary"]["first_tenth_jobs_per_second"]),
-            one("drain, last tenth", "rate", "jobs/s", &drained["summary"]["last_tenth_jobs_per_second"]),
-            one("busbar, resident", "a queued job", "bytes", &filled["jobs"]["memory"]["busbar_rss_bytes_per_job"]),
-            one("redis-server, with payload and event", "a queued job", "bytes", &filled["jobs"]["memory"]["redis_bytes_per_job"]),
-            one("redis-server, without payload", "a queued job", "bytes", &filled["bare_jobs"]["memory"]["redis_bytes_per_job"]),
+            Figure::once("submissions over HTTP", "rate", "jobs/s", &filled["jobs"]["jobs_per_second"]),
+            Figure::once("drain", "rate", "jobs/s", &drained["summary"]["jobs_per_second"]),
+            Figure::once("drain, first tenth", "rate", "jobs/s", &drained["summary"]["first_tenth_jobs_per_second"]),
+            Figure::once("drain, last tenth", "rate", "jobs/s", &drained["summary"]["last_tenth_jobs_per_second"]),
+            Figure::once("busbar, resident", "a queued job", "bytes", &filled["jobs"]["memory"]["busbar_rss_bytes_per_job"]),
+            Figure::once("redis-server, with payload and event", "a queued job", "bytes", &filled["jobs"]["memory"]["redis_bytes_per_job"]),
+            Figure::once("redis-server, without payload", "a queued job", "bytes", &filled["bare_jobs"]["memory"]["redis_bytes_per_job"]),
             Figure::of("ready again with the whole queue", "after kill -9", "s", &[restart_seconds]),
         ],
         "largest_call": filled["largest_call"], "bare_jobs": filled["bare_jobs"], "jobs": filled["jobs"],
@@ -87,11 +87,6 @@ pub(crate) async fn measure(args: &FillArgs) -> Outcome<Report> {
     });
     let table = table(&machine, &summary);
     Ok(Report { table, raw: json!({ "fill": filled, "drain": drained }), summary })
-}
-
-/// A figure that was measured once.
-pub(crate) fn one(of: &str, name: &str, unit: &str, value: &Value) -> Figure {
-    Figure::of(of, name, unit, &value.as_f64().into_iter().collect::<Vec<f64>>())
 }
 
 /// Queues the jobs, in three portions.

@@ -298,9 +298,7 @@ fn latency_note(latencies: &BTreeMap<&'static str, Latency>, loads: &[Load]) -> 
         [(format!("{way}, idle"), &latency.idle), (format!("{way}, beside half load"), &latency.loaded)]
     });
     let due = loads.iter().map(|load| (format!("{}, open loop, from when due", load.way), &load.open_ms));
-    let rows: Vec<(String, &Vec<f64>)> = probed.chain(due).collect();
-    let rows: Vec<(&str, &[f64])> = rows.iter().map(|(of, samples)| (of.as_str(), samples.as_slice())).collect();
-    Note::of_latencies("Submit to result", &rows)
+    Note::of_latencies("Submit to result", probed.chain(due))
 }
 
 fn report(args: &JobsArgs, machine: &Value, runs: &[Run], latencies: &BTreeMap<&'static str, Latency>, half: usize) -> Report {

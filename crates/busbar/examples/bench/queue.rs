@@ -28,7 +28,7 @@ use crate::apart::{self, Apart};
 use crate::dev::{World, start_worker};
 use crate::document::{Delivery, Figure, Note};
 use crate::figures::{Table, rounded};
-use crate::fill::{one, rates};
+use crate::fill::rates;
 use crate::http::ECHO;
 use crate::jobs::per_second;
 use crate::usage::{self, Meter, Process};
@@ -101,12 +101,12 @@ pub(crate) async fn measure(args: &QueueArgs) -> Outcome<Report> {
         "bench": "queue", "machine": machine, "jobs": args.jobs, "slots": args.slots,
         "children": args.children, "durability": "safe", "repetitions": 1, "exact_delivery": delivery,
         "figures": [
-            one("admission", "rate", "jobs/s", &filled["jobs_per_second"]),
-            one("drain", "rate", "jobs/s", &drain["summary"]["jobs_per_second"]),
-            one("drain, first tenth", "rate", "jobs/s", &drain["summary"]["first_tenth_jobs_per_second"]),
-            one("drain, last tenth", "rate", "jobs/s", &drain["summary"]["last_tenth_jobs_per_second"]),
-            one("scheduler, resident", "a queued job", "bytes", &filled["memory"]["scheduler_rss_bytes_per_job"]),
-            one("redis-server, with its event, without payload", "a queued job", "bytes", &filled["memory"]["redis_bytes_per_job"]),
+            Figure::once("admission", "rate", "jobs/s", &filled["jobs_per_second"]),
+            Figure::once("drain", "rate", "jobs/s", &drain["summary"]["jobs_per_second"]),
+            Figure::once("drain, first tenth", "rate", "jobs/s", &drain["summary"]["first_tenth_jobs_per_second"]),
+            Figure::once("drain, last tenth", "rate", "jobs/s", &drain["summary"]["last_tenth_jobs_per_second"]),
+            Figure::once("scheduler, resident", "a queued job", "bytes", &filled["memory"]["scheduler_rss_bytes_per_job"]),
+            Figure::once("redis-server, with its event, without payload", "a queued job", "bytes", &filled["memory"]["redis_bytes_per_job"]),
             Figure::of("dispatches again", AFTER_KILL, "s", &[dispatched.as_secs_f64()]),
             Figure::of("has loaded everything, a worker drains", AFTER_KILL, "s", &[loaded.as_secs_f64()]),
             Figure::of("has loaded everything, nobody works", AFTER_KILL, "s", &[loaded_at_rest.as_secs_f64()]),

@@ -198,15 +198,13 @@ fn delay_ms(text: &str) -> Outcome<f64> {
 fn report(args: &StreamArgs, machine: &Value, runs: &[Run]) -> Report {
     let rows: Vec<(Audience, Value)> = AUDIENCES.into_iter().map(|audience| (audience, summary_of(runs, audience))).collect();
     let figures: Vec<Figure> = AUDIENCES.into_iter().flat_map(|audience| figures_of(runs, audience)).collect();
-    let delays: Vec<(String, Vec<f64>)> =
-        AUDIENCES.into_iter().map(|audience| (words(audience), delays_of(runs, audience))).collect();
-    let delays: Vec<(&str, &[f64])> = delays.iter().map(|(of, delays)| (of.as_str(), delays.as_slice())).collect();
+    let delays = AUDIENCES.map(|audience| (words(audience), delays_of(runs, audience)));
     let ends: usize = runs.iter().map(|run| run.audience.dashboards * args.jobs).sum();
     let summary = json!({
         "durability": "safe", "repetitions": args.runs, "figures": figures,
         // An end that does not come, or comes twice, ends the measurement.
         "exact_delivery": Delivery::counted("ends of jobs at each dashboard", ends, 0, 0),
-        "notes": [Note::of_latencies("From commit to dashboard", &delays)],
+        "notes": [Note::of_latencies("From commit to dashboard", delays)],
         "bench": "stream", "machine": machine, "jobs": args.jobs, "runs": args.runs, "slots": args.slots,
         "audiences": rows.iter().map(|(_, row)| row).collect::<Vec<_>>(),
     });

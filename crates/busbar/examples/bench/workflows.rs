@@ -171,7 +171,7 @@ fn report(args: &WorkflowsArgs, machine: &Value, seen: &Seen) -> Report {
             Figure::of("wide", &format!("steps of a for_each of {}", args.items), "steps/s", &seen.wide_steps_per_second),
             Figure::of("chain", "three jobs in a row when idle", "ms", &seen.chain_ms),
         ],
-        "notes": [Note::of_latencies("From start to end of a run", &[("three jobs in a row when idle", &seen.chain_ms)])],
+        "notes": [Note::of_latencies("From start to end of a run", [("three jobs in a row when idle".to_owned(), &seen.chain_ms)])],
     });
     let mut table = Table::with_head(&["", "min / median / max"]);
     table.line([format!("runs a second of two jobs, {} at once", args.concurrency), small.words(0)]);

@@ -389,6 +389,7 @@ impl Cell {
         if job.end().is_some() || self.is_live(&job.id) {
             return;
         }
+        // Asked first: a job that is shared is copied where it may change.
         if job.hold().is_some()
             && let State::Dispatched { hold } | State::Running { hold, .. } = &mut Arc::make_mut(&mut job).state
         {
