@@ -84,6 +84,8 @@ pub(crate) enum Input {
     Snapshot(String),
     /// The connection to the bus changed.
     Connection(Connection),
+    /// A round trip with the bus is over, which began behind the sending of this number: it came back, or nobody knows.
+    CameBack { number: u64, arrived: bool },
     /// Somebody else holds the lease.
     LeaseLost,
 }

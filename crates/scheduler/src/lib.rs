@@ -23,6 +23,7 @@ mod admission;
 mod batches;
 mod config;
 pub mod core;
+mod in_doubt;
 mod input;
 mod intake;
 mod library;

@@ -44,6 +44,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const CALLED_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2)];
 /// How long a read is repeated after the store was away.
 const READ_RETRY: Duration = Duration::from_millis(100);
+/// How long the next round trip with the bus waits when one did not come back.
+const ROUND_TRIP_RETRY: Duration = Duration::from_millis(100);
 
 /// Renews the lease until somebody else has it, or has had it: a lease that ran out and came back is one of another epoch, and
 /// what happened in between is not in memory.
@@ -154,6 +156,17 @@ pub(crate) async fn watch_connection(mut connection: watch::Receiver<Connection>
             return;
         }
     }
+}
+
+/// A round trip with the bus, begun behind the sending of this number. One that fails is over only after a while, as another one
+/// begins then.
+pub(crate) async fn go_and_return<B: Bus, C: Clock>(bus: B, clock: C, number: u64, inputs: mpsc::Sender<Input>) {
+    let outcome = bus.round_trip().await;
+    if let Err(error) = &outcome {
+        tracing::debug!(%error, "nobody knows whether what was sent has arrived");
+        clock.sleep(ROUND_TRIP_RETRY).await;
+    }
+    let _ = inputs.send(Input::CameBack { number, arrived: outcome.is_ok() }).await;
 }
 
 /// Reads the topic documents and the bounds again whenever they may have changed.

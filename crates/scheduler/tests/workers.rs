@@ -190,6 +190,20 @@ fn an_announced_worker_restarts_with_a_new_handshake() {
 }
 
 #[test]
+fn an_announced_worker_is_given_nothing_after_the_bus_was_away_until_it_is_heard() {
+    let mut workers = Workers::default();
+    handshake(&mut workers, 0);
+    heartbeat(&mut workers, 0, 1);
+    let is_fresh = |workers: &Workers, second: u64| workers.get("w").is_some_and(|worker| worker.is_fresh(at(second)));
+    assert!(is_fresh(&workers, 2));
+    workers.bus_returned();
+    assert!(!is_fresh(&workers, 3) && workers.get("w").is_some_and(|worker| !worker.lost));
+    let _ = workers.take_room_came();
+    heartbeat(&mut workers, 0, 4);
+    assert!(is_fresh(&workers, 4) && workers.take_room_came(), "there is room again");
+}
+
+#[test]
 fn a_handshake_that_was_kept_from_earlier_neither_kills_nor_revives() {
     let mut workers = Workers::default();
     let shake = Handshake { component_id: "w".to_owned(), ready_topics: vec!["job.a".to_owned()], ..Handshake::default() };

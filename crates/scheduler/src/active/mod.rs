@@ -38,6 +38,7 @@ use crate::core::job::{Hold, Job};
 use crate::core::transition::{Command, Event};
 use crate::core::trust::Mode;
 use crate::core::workers::Workers;
+use crate::in_doubt::InDoubt;
 use crate::input::{Admit, Input, Objection, Reported};
 use crate::library::Library;
 use crate::listen::Ears;
@@ -173,6 +174,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         taken: 0,
         flights: Flights::new(&ports.records, &ports.clock),
         sent_batches: SentBatches::default(),
+        in_doubt: InDoubt::default(),
     };
     let (left, workers) = term.run().await;
     *known = workers;
@@ -208,6 +210,7 @@ struct Term<'a, B, R, C, J> {
     taken: usize,
     flights: Flights<'a, R, C>,
     sent_batches: SentBatches,
+    in_doubt: InDoubt,
 }
 
 /// What may be told once everything is durable that was taken in with it.
@@ -262,6 +265,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         if has_landed {
             self.tail.announce();
         }
+        self.ask_for_arrival();
         self.observer.look(&self.cell, &self.config.settings.patience, now);
         let is_idle = self.flights.is_empty() && self.admits.is_empty();
         if is_stopping && is_idle { Err(Left::Stopped) } else { Ok(()) }
@@ -364,6 +368,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             Input::Heartbeat(beat, objection) => {
                 if !self.disbelieves(&beat.worker_id, objection) {
                     self.cell.heartbeat(&beat, now);
+                    self.in_doubt.heard(&beat.worker_id).iter().for_each(|attempt| self.cell.send_again(attempt));
                 }
             }
             Input::Handshake(shake, sent, objection) => {
@@ -428,13 +433,16 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
             Input::Bounds(bounds) => self.cell.set_bounds(bounds),
             Input::Snapshot(snapshot) => self.cell.set_snapshot(snapshot, now),
-            Input::Connection(Connection { connected, .. }) => {
+            Input::Connection(Connection { connected, generation }) => {
                 if connected && !self.connected {
                     self.tasks.spawn(tasks::call_workers(self.ports.bus.clone(), self.ports.clock.clone()));
+                    self.cell.bus_returned();
+                    self.in_doubt.connected(generation).iter().for_each(|attempt| self.cell.send_again(attempt));
                 }
                 self.connected = connected;
                 self.heard_since = now;
             }
+            Input::CameBack { number, arrived } => self.in_doubt.came_back(number, arrived),
             Input::LeaseLost => return Err(Left::Replaced),
         }
         Ok(())
@@ -509,6 +517,14 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
         }
     }
 
+    /// Begins a round trip behind what was sent to workers that cannot show it.
+    fn ask_for_arrival(&mut self) {
+        if let Some(number) = if self.connected { self.in_doubt.ask() } else { None } {
+            let Ports { bus, clock, .. } = self.ports;
+            self.tasks.spawn(tasks::go_and_return(bus.clone(), clock.clone(), number, self.inputs.clone()));
+        }
+    }
+
     /// Sends what has become true.
     async fn perform(&mut self, effects: Effects) {
         let (bus, now) = (&self.ports.bus, self.ports.clock.now());
@@ -548,6 +564,10 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             if !is_dispatch {
                 // Whoever is to stop something gets it before.
                 perform::send_batches(bus, &mut self.sent_batches, batches.take(), &self.inbox).await;
+            }
+            if let Some((job, hold)) = together.filter(|(_, hold)| hold.kind != WorkerKind::Native) {
+                let generation = bus.connection().borrow().generation;
+                self.in_doubt.add(&hold.worker_id, (job.id.clone(), job.attempt), generation);
             }
             perform::send(speaker, traces, errand, job, &self.inbox, now).await;
         }

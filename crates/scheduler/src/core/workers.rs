@@ -115,6 +115,12 @@ impl Workers {
         self.room_came = true;
     }
 
+    /// The bus was away and is there again. What is sent to an announced worker that is not back yet is lost, and nobody tells: it is
+    /// given nothing before it is heard.
+    pub fn bus_returned(&mut self) {
+        self.by_id.values_mut().filter(|worker| worker.kind == WorkerKind::Announced).for_each(|worker| worker.absent = true);
+    }
+
     /// Charges of attempts that workers have let go of since the last call.
     pub fn take_released(&mut self) -> Vec<Charge> {
         std::mem::take(&mut self.released)
@@ -182,9 +188,9 @@ impl Workers {
         if worker.kind == WorkerKind::Native {
             return;
         }
-        let before = worker.offer();
+        let (before, was_absent) = (worker.offer(), worker.absent);
         worker.seen = now;
-        worker.lost = false;
+        (worker.lost, worker.absent) = (false, false);
         worker.pool.clone_from(&beat.pool);
         worker.capacity = u32::try_from(beat.max_parallel_jobs).unwrap_or(0).clamp(1, CAPACITY_MAX);
         worker.region.clone_from(&beat.region);
@@ -192,7 +198,7 @@ impl Workers {
         worker.labels.clone_from(&beat.labels);
         worker.capabilities.extend(beat.capabilities.iter().map(|c| c.to_lowercase()));
         let gone = worker.settle_abandoned(u32::try_from(beat.active_jobs).unwrap_or(0), now);
-        *room_came |= release(gone, released) > 0 || worker.offer() != before;
+        *room_came |= release(gone, released) > 0 || was_absent || worker.offer() != before;
     }
 
     /// A CAP handshake that was sent at `sent`: a new start of the worker, whose earlier attempts are gone.
@@ -208,7 +214,7 @@ impl Workers {
         worker.capabilities.extend(shake.capabilities.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.to_lowercase()));
         if fresh {
             worker.seen = worker.seen.max(sent);
-            worker.lost = false;
+            (worker.lost, worker.absent) = (false, false);
         } else if !known {
             // A handshake that was kept since an earlier time says what the worker serves, not that it lives.
             worker.lost = true;

@@ -8,6 +8,7 @@ mod disk;
 mod drains;
 mod families;
 mod herd;
+mod in_doubt;
 mod poison;
 mod queue;
 mod quorum;

@@ -35,7 +35,7 @@ fn nats_is_killed_again_and_again() {
 }
 
 /// A dev on servers that the test itself ends and starts.
-fn on_given_servers(stack: &Stack) -> Dev {
+pub(super) fn on_given_servers(stack: &Stack) -> Dev {
     let env = [("NATS_URL", stack.nats.url()), ("REDIS_URL", stack.redis.url())];
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     Dev::start_with(DevOptions { env, packs: vec![chaos_pack()], ..DevOptions::default() })

@@ -108,6 +108,11 @@ impl Cell {
         attempts.iter().for_each(|(id, attempt)| self.nobody_there(id, *attempt, now));
     }
 
+    /// The bus was away and is there again; workers that only hear it may not be.
+    pub fn bus_returned(&mut self) {
+        self.workers.bus_returned();
+    }
+
     /// Lets time pass: timers of jobs, gates that open by themselves, silence of workers. `heard_since` is when the bus could last
     /// be heard.
     pub fn pass_time(&mut self, heard_since: Timestamp, now: Timestamp) {

@@ -432,14 +432,6 @@ impl Cell {
         Spot { line, seat: self.roll.free_seat(job.created) }
     }
 
-    /// Sends an attempt again whose first sending is in doubt: our predecessor died about when it went out to a queue group, and
-    /// word that nobody was there would have reached nobody.
-    pub fn send_again(&mut self, id: &JobId) {
-        let Some(job) = self.job(id).filter(|job| job.hold().is_some_and(|hold| hold.worker_id.is_empty())) else { return };
-        let command = Command::Dispatch { attempt: job.attempt };
-        self.orders.push(Order { job: id.clone(), command, worker_id: String::new() });
-    }
-
     /// When [`Cell::pass_time`] has something to do at the latest, as far as that is known.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {

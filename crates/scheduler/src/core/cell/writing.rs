@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use busbar_protocol::busbar::JobState;
+use busbar_protocol::busbar::{JobState, WorkerKind};
 use busbar_protocol::ids::JobId;
 use busbar_protocol::ports::{CommitId, Unit};
 use busbar_protocol::time::Timestamp;
@@ -13,6 +13,7 @@ use super::super::commit::{self, Birth, Change, Demand};
 use super::super::job::Job;
 use super::super::line::Class;
 use super::super::transition::Command;
+use super::super::workers::AttemptKey;
 use super::{Cell, Order};
 
 impl Cell {
@@ -102,6 +103,15 @@ impl Cell {
     /// What must be sent once all that was taken from here up to now is durable.
     pub fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
+    }
+
+    /// Sends an attempt again whose first sending is in doubt, if it is still the present one and with a worker that cannot show it.
+    pub fn send_again(&mut self, (id, attempt): &AttemptKey) {
+        let Some(job) = self.job(id).filter(|job| job.attempt == *attempt) else { return };
+        let Some(hold) = job.hold().filter(|hold| hold.kind != WorkerKind::Native) else { return };
+        let order =
+            Order { job: id.clone(), command: Command::Dispatch { attempt: *attempt }, worker_id: hold.worker_id.clone() };
+        self.orders.push(order);
     }
 
     /// Whether something is still to be sent: an attempt that is over by now, even if that is not durable yet, goes to nobody.

@@ -73,7 +73,7 @@ pub struct Worker {
     pub(super) takes_batches: bool,
     /// Nobody listened there, in this start of its process.
     pub(super) hears_no_batches: bool,
-    /// Nobody listened when something was sent to it, and it was not heard since.
+    /// Nobody listened when something was sent to it, or the bus was away, and it was not heard since.
     pub(super) absent: bool,
     /// It said good-bye then, and its last results may still be on their way.
     pub(super) left: Option<Timestamp>,
@@ -236,7 +236,7 @@ impl Worker {
     /// Whether it has been silent for no longer than it said. Who has not may be gone, and is given nothing more before it is heard.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.kind != WorkerKind::Native || (!self.absent && now.since(self.seen) <= self.rests * 3 / 2 + BEAT)
+        !self.absent && (self.kind != WorkerKind::Native || now.since(self.seen) <= self.rests * 3 / 2 + BEAT)
     }
 
     /// How long a native worker that holds nothing may be silent.
