@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use ureq::Agent;
 
 use crate::Outcome;
+use crate::cap::Kind;
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -46,6 +47,9 @@ impl Cell {
         cell.install_pack().await?;
         for number in 1..=workers {
             cell.worker(dir, number, slots)?;
+        }
+        for kind in [Kind::Announced, Kind::Silent] {
+            cell.cap_worker(dir, kind)?;
         }
         Ok(cell)
     }
@@ -86,6 +90,12 @@ impl Cell {
         args.extend(["--id".to_owned(), name.clone(), "--max-parallel".into(), slots.to_string()]);
         args.extend(["--file".to_owned(), self.file.display().to_string()]);
         self.start_process(dir, &name, "worker", std::env::current_exe()?, args)
+    }
+
+    fn cap_worker(&mut self, dir: &Path, kind: Kind) -> Outcome<()> {
+        let mut args = vec!["cap-worker".to_owned(), "--nats".into(), self.nats(), "--redis".into(), self.redis()];
+        args.extend(["--kind".to_owned(), kind.name().into(), "--file".into(), self.file.display().to_string()]);
+        self.start_process(dir, kind.name(), "worker", std::env::current_exe()?, args)
     }
 
     fn start_process(

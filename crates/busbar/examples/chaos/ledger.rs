@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Acknowledged {
     /// So many of its first attempts fail because they were told to.
     pub(crate) fails: u32,
+    /// Its worker speaks CAP alone, and does what comes twice twice.
+    pub(crate) forgets: bool,
 }
 
 /// The list. Everything that submits shares it.
@@ -38,9 +40,9 @@ impl Ledger {
         self.lists().submitted += submissions as u64;
     }
 
-    pub(crate) fn acknowledge(&self, job_id: &str, key: &str, fails: u32) {
+    pub(crate) fn acknowledge(&self, job_id: &str, key: &str, job: Acknowledged) {
         let mut lists = self.lists();
-        lists.acknowledged.insert(job_id.to_owned(), Acknowledged { fails });
+        lists.acknowledged.insert(job_id.to_owned(), job);
         if !key.is_empty() {
             lists.keys.entry(key.to_owned()).or_default().insert(job_id.to_owned());
         }

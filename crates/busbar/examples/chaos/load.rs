@@ -14,9 +14,10 @@ use ureq::Agent;
 
 use crate::Outcome;
 use crate::admit::{Order, Tenant};
+use crate::cap::{ANNOUNCED, SILENT};
 use crate::cell::KEY;
 use crate::chance::Chance;
-use crate::ledger::Ledger;
+use crate::ledger::{Acknowledged, Ledger};
 
 const WORK: &str = "job.chaos.work";
 const KEYED: &str = "job.chaos.keyed";
@@ -64,7 +65,8 @@ pub(crate) async fn on_the_bus(load: Arc<Load>, tenant: Tenant, mut chance: Chan
         for ((order, answer), fails) in orders.iter().zip(answers).zip(fails) {
             match answer {
                 Ok(job_id) => {
-                    load.ledger.acknowledge(&job_id, &order.idempotency_key, fails);
+                    let forgets = [ANNOUNCED, SILENT].contains(&order.topic);
+                    load.ledger.acknowledge(&job_id, &order.idempotency_key, Acknowledged { fails, forgets });
                     mine.push(job_id);
                 }
                 Err(code) => load.ledger.refuse(&code),
@@ -86,7 +88,13 @@ fn late<'a>(mine: &'a [String], chance: &mut Chance) -> &'a str {
 /// A job, and how many of its attempts will fail.
 fn order(tenant: &Tenant, mine: &[String], chance: &mut Chance) -> (Order, u32) {
     let (input, fails) = input(chance);
-    let mut order = Order::new(if chance.percent(20) { KEYED } else { WORK }, input);
+    let topic = match chance.within(0..100) {
+        0..20 => KEYED,
+        20..30 => ANNOUNCED,
+        30..40 => SILENT,
+        _ => WORK,
+    };
+    let mut order = Order::new(topic, input);
     if order.topic == KEYED {
         order.concurrency_key = format!("key-{}", chance.within(0..5));
     }
@@ -125,7 +133,7 @@ pub(crate) async fn over_http(load: Arc<Load>, base: String, mut chance: Chance)
             match tokio::task::spawn_blocking(move || post(&agent, &url, &sent)).await? {
                 Some((202, body)) => {
                     let reply: SubmitReply = serde_json::from_str(&body)?;
-                    load.ledger.acknowledge(&reply.job_id, &key, fails);
+                    load.ledger.acknowledge(&reply.job_id, &key, Acknowledged { fails, forgets: false });
                     break;
                 }
                 // Away, or not able to just now. Asking again with the same key is the same job.

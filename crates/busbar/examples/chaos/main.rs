@@ -8,7 +8,7 @@
 //!                                         at rest: ledger, ends and file side by side ──► verdict
 //! ```
 //!
-//! `worker` is the worker of this, and of the system tests that need one that fails or dies when told.
+//! `worker` is the native worker of this, and of the system tests that need one that fails or dies when told; `cap` has those that speak CAP alone.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod admit;
+mod cap;
 mod cell;
 mod chance;
 mod faults;
@@ -44,6 +45,8 @@ enum What {
     Mix(mix::MixArgs),
     /// A worker, or many in one process, whose jobs fail or kill it when told.
     Worker(worker::WorkerArgs),
+    /// A worker as CAP SDKs make it.
+    CapWorker(cap::CapWorkerArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let good = match Cli::parse().what {
         What::Mix(args) => runtime.block_on(mix::run(&args)),
         What::Worker(args) => runtime.block_on(worker::run(args)).map(|()| true),
+        What::CapWorker(args) => runtime.block_on(cap::run(args)).map(|()| true),
     };
     match good {
         Ok(true) => ExitCode::SUCCESS,

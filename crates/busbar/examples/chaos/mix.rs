@@ -71,7 +71,8 @@ pub(crate) async fn run(args: &MixArgs) -> Outcome<bool> {
 async fn break_and_count(cell: &Cell, args: &MixArgs, seed: u64) -> Outcome<Verdict> {
     let store = Store::connect(StoreConfig { client_name: "chaos".into(), ..StoreConfig::new(cell.redis()) }).await?;
     let bus = NatsBus::connect(BusConfig::new(cell.nats(), "chaos")).await?;
-    until_online(&bus, args.workers).await?;
+    // One more announces itself.
+    until_online(&bus, args.workers + 1).await?;
 
     let (stop, stopping) = watch::channel(false);
     let load = Arc::new(Load { ledger: Ledger::default(), ended: AtomicU64::new(0), stop: stopping });

@@ -52,13 +52,14 @@ pub(crate) struct Verdict {
     extra: u64,
     /// Jobs that succeeded and were never executed.
     unexecuted: u64,
-    /// Attempts that were executed more than once.
+    /// Attempts that native workers executed more than once.
     repeated: u64,
     faults: Counts,
 }
 
 impl Verdict {
     pub(crate) fn new(seed: u64, lists: &Lists, jobs: &Jobs, executions: &Executions, faults: Counts) -> Self {
+        let forgets = |id: &String| lists.acknowledged.get(id).is_some_and(|job| job.forgets);
         let mut verdict = Self {
             seed,
             submitted: lists.submitted,
@@ -66,7 +67,7 @@ impl Verdict {
             refused: lists.refused.clone(),
             cancels: lists.cancels,
             executions: executions.starts.values().sum(),
-            repeated: executions.attempts.values().filter(|count| **count > 1).count() as u64,
+            repeated: executions.attempts.iter().filter(|((id, _), count)| **count > 1 && !forgets(id)).count() as u64,
             lost: lists.acknowledged.keys().filter(|id| !jobs.contains_key(*id)).cloned().collect(),
             faults,
             ..Self::default()
@@ -108,6 +109,7 @@ impl Verdict {
             && self.slots_taken == 0
             && self.untold == 0
             && self.unexecuted == 0
+            && self.repeated == 0
     }
 }
 
@@ -129,7 +131,7 @@ impl fmt::Display for Verdict {
         }
         row("executions", &self.executions)?;
         row("extra executions", &self.extra)?;
-        row("attempts executed more than once", &self.repeated)?;
+        row("repeated by native workers (must be 0)", &self.repeated)?;
         row("succeeded without an execution (must be 0)", &self.unexecuted)?;
         row("slots still taken (must be 0)", &self.slots_taken)?;
         row("log not told on the bus (must be 0)", &self.untold)?;

@@ -62,12 +62,12 @@ pub(crate) struct WorkerArgs {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Input {
-    ms: u64,
+pub(crate) struct Input {
+    pub(crate) ms: u64,
     #[serde(default)]
-    fails: u32,
+    pub(crate) fails: u32,
     #[serde(default)]
-    fatal: bool,
+    pub(crate) fatal: bool,
     #[serde(default)]
     dies: bool,
 }
