@@ -1,5 +1,5 @@
 //! Workers as CAP SDKs make them: no beats, no memory of what they have seen, each result told once and not again. They write down
-//! what they execute as the native worker does, and know `ms` and `fails` of its inputs.
+//! what they execute as the native worker does, and know `ms`, `fails` and `fatal` of its inputs.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;

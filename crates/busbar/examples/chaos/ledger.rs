@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Acknowledged {
     /// So many of its first attempts fail because they were told to.
     pub(crate) fails: u32,
-    /// Its worker speaks CAP alone, and does what comes twice twice.
+    /// Its worker speaks CAP alone, and remembers no attempt: one that comes again is executed again.
     pub(crate) forgets: bool,
 }
 
