@@ -148,7 +148,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
     tasks.spawn(takeover::go_on(ports.clone(), config.load_page, rest, inputs.clone()));
 
     let started = ports.clock.now();
-    let connected = ports.bus.connection().borrow().connected;
+    let connection = *ports.bus.connection().borrow();
     let term = Term {
         config,
         ports,
@@ -163,7 +163,7 @@ pub(crate) async fn term<B: Bus, R: Records, C: Clock, J: Judge>(
         inbox,
         heard_since: started,
         proven,
-        connected,
+        connection,
         started,
         tasks,
         teller: objections,
@@ -197,7 +197,7 @@ struct Term<'a, B, R, C, J> {
     proven: Arc<Proof>,
     /// Since when the bus could be heard without a break.
     heard_since: Timestamp,
-    connected: bool,
+    connection: Connection,
     started: Timestamp,
     tasks: JoinSet<()>,
     teller: Arc<Objections<B>>,
@@ -273,7 +273,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     /// What follows from the time, and who gets what.
     fn decide(&mut self, now: Timestamp) {
-        let heard_since = if self.connected { self.heard_since } else { now };
+        let heard_since = if self.connection.connected { self.heard_since } else { now };
         self.cell.pass_time(heard_since, now);
         self.ask_undecided();
         self.cell.place(PLACEMENTS_MAX, now);
@@ -433,13 +433,14 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
             }
             Input::Bounds(bounds) => self.cell.set_bounds(bounds),
             Input::Snapshot(snapshot) => self.cell.set_snapshot(snapshot, now),
-            Input::Connection(Connection { connected, generation }) => {
-                if connected && !self.connected {
+            Input::Connection(connection) => {
+                // That one was lost may be told only with the next one.
+                if connection.connected && connection != self.connection {
                     self.tasks.spawn(tasks::call_workers(self.ports.bus.clone(), self.ports.clock.clone()));
                     self.cell.bus_returned();
-                    self.in_doubt.connected(generation).iter().for_each(|attempt| self.cell.send_again(attempt));
+                    self.in_doubt.connected(connection.generation).iter().for_each(|attempt| self.cell.send_again(attempt));
                 }
-                self.connected = connected;
+                self.connection = connection;
                 self.heard_since = now;
             }
             Input::CameBack { number, arrived } => self.in_doubt.came_back(number, arrived),
@@ -519,7 +520,7 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     /// Begins a round trip behind what was sent to workers that cannot show it.
     fn ask_for_arrival(&mut self) {
-        if let Some(number) = if self.connected { self.in_doubt.ask() } else { None } {
+        if let Some(number) = if self.connection.connected { self.in_doubt.ask() } else { None } {
             let Ports { bus, clock, .. } = self.ports;
             self.tasks.spawn(tasks::go_and_return(bus.clone(), clock.clone(), number, self.inputs.clone()));
         }
