@@ -12,6 +12,7 @@ use crate::core::workers::AttemptKey;
 #[derive(Debug, Default)]
 pub(crate) struct InDoubt {
     next: u64,
+    /// Numbers and connections rise from the first to the last.
     sent: VecDeque<Sent>,
     /// A round trip is under way.
     asking: bool,
@@ -47,17 +48,15 @@ impl InDoubt {
     pub(crate) fn came_back(&mut self, number: u64, arrived: bool) {
         self.asking = false;
         if arrived {
-            self.sent.retain(|sent| sent.number > number);
+            self.sent.drain(..self.sent.partition_point(|sent| sent.number <= number));
         }
     }
 
     /// There is a connection again, the one of this count: what must be sent again through queue groups.
     pub(crate) fn connected(&mut self, generation: u64) -> Vec<AttemptKey> {
         let mut of_groups = Vec::new();
-        let is_lost = |sent: &Sent| sent.generation < generation;
-        let (lost, rest): (Vec<_>, _) = std::mem::take(&mut self.sent).into_iter().partition(is_lost);
-        self.sent = rest.into();
-        for Sent { worker_id, attempt, .. } in lost {
+        let lost = self.sent.partition_point(|sent| sent.generation < generation);
+        for Sent { worker_id, attempt, .. } in self.sent.drain(..lost) {
             if worker_id.is_empty() {
                 of_groups.push(attempt);
             } else {

@@ -2,7 +2,6 @@
 //! what they execute as the native worker does, and know `ms`, `fails` and `fatal` of its inputs.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use futures::stream::{self, FuturesUnordered};
 use tokio::time::{interval, sleep};
 
 use crate::Outcome;
-use crate::worker::Input;
+use crate::worker::{Input, note};
 
 /// The topic of the worker that announces itself.
 pub(crate) const ANNOUNCED: &str = "job.chaos.announced";
@@ -46,6 +45,14 @@ impl Kind {
         match self {
             Self::Announced => "announced",
             Self::Silent => "silent",
+        }
+    }
+
+    /// What it serves.
+    const fn topic(self) -> &'static str {
+        match self {
+            Self::Announced => ANNOUNCED,
+            Self::Silent => SILENT,
         }
     }
 }
@@ -77,7 +84,7 @@ pub(crate) async fn run(args: CapWorkerArgs) -> Outcome<()> {
     let store = Store::connect(StoreConfig { client_name: name.into(), ..StoreConfig::new(args.redis) }).await?;
     let bus = NatsBus::connect(BusConfig::new(args.nats, name)).await?;
     let worker = Arc::new(CapWorker { bus, store, kind: args.kind, file });
-    let topic = if args.kind == Kind::Announced { ANNOUNCED } else { SILENT };
+    let topic = args.kind.topic();
     let in_group = worker.bus.subscribe(topic, Some(topic)).await?;
     let direct = worker.bus.subscribe(&subjects::worker_jobs(name), None).await?;
     let mut jobs = stream::select(in_group, direct);
@@ -114,9 +121,9 @@ impl CapWorker {
         let Payload::JobRequest(request) = envelope::decode(&message.payload)?.payload else { return Ok(()) };
         let attempt = request.dispatch.as_ref().map_or(0, |dispatch| dispatch.attempt);
         let Input { ms, fails, fatal, .. } = self.input(&request).await?;
-        self.note(&request.job_id, attempt, "start")?;
+        note(&self.file, &request.job_id, attempt, "start")?;
         sleep(Duration::from_millis(ms)).await;
-        self.note(&request.job_id, attempt, "end")?;
+        note(&self.file, &request.job_id, attempt, "end")?;
         let status = match (fatal, attempt <= u64::from(fails)) {
             (true, _) => JobStatus::FailedFatal,
             (false, true) => JobStatus::FailedRetryable,
@@ -152,9 +159,5 @@ impl CapWorker {
     async fn say(&self, subject: &str, payload: Payload) {
         let packet = envelope::packet(&ids::generate_trace(), self.kind.name(), Timestamp::wall_clock(), payload);
         drop(self.bus.publish(subject, Headers::new(), packet).await);
-    }
-
-    fn note(&self, job_id: &str, attempt: u64, what: &str) -> std::io::Result<()> {
-        (&self.file).write_all(format!("{job_id} {attempt} {what}\n").as_bytes())
     }
 }

@@ -123,7 +123,7 @@ async fn connect(options: WorkerOptions) -> Outcome<Worker> {
 }
 
 async fn work(file: Arc<File>, lies: bool, context: Context, input: Input) -> Result<Value, Failure> {
-    note(&file, &context, "start")?;
+    note(&file, context.job_id(), context.attempt().into(), "start")?;
     if input.dies {
         // Nothing is cleaned up: the others in this process die with it.
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
@@ -132,7 +132,7 @@ async fn work(file: Arc<File>, lies: bool, context: Context, input: Input) -> Re
         () = tokio::time::sleep(Duration::from_millis(input.ms)) => {}
         () = context.cancelled() => return Err(Failure::cancelled()),
     }
-    note(&file, &context, "end")?;
+    note(&file, context.job_id(), context.attempt().into(), "end")?;
     match (input.fatal, context.attempt() <= input.fails) {
         (true, _) => Err(Failure::new("told_to_fail", "the input says so")),
         (false, true) => Err(Failure::retry("the input says so")),
@@ -151,6 +151,6 @@ async fn false_claim(input: Value) -> Result<Value, Failure> {
 }
 
 /// One write of one line: appended whole, whoever else writes, and in the kernel's hands before the work goes on.
-fn note(mut file: &File, context: &Context, what: &str) -> std::io::Result<()> {
-    file.write_all(format!("{} {} {what}\n", context.job_id(), context.attempt()).as_bytes())
+pub(crate) fn note(mut file: &File, job_id: &str, attempt: u64, what: &str) -> std::io::Result<()> {
+    file.write_all(format!("{job_id} {attempt} {what}\n").as_bytes())
 }

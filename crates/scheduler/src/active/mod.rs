@@ -520,7 +520,8 @@ impl<B: Bus, R: Records, C: Clock, J: Judge> Term<'_, B, R, C, J> {
 
     /// Begins a round trip behind what was sent to workers that cannot show it.
     fn ask_for_arrival(&mut self) {
-        if let Some(number) = if self.connection.connected { self.in_doubt.ask() } else { None } {
+        let number = self.connection.connected.then(|| self.in_doubt.ask()).flatten();
+        if let Some(number) = number {
             let Ports { bus, clock, .. } = self.ports;
             self.tasks.spawn(tasks::go_and_return(bus.clone(), clock.clone(), number, self.inputs.clone()));
         }

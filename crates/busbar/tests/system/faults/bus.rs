@@ -104,12 +104,7 @@ fn a_result_before_its_progress_is_the_end() {
         client.workers().items.iter().any(|worker| worker.id == HAND).then_some(())
     });
     let job = client.submit("job.test.unserved", &json!(null));
-    let dispatch = until("the job is sent", || {
-        say_beat(vec![]);
-        let next = wire.runtime.block_on(async { tokio::time::timeout(Duration::from_millis(200), jobs.next()).await });
-        next.ok().flatten()
-    });
-    let Payload::JobRequest(request) = envelope::decode(&dispatch.payload).unwrap().payload else { panic!("{dispatch:?}") };
+    let request = wire.next_job(&mut jobs, || say_beat(vec![]));
     let identity = request.dispatch.expect("a named attempt");
     let attempt = u32::try_from(identity.attempt).unwrap();
     let held = HeldAttempt { job_id: job.clone(), attempt, dispatch_id: identity.dispatch_id.clone(), ended: false };

@@ -1,14 +1,11 @@
 //! What was on its way to workers that cannot show what they hold when nats-server died: it comes again, long before its time is over.
 
-use std::time::Duration;
-
 use busbar_protocol::busbar::JobState;
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{ComponentRole, Handshake, Heartbeat, JobRequest, JobStatus};
 use busbar_protocol::ports::{Bus as _, Subscription};
-use busbar_protocol::{envelope, subjects};
+use busbar_protocol::subjects;
 use busbar_servers::Stack;
-use futures::StreamExt as _;
 use serde_json::json;
 
 use super::{rest_with_success, servers::on_given_servers};
@@ -84,14 +81,7 @@ fn states(truth: &Truth, job: &str) -> Vec<JobState> {
 
 /// Does the next job that comes; while none does, something else.
 fn do_next(wire: &Wire, jobs: &mut Subscription, worker: &str, meanwhile: impl Fn()) {
-    let message = until("a job comes", || {
-        meanwhile();
-        let next = wire.runtime.block_on(async { tokio::time::timeout(Duration::from_millis(200), jobs.next()).await });
-        next.ok().flatten()
-    });
-    let Payload::JobRequest(JobRequest { job_id, dispatch, .. }) = envelope::decode(&message.payload).unwrap().payload else {
-        panic!("{message:?}")
-    };
+    let JobRequest { job_id, dispatch, .. } = wire.next_job(jobs, meanwhile);
     let mut result = result_of(&job_id, dispatch.as_ref().expect("a named attempt").attempt, worker);
     result.dispatch = dispatch;
     result.set_status(JobStatus::Succeeded);

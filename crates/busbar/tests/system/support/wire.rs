@@ -7,7 +7,7 @@ use busbar_bus::{BusConfig, NatsBus};
 use busbar_protocol::busbar::{AdmitItem, AdmitReply, AdmitRequest, Admitted, admit_answer};
 use busbar_protocol::cap::bus_packet::Payload;
 use busbar_protocol::cap::{DispatchIdentity, JobRequest, JobResult, SystemAlert};
-use busbar_protocol::ports::{Bus as _, Headers, Message};
+use busbar_protocol::ports::{Bus as _, Headers, Message, Subscription};
 use busbar_protocol::prost::Message as _;
 use busbar_protocol::time::Timestamp;
 use busbar_protocol::{envelope, ids, subjects};
@@ -16,9 +16,10 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::Truth;
+use super::{Truth, until};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const MEANWHILE_EVERY: Duration = Duration::from_millis(200);
 
 /// The connection, with a runtime of its own.
 #[derive(Debug)]
@@ -65,6 +66,17 @@ impl Wire {
             }
         });
         heard
+    }
+
+    /// The next job that comes to a worker by hand; while none does, something else is done.
+    pub(crate) fn next_job(&self, jobs: &mut Subscription, mut meanwhile: impl FnMut()) -> JobRequest {
+        let message = until("a job is sent", || {
+            meanwhile();
+            let next = self.runtime.block_on(async { tokio::time::timeout(MEANWHILE_EVERY, jobs.next()).await });
+            next.ok().flatten()
+        });
+        let Payload::JobRequest(request) = envelope::decode(&message.payload).unwrap().payload else { panic!("{message:?}") };
+        request
     }
 
     /// What a worker says when an attempt has ended.
