@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use busbar_bus::{BusConfig, NatsBus};
@@ -35,6 +36,8 @@ pub(crate) struct Rig {
     pub(crate) results: <NatsBus as Bus>::Consumer,
     pub(crate) beats: Subscription,
     pub(crate) stack: Stack,
+    /// Of the workers started so far.
+    incarnations: HashSet<String>,
 }
 
 /// A worker that runs.
@@ -59,7 +62,7 @@ impl Rig {
         let store = Store::connect(StoreConfig::new(stack.redis.url())).await.unwrap();
         let results = bus.consume(Stream::Results).await.unwrap();
         let beats = bus.subscribe(subjects::BEAT, None).await.unwrap();
-        Self { bus, store, results, beats, stack }
+        Self { bus, store, results, beats, stack, incarnations: HashSet::new() }
     }
 
     pub(crate) fn options(&self) -> WorkerOptions {
@@ -72,13 +75,17 @@ impl Rig {
         }
     }
 
-    /// Runs a worker and returns when its first beat was heard: it listens.
+    /// Runs a worker and returns when its first beat was heard: it listens. Beats of earlier workers that were not asked for yet are
+    /// passed over.
     pub(crate) async fn work(&mut self, options: WorkerOptions, register: impl FnOnce(&mut Worker)) -> Running {
         let mut worker = Worker::connect(options).await.unwrap();
         register(&mut worker);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(worker.run(async move { drop(stopped.await) }));
-        self.beat(|_| true).await;
+        let earlier = std::mem::take(&mut self.incarnations);
+        let beat = self.beat(|beat| !earlier.contains(&beat.incarnation)).await;
+        self.incarnations = earlier;
+        self.incarnations.insert(beat.incarnation);
         Running { stop, task }
     }
 
