@@ -25,7 +25,7 @@ use crate::Ports;
 use crate::config::SchedulerConfig;
 use crate::core::cell::{self, Cell, Siblings, Standing, UnreadGroup, replica_id, verification_id};
 use crate::core::commit;
-use crate::core::job::{Hold, Job, RECORD_VERSION};
+use crate::core::job::{Job, RECORD_VERSION};
 use crate::core::line::Class;
 use crate::core::quorum::draw::Secret;
 use crate::core::sketch::Found;
@@ -72,13 +72,12 @@ pub(crate) async fn begin<B: Bus, R: Records, C: Clock, J: Judge>(
         let now = ports.clock.now();
         read += jobs.len();
         for (job, revision, class) in jobs {
-            // Our predecessor died about when it went out to a queue group: word that nobody was there would have reached nobody.
-            let is_doubtful = |hold: &Hold| hold.since >= doubt && hold.worker_id.is_empty();
-            let doubtful = job.hold().is_some_and(is_doubtful).then(|| (job.id.clone(), job.attempt));
+            // Our predecessor died about when it was sent.
+            let doubtful = job.hold().is_some_and(|hold| hold.since >= doubt).then(|| (job.id.clone(), job.attempt));
             waiting += usize::from(job.hold().is_none());
             cell.insert(job, revision, class, now);
             if let Some(attempt) = doubtful {
-                cell.send_again(&attempt);
+                cell.doubt(&attempt);
             }
         }
         if waits && waiting >= config.load_first && next.is_some() {

@@ -228,6 +228,51 @@ fn an_announced_worker_gives_back_what_was_given_up_once_its_heartbeats_show_roo
     assert_eq!(slots(&workers), 0);
 }
 
+/// Heartbeats every ten seconds, from one to another, of a worker that executes nothing; what it has lost by then.
+fn rest(workers: &mut Workers, from: u64, to: u64, heard_since: u64) -> Vec<AttemptKey> {
+    let mut forgotten = Vec::new();
+    for second in (from..=to).step_by(10) {
+        heartbeat(workers, 0, second);
+        forgotten.extend(workers.silence(&Patience::default(), at(heard_since), at(second)).forgotten);
+    }
+    forgotten.into_iter().map(|(key, _)| key).collect()
+}
+
+/// An announced worker that was given an attempt after a second.
+fn announced() -> Workers {
+    let mut workers = Workers::default();
+    handshake(&mut workers, 0);
+    heartbeat(&mut workers, 0, 1);
+    workers.take(&hold(WorkerKind::Announced, ""), key("a"), charge(), at(1));
+    workers
+}
+
+#[test]
+fn an_announced_worker_that_executes_nothing_has_lost_what_it_was_given() {
+    let mut workers = announced();
+    heartbeat(&mut workers, 1, 10);
+    assert_eq!(rest(&mut workers, 20, 50, 0), vec![], "its result may be on its way");
+    workers.take(&hold(WorkerKind::Announced, ""), key("b"), charge(), at(51));
+    assert_eq!(rest(&mut workers, 60, 80, 0), vec![key("a")]);
+    assert_eq!((slots(&workers), workers.take_released()), (1, vec![charge()]));
+    heartbeat(&mut workers, 1, 85);
+    assert_eq!(rest(&mut workers, 90, 120, 0), vec![], "it had it five seconds ago");
+    assert_eq!(rest(&mut workers, 130, 150, 125), vec![], "what was said before nobody could be heard is no proof");
+    assert_eq!(rest(&mut workers, 160, 160, 125), vec![key("b")]);
+}
+
+#[test]
+fn an_announced_worker_that_may_not_count_has_lost_only_what_may_never_have_left() {
+    let mut workers = announced();
+    workers.take(&hold(WorkerKind::Announced, ""), key("b"), charge(), at(1));
+    workers.doubt("w", &key("b"));
+    assert_eq!(rest(&mut workers, 10, 600, 0), vec![key("b")]);
+    heartbeat(&mut workers, 1, 605);
+    handshake(&mut workers, 606);
+    workers.take(&hold(WorkerKind::Announced, ""), key("c"), charge(), at(607));
+    assert_eq!(rest(&mut workers, 610, 700, 0), vec![], "another program may bear its name");
+}
+
 #[test]
 fn an_id_that_two_living_processes_answer_to_is_shared_until_one_is_gone() {
     let mut workers = native();

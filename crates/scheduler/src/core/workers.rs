@@ -32,7 +32,7 @@ const LEFT_GRACE: Duration = Duration::from_secs(2);
 pub struct Patience {
     /// A native worker that was not heard for so long is lost.
     pub native: Duration,
-    /// An announced worker that was not heard for so long is lost.
+    /// An announced worker that was not heard for so long is lost, and what it has while it says for so long that it executes nothing.
     pub announced: Duration,
     /// A native worker shows an attempt in a beat within this time, or it is sent again.
     pub accept: Duration,
@@ -72,6 +72,8 @@ pub struct Heard {
 pub struct Silence {
     /// Attempts whose worker was lost, with the worker.
     pub lost: Vec<(AttemptKey, String)>,
+    /// Attempts whose worker lives and has said for too long that it executes nothing, with the worker.
+    pub forgotten: Vec<(AttemptKey, String)>,
     /// Attempts whose worker has left in good order without finishing them, with the worker.
     pub left: Vec<(AttemptKey, String)>,
     /// Attempts that must be sent again, with the worker.
@@ -197,7 +199,7 @@ impl Workers {
         worker.worker_type.clone_from(&beat.r#type);
         worker.labels.clone_from(&beat.labels);
         worker.capabilities.extend(beat.capabilities.iter().map(|c| c.to_lowercase()));
-        let gone = worker.settle_abandoned(u32::try_from(beat.active_jobs).unwrap_or(0), now);
+        let gone = worker.count(u32::try_from(beat.active_jobs).unwrap_or(0), now);
         *room_came |= release(gone, released) > 0 || was_absent || worker.offer() != before;
     }
 
@@ -215,6 +217,7 @@ impl Workers {
         if fresh {
             worker.seen = worker.seen.max(sent);
             (worker.lost, worker.absent) = (false, false);
+            worker.begins_to_count();
         } else if !known {
             // A handshake that was kept since an earlier time says what the worker serves, not that it lives.
             worker.lost = true;
@@ -232,6 +235,13 @@ impl Workers {
         }
         let out = Out { current: true, sends: 1, charge: Some(charge), ..Out::new(hold.incarnation.clone(), now) };
         self.released.extend(worker.out.insert(key, out).and_then(|before| before.charge));
+    }
+
+    /// Whoever sent an attempt died about then, perhaps before it had left.
+    pub fn doubt(&mut self, id: &str, key: &AttemptKey) {
+        if let Some(out) = self.by_id.get_mut(id).and_then(|worker| worker.out.get_mut(key)) {
+            out.in_doubt = true;
+        }
     }
 
     /// The worker itself has said that the attempt is over.
@@ -315,6 +325,11 @@ impl Workers {
             if worker.kind == WorkerKind::Native && !worker.lost {
                 let gone = worker.doubt(id, patience, heard_since, now, &mut silence);
                 *room_came |= release(gone, released) > 0;
+            }
+            if worker.kind == WorkerKind::Announced && !worker.lost {
+                let forgotten = give_up(worker.forgotten(patience, heard_since), released);
+                *room_came |= !forgotten.is_empty();
+                silence.forgotten.extend(forgotten.into_iter().map(|key| (key, id.clone())));
             }
             if worker.elder.is_some_and(|last| now.since(last) > worker.rest_patience(patience)) {
                 (worker.shared, worker.elder) = (false, None);

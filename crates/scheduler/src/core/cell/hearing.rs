@@ -200,6 +200,10 @@ impl Cell {
             let silent = || format!("worker {worker_id} was not heard any more");
             self.attempts_over(vec![attempt], Code::WorkerLost, silent, now);
         }
+        for (attempt, worker_id) in silence.forgotten {
+            let idle = || format!("worker {worker_id} says that it executes nothing");
+            self.attempts_over(vec![attempt], Code::WorkerLost, idle, now);
+        }
         for (attempt, worker_id) in silence.left {
             let left = || format!("worker {worker_id} left");
             self.attempts_over(vec![attempt], Code::WorkerLeft, left, now);

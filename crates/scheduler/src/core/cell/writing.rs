@@ -114,6 +114,20 @@ impl Cell {
         self.orders.push(order);
     }
 
+    /// Whoever sent an attempt died about then, perhaps before it had left. Native workers show whether it came, and announced ones tell
+    /// whether they execute anything; to a queue group it is sent again, since word that nobody was there would have reached nobody.
+    pub fn doubt(&mut self, key: &AttemptKey) {
+        let Some(hold) = self.job(&key.0).and_then(Job::hold) else { return };
+        match hold.kind {
+            WorkerKind::Announced => {
+                let worker_id = hold.worker_id.clone();
+                self.workers.doubt(&worker_id, key);
+            }
+            WorkerKind::Silent => self.send_again(key),
+            WorkerKind::Native | WorkerKind::Unspecified => {}
+        }
+    }
+
     /// Whether something is still to be sent: an attempt that is over by now, even if that is not durable yet, goes to nobody.
     #[must_use]
     pub fn is_due(&self, order: &Order) -> bool {

@@ -77,6 +77,10 @@ pub struct Worker {
     pub(super) absent: bool,
     /// It said good-bye then, and its last results may still be on their way.
     pub(super) left: Option<Timestamp>,
+    /// Since when each heartbeat of an announced worker says that it executes nothing.
+    idle_since: Option<Timestamp>,
+    /// An announced worker has said once that it executes something, so that it counts.
+    counts: bool,
     /// Several processes answer to its id, so that none of them can be addressed.
     pub shared: bool,
     /// When an earlier start of it was heard that should be gone, since when that goes on.
@@ -100,13 +104,24 @@ pub struct Out {
     pub sends: u32,
     /// When the worker was last told that nobody waits for it.
     pub unwanted: Option<Timestamp>,
+    /// Whoever sent it died about then, perhaps before it had left.
+    pub in_doubt: bool,
     /// On whose account it is out; unknown for what an earlier scheduler sent and has ended since.
     pub charge: Option<Charge>,
 }
 
 impl Out {
     pub(super) fn new(incarnation: String, now: Timestamp) -> Self {
-        Self { incarnation, confirmed: now, shown: false, current: false, sends: 0, unwanted: None, charge: None }
+        Self {
+            incarnation,
+            confirmed: now,
+            shown: false,
+            current: false,
+            sends: 0,
+            unwanted: None,
+            in_doubt: false,
+            charge: None,
+        }
     }
 }
 
@@ -155,6 +170,8 @@ impl Worker {
             hears_no_batches: false,
             absent: false,
             left: None,
+            idle_since: None,
+            counts: false,
             shared: false,
             elder: None,
             out: BTreeMap::new(),
@@ -208,9 +225,11 @@ impl Worker {
         true
     }
 
-    /// A worker that executes less than it could has nothing waiting inside it: what it holds is what it executes, and attempts
-    /// that were given up long enough ago are among the rest.
-    pub(super) fn settle_abandoned(&mut self, active: u32, now: Timestamp) -> Vec<(AttemptKey, Out)> {
+    /// Takes what a heartbeat says of how much is executed. A worker that executes less than it could has nothing waiting inside it: what
+    /// it holds is what it executes, and attempts that were given up long enough ago are among the rest, which are returned.
+    pub(super) fn count(&mut self, active: u32, now: Timestamp) -> Vec<(AttemptKey, Out)> {
+        self.counts |= active > 0;
+        self.idle_since = if active == 0 { self.idle_since.or(Some(now)) } else { None };
         if active >= self.capacity {
             return Vec::new();
         }
@@ -219,6 +238,23 @@ impl Worker {
             let gone = over > 0 && !out.current && now.since(out.confirmed) > HEARTBEAT_LAG;
             over -= usize::from(gone);
             gone
+        };
+        self.out.extract_if(.., is_gone).collect()
+    }
+
+    /// It has started anew, perhaps as another program: what it said of how much it executes is of the past.
+    pub(super) fn begins_to_count(&mut self) {
+        (self.idle_since, self.counts) = (None, false);
+    }
+
+    /// Attempts that an announced worker was given and does not have: for so long it has said that it executes nothing. One that always
+    /// said so may not count at all; of what it was given only that is lost which may never have been sent.
+    pub(super) fn forgotten(&mut self, patience: &Patience, heard_since: Timestamp) -> Vec<(AttemptKey, Out)> {
+        let Some(idle_since) = self.idle_since.filter(|_| !self.shared) else { return Vec::new() };
+        let (seen, counts) = (self.seen, self.counts);
+        let is_gone = |_: &AttemptKey, out: &mut Out| {
+            let since = out.confirmed.max(idle_since).max(heard_since);
+            out.current && (counts || out.in_doubt) && seen.since(since) > patience.announced
         };
         self.out.extract_if(.., is_gone).collect()
     }
