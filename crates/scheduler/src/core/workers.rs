@@ -217,7 +217,7 @@ impl Workers {
         if fresh {
             worker.seen = worker.seen.max(sent);
             (worker.lost, worker.absent) = (false, false);
-            worker.begins_to_count();
+            worker.starts_anew();
         } else if !known {
             // A handshake that was kept since an earlier time says what the worker serves, not that it lives.
             worker.lost = true;
@@ -323,7 +323,7 @@ impl Workers {
                 worker.left = None;
             }
             if worker.kind == WorkerKind::Native && !worker.lost {
-                let gone = worker.doubt(id, patience, heard_since, now, &mut silence);
+                let gone = worker.unshown(id, patience, heard_since, now, &mut silence);
                 *room_came |= release(gone, released) > 0;
             }
             if worker.kind == WorkerKind::Announced && !worker.lost {

@@ -196,21 +196,16 @@ impl Cell {
     }
 
     fn notice(&mut self, silence: Silence, now: Timestamp) {
-        for (attempt, worker_id) in silence.lost {
-            let silent = || format!("worker {worker_id} was not heard any more");
-            self.attempts_over(vec![attempt], Code::WorkerLost, silent, now);
-        }
-        for (attempt, worker_id) in silence.forgotten {
-            let idle = || format!("worker {worker_id} says that it executes nothing");
-            self.attempts_over(vec![attempt], Code::WorkerLost, idle, now);
-        }
-        for (attempt, worker_id) in silence.left {
-            let left = || format!("worker {worker_id} left");
-            self.attempts_over(vec![attempt], Code::WorkerLeft, left, now);
-        }
-        for (attempt, worker_id) in silence.unreachable {
-            let never = || format!("worker {worker_id} never took the attempt");
-            self.attempts_over(vec![attempt], Code::WorkerUnreachable, never, now);
+        let ends = [
+            (silence.lost, Code::WorkerLost, "was not heard any more"),
+            (silence.forgotten, Code::WorkerLost, "says that it executes nothing"),
+            (silence.left, Code::WorkerLeft, "left"),
+            (silence.unreachable, Code::WorkerUnreachable, "never took the attempt"),
+        ];
+        for (attempts, code, why) in ends {
+            for (attempt, worker_id) in attempts {
+                self.attempts_over(vec![attempt], code, || format!("worker {worker_id} {why}"), now);
+            }
         }
         for ((id, attempt), worker_id) in silence.resend {
             self.orders.push(Order { job: id, command: Command::Dispatch { attempt }, worker_id });

@@ -243,7 +243,7 @@ impl Worker {
     }
 
     /// It has started anew, perhaps as another program: what it said of how much it executes is of the past.
-    pub(super) fn begins_to_count(&mut self) {
+    pub(super) fn starts_anew(&mut self) {
         (self.idle_since, self.counts) = (None, false);
     }
 
@@ -289,7 +289,7 @@ impl Worker {
     }
 
     /// Attempts that the worker, though alive, has not shown for too long: those that it is no longer counted for are returned.
-    pub(super) fn doubt(
+    pub(super) fn unshown(
         &mut self,
         id: &str,
         patience: &Patience,
